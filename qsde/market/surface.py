@@ -1,0 +1,135 @@
+"""A clean volatility surface: forwards and discount factors per expiry, out-of-the-money quotes, implied vols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+
+from qsde.errors import QuoteError
+from qsde.market.black import black_price
+from qsde.market.quotes import empty_rejected
+
+#: Columns of `Surface.slices`, one row per expiry.
+SLICE_COLUMNS = ("expiry", "t", "forward", "discount_factor", "rate", "forward_source", "n_pairs", "n_quotes")
+#: Columns of `Surface.quotes`, one row per accepted quote, sorted by slice and strike.
+QUOTE_COLUMNS = ("slice", "expiry", "t", "forward", "discount_factor", "strike", "option_type",
+                 "bid", "mid", "ask", "iv_bid", "iv", "iv_ask")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Out-of-the-money quotes of one underlying at one time, ready to calibrate.
+
+    Attributes:
+        slices: one row per expiry (`SLICE_COLUMNS`): years `t`, forward, discount factor, continuous zero rate,
+            where the forward came from ("parity", "file", "curve"), call/put pairs used, quotes kept.
+        quotes: one row per quote (`QUOTE_COLUMNS`); prices are discounted, vols annualised decimals; `iv` is the vol
+            of the mid, never NaN; `bid`, `ask`, `iv_bid`, `iv_ask` are NaN where the market gave one price only.
+        underlying: name.
+        quote_time: ISO time of the quotes, "" if unknown.
+        spot: price of the underlying, NaN if unknown.
+        rejected: quotes set aside, with `reason` and `detail` (see `Quotes.rejected`).
+        warnings: sentences a user should read.
+        source: file the quotes came from.
+    """
+
+    slices: pd.DataFrame
+    quotes: pd.DataFrame
+    underlying: str = ""
+    quote_time: str = ""
+    spot: float = float("nan")
+    rejected: pd.DataFrame = field(default_factory=empty_rejected)
+    warnings: tuple[str, ...] = ()
+    source: str = "memory"
+
+    @classmethod
+    def from_vols(
+        cls,
+        t: ArrayLike,
+        strike: ArrayLike,
+        iv: ArrayLike,
+        forward: ArrayLike,
+        discount_factor: ArrayLike = 1.0,
+        iv_bid: ArrayLike = np.nan,
+        iv_ask: ArrayLike = np.nan,
+        expiry: Sequence[str] | None = None,
+        underlying: str = "",
+        quote_time: str = "",
+        spot: float = float("nan"),
+    ) -> Surface:
+        """Builds a surface from implied vols; all arrays broadcast to one flat list of quotes.
+
+        Prices are Black-76 prices of the out-of-the-money option. Quotes with the same `t` form one slice.
+
+        Raises:
+            QuoteError: an entry is not finite or not positive; the message names its position and value.
+
+        Example:
+            >>> s = Surface.from_vols(t=[0.5, 0.5, 1.0], strike=[90, 110, 100], iv=[0.25, 0.2, 0.22], forward=100.0)
+            >>> s.slices[["t", "n_quotes"]].values.tolist()
+            [[0.5, 2.0], [1.0, 1.0]]
+        """
+        names = ("t", "strike", "iv", "forward", "discount_factor", "iv_bid", "iv_ask")
+        columns = np.broadcast_arrays(
+            *(np.asarray(a, dtype=float).ravel() for a in (t, strike, iv, forward, discount_factor, iv_bid, iv_ask))
+        )
+        table = pd.DataFrame(dict(zip(names, columns, strict=True)))
+        for name in names[:5]:
+            bad = ~(np.isfinite(table[name]) & (table[name] > 0))
+            if bad.any():
+                at = int(np.flatnonzero(bad)[0])
+                raise QuoteError(f"{name}[{at}] is {table[name][at]}: it must be positive and finite")
+        table["expiry"] = list(expiry) if expiry is not None else [f"{x:.6g}y" for x in table["t"]]
+        return cls._assemble(table, "given", underlying, quote_time, spot)
+
+    @classmethod
+    def _assemble(
+        cls, table: pd.DataFrame, forward_source: str, underlying: str, quote_time: str, spot: float
+    ) -> Surface:
+        table = table.sort_values(["t", "strike"], kind="stable").reset_index(drop=True)
+        table["slice"] = table["t"].rank(method="dense").astype(int) - 1
+        table["option_type"] = np.where(table["strike"] < table["forward"], "P", "C")
+        for price, vol in (("bid", "iv_bid"), ("mid", "iv"), ("ask", "iv_ask")):
+            table[price] = _otm_price(table, vol)
+        slices = table.groupby("slice", as_index=False).agg(
+            expiry=("expiry", "first"),
+            t=("t", "first"),
+            forward=("forward", "first"),
+            discount_factor=("discount_factor", "first"),
+            n_quotes=("strike", "size"),
+        )
+        slices["rate"] = -np.log(slices["discount_factor"]) / slices["t"]
+        slices["forward_source"] = forward_source
+        slices["n_pairs"] = 0
+        return cls(slices[list(SLICE_COLUMNS)], table[list(QUOTE_COLUMNS)], underlying, quote_time, spot)
+
+    def __len__(self) -> int:
+        return len(self.quotes)
+
+    @property
+    def name(self) -> str:
+        """Underlying and quote time, as printed in tables and reports."""
+        return " ".join(part for part in (self.underlying, self.quote_time) if part) or self.source
+
+    def select(self, mask: ArrayLike) -> Surface:
+        """The surface with only the quotes where `mask` is true; slices left empty disappear."""
+        quotes = self.quotes[np.asarray(mask, dtype=bool)]
+        kept = np.sort(quotes["slice"].unique())
+        renumber = {int(old): new for new, old in enumerate(kept)}
+        quotes = quotes.assign(slice=quotes["slice"].map(renumber)).reset_index(drop=True)
+        slices = self.slices.iloc[kept].reset_index(drop=True)
+        slices = slices.assign(n_quotes=quotes.groupby("slice").size().reindex(range(len(kept))).to_numpy())
+        return replace(self, quotes=quotes, slices=slices)
+
+
+def _otm_price(table: pd.DataFrame, vol: str) -> np.ndarray:
+    forward, strike, t, sigma, discount_factor = (
+        torch.tensor(table[c].to_numpy()) for c in ("forward", "strike", "t", vol, "discount_factor")
+    )
+    price: np.ndarray = black_price(forward, strike, t, sigma, discount_factor, is_call=strike >= forward).numpy()
+    return price
