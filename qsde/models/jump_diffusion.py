@@ -1,0 +1,121 @@
+"""Any diffusion with any jump law: Merton, Kou, Bates, Heston-Kou and every other mix."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from qsde.errors import ParameterError
+from qsde.models.base import Model, Parameter
+from qsde.models.black_scholes import BlackScholes
+from qsde.models.heston import Heston
+from qsde.models.jumps import JumpLaw, KouJumps, MertonJumps
+
+
+@dataclass(frozen=True, eq=False)
+class JumpDiffusion(Model):
+    """A diffusion with independent compensated jumps in `log S`.
+
+    Parameters of the jump law appear as `jump_intensity`, `jump_mean` ...; a second law stacked on a JumpDiffusion
+    has the prefix `jump2_`, and so on.
+
+    Args:
+        diffusion: any model (`BlackScholes` gives Merton or Kou, `Heston` gives Bates or Heston-Kou).
+        jumps: any jump law.
+
+    Example:
+        >>> m = JumpDiffusion(BlackScholes(0.2), MertonJumps(intensity=0.3, mean=-0.1, std=0.15))
+        >>> list(m.params)
+        ['vol', 'jump_intensity', 'jump_mean', 'jump_std']
+    """
+
+    diffusion: Model
+    jumps: JumpLaw
+
+    @property
+    def _prefix(self) -> str:
+        depth, inner = 1, self.diffusion
+        while isinstance(inner, JumpDiffusion):
+            depth, inner = depth + 1, inner.diffusion
+        return "jump_" if depth == 1 else f"jump{depth}_"
+
+    @property
+    def params(self) -> dict[str, Tensor]:
+        """The parameters of the diffusion, then those of the jump law with their prefix."""
+        return {**self.diffusion.params, **{self._prefix + k: v for k, v in self.jumps.params.items()}}
+
+    @property
+    def table(self) -> Mapping[str, Parameter]:
+        """Description, domain, bounds and typical value of each parameter."""
+        return {**self.diffusion.table, **{self._prefix + k: p for k, p in self.jumps.PARAMETERS.items()}}
+
+    @property
+    def name(self) -> str:
+        """Bates, Merton, Kou, HestonKou, or the parts joined by a plus."""
+        return _NAMES.get((type(self.diffusion), type(self.jumps)), f"{self.diffusion.name}+{type(self.jumps).__name__}")
+
+    def with_params(self, params: Mapping[str, Tensor]) -> Self:
+        """The same model with some parameters replaced; values are taken as they are, unchecked."""
+        prefix = self._prefix
+        own = {prefix + k for k in self.jumps.params}
+        unknown = set(params) - own - set(self.diffusion.params)
+        if unknown:
+            raise ParameterError(f"{self.name} has no parameter {sorted(unknown)}; it has {list(self.params)}")
+        new = copy.copy(self)
+        inner = {k: v for k, v in params.items() if k not in own}
+        jump = {k.removeprefix(prefix): v for k, v in params.items() if k in own}
+        object.__setattr__(new, "diffusion", self.diffusion.with_params(inner))
+        object.__setattr__(new, "jumps", self.jumps.with_params(jump))
+        return new
+
+    def log_cf(self, u: Tensor, t: Tensor) -> Tensor:
+        """Sum of the two parts (they are independent)."""
+        return self.diffusion.log_cf(u, t) + self.jumps.log_cf(u, t)
+
+    def log_cf_gradient(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the two parts and all derivatives."""
+        value, gradient = self.diffusion.log_cf_gradient(u, t)
+        jump_value, jump_gradient = self.jumps.log_cf_gradient(u, t)
+        return value + jump_value, torch.cat([gradient, jump_gradient])
+
+    def total_variance(self, t: Tensor) -> Tensor:
+        """Total variance of the diffusion plus `intensity t E[J^2]`."""
+        return self.diffusion.total_variance(t) + self.jumps.intensity * t * self.jumps.mean_square()
+
+    def moment_range(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Intersection of the two strips."""
+        lower, upper = self.diffusion.moment_range(t)
+        jump_lower, jump_upper = self.jumps.moment_range()
+        return torch.maximum(lower, jump_lower), torch.minimum(upper, jump_upper)
+
+
+_NAMES = {
+    (BlackScholes, MertonJumps): "Merton",
+    (BlackScholes, KouJumps): "Kou",
+    (Heston, MertonJumps): "Bates",
+    (Heston, KouJumps): "HestonKou",
+}
+
+Number = float | Tensor
+
+
+def merton(vol: Number, intensity: Number, mean: Number, std: Number) -> JumpDiffusion:
+    """Merton (1976): Black-Scholes with normal jumps in `log S`."""
+    return JumpDiffusion(BlackScholes(vol), MertonJumps(intensity, mean, std))  # type: ignore[arg-type]
+
+
+def kou(vol: Number, intensity: Number, p_up: Number, eta_up: Number, eta_down: Number) -> JumpDiffusion:
+    """Kou (2002): Black-Scholes with double exponential jumps in `log S`."""
+    return JumpDiffusion(BlackScholes(vol), KouJumps(intensity, p_up, eta_up, eta_down))  # type: ignore[arg-type]
+
+
+def bates(
+    v0: Number, kappa: Number, theta: Number, sigma: Number, rho: Number, intensity: Number, mean: Number, std: Number
+) -> JumpDiffusion:
+    """Bates (1996): Heston with normal jumps in `log S`."""
+    return JumpDiffusion(Heston(v0, kappa, theta, sigma, rho), MertonJumps(intensity, mean, std))  # type: ignore[arg-type]
