@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -82,8 +82,20 @@ class Quotes:
     def __len__(self) -> int:
         return len(self.frame)
 
-    def reject(self, mask: pd.Series | np.ndarray, reason: Reject, detail: str) -> Quotes:
-        """Moves the rows where `mask` is true to `rejected`, with the reason and a sentence of detail."""
+    def reject(self, mask: pd.Series | np.ndarray, reason: Reject, detail: str | Sequence[str]) -> Quotes:
+        """Moves the rows where `mask` is true to `rejected`, with the reason and a sentence of detail.
+
+        Args:
+            mask: one flag per row of `frame`.
+            reason: why.
+            detail: one sentence for all moved rows, or one for each of them in their order.
+
+        Example:
+            >>> quotes = Quotes.from_frame(pd.DataFrame({"strike": [90.0, -1.0]}))
+            >>> rest = quotes.reject(quotes.frame["strike"] <= 0, Reject.BAD_STRIKE, "strike must be positive")
+            >>> len(rest), rest.rejected_counts()
+            (1, {'bad strike': 1})
+        """
         bad = np.asarray(mask, dtype=bool)
         if not bad.any():
             return self

@@ -15,7 +15,8 @@ from qsde.market.black import black_price
 from qsde.market.quotes import empty_rejected
 
 #: Columns of `Surface.slices`, one row per expiry.
-SLICE_COLUMNS = ("expiry", "t", "forward", "discount_factor", "rate", "forward_source", "n_pairs", "n_quotes")
+SLICE_COLUMNS = ("expiry", "t", "forward", "discount_factor", "rate", "forward_source", "n_pairs", "n_quotes",
+                 "discount_source", "share_in_spread", "parity_residual", "forward_se", "rate_se")  # fmt: skip
 #: Columns of `Surface.quotes`, one row per accepted quote, sorted by slice and strike.
 QUOTE_COLUMNS = ("slice", "expiry", "t", "forward", "discount_factor", "strike", "option_type",
                  "bid", "mid", "ask", "iv_bid", "iv", "iv_ask")  # fmt: skip
@@ -27,7 +28,10 @@ class Surface:
 
     Attributes:
         slices: one row per expiry (`SLICE_COLUMNS`): years `t`, forward, discount factor, continuous zero rate,
-            where the forward came from ("parity", "file", "curve"), call/put pairs used, quotes kept.
+            where the forward came from ("parity", "file", "curve", "given"), call/put pairs used, quotes kept;
+            where the discount factor came from ("curve", "file", "parity", "prices", "assumed", "given"); and the
+            quality of the parity fit (NaN without pairs): share of pairs that agree within bid/ask, median absolute
+            gap in price units, standard errors of the forward and of the rate by this expiry alone.
         quotes: one row per quote (`QUOTE_COLUMNS`); prices are discounted, vols annualised decimals; `iv` is the vol
             of the mid, never NaN; `bid`, `ask`, `iv_bid`, `iv_ask` are NaN where the market gave one price only.
         underlying: name.
@@ -104,8 +108,9 @@ class Surface:
             n_quotes=("strike", "size"),
         )
         slices["rate"] = -np.log(slices["discount_factor"]) / slices["t"]
-        slices["forward_source"] = forward_source
+        slices["forward_source"] = slices["discount_source"] = forward_source
         slices["n_pairs"] = 0
+        slices[["share_in_spread", "parity_residual", "forward_se", "rate_se"]] = np.nan
         return cls(slices[list(SLICE_COLUMNS)], table[list(QUOTE_COLUMNS)], underlying, quote_time, spot)
 
     def __len__(self) -> int:
