@@ -1,0 +1,214 @@
+"""Fits as JSON: everything a `Fit` holds, so that a report can be written or a price made from the file alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from qsde import __version__
+from qsde.calibration.fit import Fit
+from qsde.errors import FitStatus, InputError
+from qsde.market.quotes import COLUMNS, TEXT_COLUMNS, TIME_COLUMNS, empty_rejected
+from qsde.market.surface import Surface
+from qsde.spec.base import parsed
+from qsde.spec.models import ModelSpec, spec_of
+
+Cell = str | float | int | bool | None
+Table = dict[str, list[Cell]]
+#: Columns of rejected quotes that are worth keeping in a fit file.
+REJECTED_COLUMNS = ("row", "expiry", "strike", "option_type", "bid", "ask", "mid", "reason", "detail")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SurfaceRecord(_Record):
+    """A `Surface` as columns of JSON values; missing numbers are null."""
+
+    underlying: str
+    quote_time: str
+    spot: float | None
+    source: str
+    slices: Table
+    quotes: Table
+    rejected: Table
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, surface: Surface) -> SurfaceRecord:
+        """The record of `surface`."""
+        return cls(
+            underlying=surface.underlying,
+            quote_time=surface.quote_time,
+            spot=_number(surface.spot),
+            source=surface.source,
+            slices=_columns(surface.slices),
+            quotes=_columns(surface.quotes),
+            rejected=_columns(surface.rejected[[c for c in REJECTED_COLUMNS if c in surface.rejected]]),
+            warnings=surface.warnings,
+        )
+
+    def build(self) -> Surface:
+        """The surface."""
+        return Surface(
+            slices=_frame(self.slices),
+            quotes=_frame(self.quotes),
+            underlying=self.underlying,
+            quote_time=self.quote_time,
+            spot=math.nan if self.spot is None else self.spot,
+            rejected=_rejected(self.rejected),
+            warnings=self.warnings,
+            source=self.source,
+        )
+
+
+class FitRecord(_Record):
+    """A `Fit` as JSON. Volatilities and variances are annualised decimals, errors in basis points of vol.
+
+    Example:
+        >>> sorted(FitRecord.model_fields)[:4]
+        ['at_bounds', 'correlation', 'covariance', 'free']
+    """
+
+    version: Literal[1] = 1
+    qsde_version: str = __version__
+    model: ModelSpec
+    status: str
+    status_text: str
+    free: tuple[str, ...]
+    std_errors: dict[str, float | None]
+    correlation: list[list[float | None]]
+    covariance: list[list[float | None]]
+    at_bounds: tuple[str, ...]
+    rmse_bp: float | None
+    weighted_rmse_bp: float | None
+    rmse_price: float | None
+    inside_share: float | None
+    iterations: int
+    starts: int
+    starts_agreeing: int
+    seconds: float
+    warnings: tuple[str, ...]
+    surface: SurfaceRecord
+    quotes: Table
+    jacobian: list[list[float | None]]
+
+    @classmethod
+    def of(cls, fit: Fit) -> FitRecord:
+        """The record of `fit`.
+
+        Raises:
+            InputError: the model has no text form.
+        """
+        same = {name: getattr(fit, name) for name in _SAME}
+        return cls(
+            model=spec_of(fit.model),
+            status=fit.status.name.lower(),
+            status_text=fit.status.value,
+            std_errors={name: _number(value) for name, value in fit.std_errors.items()},
+            correlation=_matrix(fit.correlation),
+            covariance=_matrix(fit.covariance),
+            surface=SurfaceRecord.of(fit.surface),
+            quotes=_columns(fit.quotes),
+            jacobian=_matrix(fit.jacobian),
+            **{name: _number(value) if isinstance(value, float) else value for name, value in same.items()},
+        )
+
+    def build(self) -> Fit:
+        """The fit.
+
+        Raises:
+            InputError: the status is unknown.
+        """
+        same = {name: math.nan if (value := getattr(self, name)) is None else value for name in _SAME}
+        return Fit(
+            model=self.model.build(),
+            surface=self.surface.build(),
+            status=_status(self.status),
+            quotes=_frame(self.quotes),
+            jacobian=_tensor(self.jacobian, len(self.free)),
+            covariance=_tensor(self.covariance, len(self.free)),
+            **same,
+        )
+
+
+_SAME = ("free", "at_bounds", "rmse_bp", "weighted_rmse_bp", "rmse_price", "inside_share", "iterations", "starts",
+         "starts_agreeing", "seconds", "warnings")  # fmt: skip
+
+
+class _FitFile(_Record):
+    fits: list[FitRecord]
+
+
+def dump_fits(fits: list[Fit]) -> str:
+    """JSON text of one or more fits: `{"fits": [...]}`, each as `FitRecord`."""
+    return _FitFile(fits=[FitRecord.of(fit) for fit in fits]).model_dump_json()
+
+
+def load_fits(text: str | bytes, source: str = "fit file") -> list[Fit]:
+    """The fits of a JSON text written by `dump_fits`.
+
+    Raises:
+        InputError: the text is not such a file; the message names the field.
+    """
+    return [record.build() for record in parsed(_FitFile, text, source).fits]
+
+
+def _status(name: str) -> FitStatus:
+    try:
+        return FitStatus[name.upper()]
+    except KeyError:
+        raise InputError(f"status: {name!r} is none of {[s.name.lower() for s in FitStatus]}") from None
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _matrix(matrix: torch.Tensor) -> list[list[float | None]]:
+    return [[_number(x) for x in row] for row in matrix.detach().tolist()]
+
+
+def _tensor(rows: list[list[float | None]], columns: int) -> torch.Tensor:
+    values = [[math.nan if x is None else x for x in row] for row in rows]
+    return torch.tensor(values, dtype=torch.float64).reshape(len(rows), columns)
+
+
+def _columns(frame: pd.DataFrame) -> Table:
+    return {str(name): [_cell(x) for x in frame[name].tolist()] for name in frame.columns}
+
+
+def _cell(x: Any) -> Cell:
+    if x is None or x is pd.NA or x is pd.NaT:
+        return None
+    if isinstance(x, float):
+        return _number(x)
+    return x if isinstance(x, (bool, int, str)) else str(x)
+
+
+def _frame(table: Table) -> pd.DataFrame:
+    return pd.DataFrame({name: _series(values) for name, values in table.items()})
+
+
+def _series(values: list[Cell]) -> pd.Series:
+    kinds = {type(x) for x in values if x is not None}
+    if kinds == {bool}:
+        return pd.Series(values, dtype="boolean")
+    if kinds == {int} and None not in values:
+        return pd.Series(values, dtype="int64")
+    if kinds <= {int, float}:
+        return pd.Series(values, dtype="float64")
+    return pd.Series(values, dtype="object")
+
+
+def _rejected(table: Table) -> pd.DataFrame:
+    if not table or not next(iter(table.values())):
+        return empty_rejected()
+    frame = _frame(table)
+    absent = {c: None if c in (*TEXT_COLUMNS, *TIME_COLUMNS) else math.nan for c in COLUMNS if c not in frame}
+    return frame.assign(**absent)[[*COLUMNS, "reason", "detail"]]

@@ -1,0 +1,139 @@
+"""How to calibrate and which curves to use, as text."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from qsde.errors import InputError
+from qsde.market.curves import Curve, FlatCurve, PillarCurve, as_curve
+from qsde.models import Model
+from qsde.spec.base import Spec
+from qsde.spec.models import MODEL_TEMPLATES, canonical_name, template
+
+Rate = float | dict[float, float]
+
+
+class MarketSpec(Spec):
+    """Rates and dividend yields a user supplies: one continuous rate, or zero rates by years.
+
+    Attributes:
+        rate: interest rate, annualised decimal, or `{years: zero rate}`; None means implied from the quotes.
+        dividend_yield: dividend or borrow yield in the same form; None means implied from the quotes.
+
+    Example:
+        >>> MarketSpec(rate={0.5: 0.04, 1.0: 0.045}).rate_curve().zero_rate(1.0)
+        tensor(0.0450, dtype=torch.float64)
+    """
+
+    rate: Rate | None = None
+    dividend_yield: Rate | None = None
+
+    def rate_curve(self) -> Curve | None:
+        """The interest rate curve, None where the quotes decide."""
+        return _curve(self.rate, "rate")
+
+    def dividend_curve(self) -> Curve | None:
+        """The dividend curve, None where the quotes decide."""
+        return _curve(self.dividend_yield, "dividend yield")
+
+
+def _curve(rate: Rate | None, name: str) -> Curve | None:
+    if rate is None:
+        return None
+    if isinstance(rate, dict):
+        for value in rate.values():
+            as_curve(value, name)
+        pillars = sorted(rate)
+        return PillarCurve(pillars, [rate[t] for t in pillars])
+    return as_curve(rate, name) if rate else FlatCurve(0.0)
+
+
+class PriorSpec(Spec):
+    """A belief about one parameter: `mean` with a standard deviation `std`, in the parameter's own unit."""
+
+    mean: float
+    std: float = Field(gt=0)
+
+
+class CalibrationSpec(Spec):
+    """What `qsde calibrate` and `qsde batch` need to know besides the quotes; None leaves the library's default.
+
+    Attributes:
+        model: model name, a key of `MODEL_TEMPLATES`.
+        weights: "spread" weighs quotes by their bid/ask width, "equal" does not.
+        starts: number of starting points.
+        bounds: open interval by parameter.
+        fixed: parameters held at a value.
+        feller: weight of a penalty on Heston parameters with `2 kappa theta < sigma^2`; None for no penalty.
+        prior: beliefs by parameter.
+        seed: seed of the random starts.
+        max_iterations: iteration limit.
+
+    Example:
+        >>> spec = CalibrationSpec(model="Heston", fixed={"kappa": 2.5})
+        >>> spec.model, spec.build_template().params["kappa"].item()
+        ('heston', 2.5)
+    """
+
+    model: str
+    weights: Literal["spread", "equal"] = "spread"
+    starts: int | None = Field(default=None, ge=1, le=10_000)
+    bounds: dict[str, tuple[float, float]] = {}
+    fixed: dict[str, float] = {}
+    feller: float | None = Field(default=None, gt=0)
+    prior: dict[str, PriorSpec] = {}
+    seed: int = 0
+    max_iterations: int | None = Field(default=None, ge=1, le=100_000)
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, name: str) -> str:
+        return canonical_name(name)
+
+    @model_validator(mode="after")
+    def _parameters_exist(self) -> CalibrationSpec:
+        table = MODEL_TEMPLATES[self.model]().table
+        for field in ("bounds", "fixed", "prior"):
+            for name in getattr(self, field):
+                if name not in table:
+                    raise InputError(f"{field}: {self.model} has no parameter {name!r}; it has {', '.join(table)}")
+        for name, (low, high) in self.bounds.items():
+            if not low < high:
+                raise InputError(f"bounds of {name}: the lower bound {low:g} must be below the upper bound {high:g}")
+        if self.feller is not None and "kappa" not in table:
+            raise InputError(f"feller: {self.model} has no variance process, so the Feller condition has no meaning")
+        return self
+
+    def build_template(self) -> Model:
+        """The model to start from, with the fixed parameters at their values.
+
+        Raises:
+            ParameterError: a fixed value lies outside the parameter's domain.
+        """
+        from qsde.spec.models import model_from
+
+        start = template(self.model)
+        return model_from(self.model, {**{k: float(v) for k, v in start.params.items()}, **self.fixed})
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `qsde.calibration.calibrate` that this spec decides."""
+        limits = {"starts": self.starts, "max_iterations": self.max_iterations}
+        return {
+            "weights": self.weights,
+            "bounds": dict(self.bounds) or None,
+            "fixed": tuple(self.fixed),
+            "penalties": self._penalties(),
+            "seed": self.seed,
+            **{k: v for k, v in limits.items() if v is not None},
+        }
+
+    def _penalties(self) -> tuple[Any, ...]:
+        if self.feller is None and not self.prior:
+            return ()
+        from qsde.calibration import FellerPenalty, PriorPenalty
+
+        feller = (FellerPenalty(self.feller),) if self.feller is not None else ()
+        means, stds = ({name: getattr(p, f) for name, p in self.prior.items()} for f in ("mean", "std"))
+        return (*feller, *((PriorPenalty(means, stds),) if means else ()))
