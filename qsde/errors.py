@@ -59,6 +59,7 @@ class VolStatus(IntEnum):
     BELOW_INTRINSIC = 2
     ABOVE_MAXIMUM = 3
     BAD_INPUT = 4
+    NOT_CONVERGED = 5
 
     @property
     def message(self) -> str:
@@ -74,6 +75,7 @@ _VOL_MESSAGES = {
     "discounted)",
     VolStatus.BAD_INPUT: "price, forward, strike, expiry and discount factor must be finite and all but the price "
     "positive",
+    VolStatus.NOT_CONVERGED: "the search for the volatility did not converge: please report this quote",
 }
 
 
