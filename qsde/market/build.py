@@ -1,0 +1,270 @@
+"""From quotes to a surface: clean, find forwards, imply vols, keep the out-of-the-money side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from qsde.errors import QuoteError, Reject, VolStatus
+from qsde.market.black import black_price, black_vega
+from qsde.market.cleaning import (
+    FORWARD_RULES,
+    QUOTE_RULES,
+    VOL_RULES,
+    CleaningRules,
+    add_parity_gap,
+    apply_rules,
+    judge_pairs,
+    mark,
+    reject_outliers,
+    working_table,
+)
+from qsde.market.curves import Curve
+from qsde.market.forwards import NO_FORWARD_HINT, Forwards, discount_from_prices, find_forwards
+from qsde.market.implied_vol import implied_vol
+from qsde.market.quotes import COLUMNS, Quotes
+from qsde.market.surface import QUOTE_COLUMNS, SLICE_COLUMNS, Surface
+
+#: Implied-vol outcomes as reasons to set a quote aside.
+_VOL_REJECTS = {
+    VolStatus.AT_INTRINSIC: Reject.NO_VEGA,
+    VolStatus.BELOW_INTRINSIC: Reject.ARBITRAGE_BOUNDS,
+    VolStatus.ABOVE_MAXIMUM: Reject.ARBITRAGE_BOUNDS,
+    VolStatus.BAD_INPUT: Reject.UNREADABLE,
+}
+#: Relative vol uncertainty of a quote without bid and ask.
+_MID_ONLY_NOISE = 0.01
+
+
+def build_surface(
+    quotes: Quotes,
+    rate: float | Curve | None = None,
+    dividend_yield: float | Curve | None = None,
+    rules: CleaningRules | None = None,
+    min_quotes_per_expiry: int = 1,
+) -> Surface:
+    """Turns the quotes of one underlying at one time into a clean surface of out-of-the-money vols.
+
+    Bad quotes go to `rejected` with a reason and a sentence; accepted and rejected together are the rows of
+    `quotes`. Vols are implied from prices where there are prices, else those of the file are taken. American options
+    are treated as European on the out-of-the-money side, with a warning.
+
+    Args:
+        quotes: one underlying, one quote time; `Quotes.surfaces()` splits a file.
+        rate: continuous zero rate (decimal) or curve; by default from the file or put-call parity.
+        dividend_yield: continuous yield or curve; with the spot it gives the forwards.
+        rules: thresholds of the cleaning.
+        min_quotes_per_expiry: expiries with fewer usable quotes are dropped.
+
+    Raises:
+        QuoteError: several underlyings or quote times, or no usable quote; the message counts the reasons and says
+            what to do.
+        ParameterError: a rate looks like percent.
+
+    Example:
+        >>> frame = pd.DataFrame({"underlying": "X", "quote_time": "2024-01-02T21:00Z", "expiry": "2025-01-01",
+        ...                       "t": 1.0, "strike": [90.0, 110.0, 110.0], "option_type": ["P", "C", "P"],
+        ...                       "bid": [3.9, 4.1, 0.0], "ask": [4.1, 4.3, 12.0], "forward": 100.0,
+        ...                       "discount_factor": 0.95})
+        >>> surface = build_surface(Quotes.from_frame(frame))
+        >>> surface.quotes[["strike", "iv"]].round(3).values.tolist(), surface.rejected["reason"].tolist()
+        ([[90.0, 0.22], [110.0, 0.204]], ['zero bid'])
+    """
+    _require_one(quotes)
+    options = rules or CleaningRules()
+    table = working_table(quotes.frame)
+    apply_rules(QUOTE_RULES, table, options)
+    forwards = _add_forwards(table, rate, dividend_yield)
+    warnings = [*quotes.warnings, *forwards.warnings]
+    apply_rules(FORWARD_RULES, table, options)
+    table["otm"] = (table["strike"] < table["F"]) == (table["option_type"] == "P")
+    warnings += _trust_vols_over_prices(table)
+    _add_vols(table, options)
+    apply_rules(VOL_RULES, table, options)
+    add_parity_gap(table, options)
+    judge_pairs(table, options)
+    mark(table, ~table["otm"], Reject.IN_THE_MONEY, "the other option of strike {strike:g} is out of the money")
+    reject_outliers(table, options)
+    _drop_thin(table, min_quotes_per_expiry)
+    return _assemble(quotes, table, forwards, warnings)
+
+
+def _require_one(quotes: Quotes) -> None:
+    frame = quotes.frame
+    names, times = frame["underlying"].unique(), frame["quote_time"].unique()
+    if len(names) > 1 or len(times) > 1:
+        raise QuoteError(
+            f"{quotes.source} holds {len(names)} underlyings at {len(times)} quote times: build one surface for each "
+            "part of quotes.surfaces()"
+        )
+
+
+def _add_forwards(table: pd.DataFrame, rate: float | Curve | None, dividend_yield: float | Curve | None) -> Forwards:
+    """Adds `F`, `D`, `forward_se` by expiry, in place."""
+    forwards = find_forwards(table[table["reason"].isna()], rate, dividend_yield)
+    by_t = forwards.slices.set_index("t")
+    for name, column in (("F", "forward"), ("D", "discount_factor"), ("forward_se", "forward_se")):
+        table[name] = table["t"].map(by_t[column]).astype(float)
+    # The error of a parity forward says nothing about a forward from elsewhere.
+    table.loc[table["t"].map(by_t["forward_source"]) != "parity", "forward_se"] = 0.0
+    return forwards
+
+
+def _trust_vols_over_prices(table: pd.DataFrame) -> list[str]:
+    """Drops, in place, prices that are plainly discounted otherwise than `D` says, where the file has vols."""
+    implied = discount_from_prices(table[table["reason"].isna()])
+    own = table["t"].map(implied).astype(float)
+    contradicts = (own / table["D"] - 1).abs() > 5e-3
+    if not contradicts.any():
+        return []
+    table.loc[contradicts, ["price", "half_spread"]] = np.nan
+    return [
+        f"prices of {contradicts.sum()} quotes match the file's vols only with another discount factor (such as "
+        f"{own[contradicts].iloc[-1]:.4f} for {table['D'][contradicts].iloc[-1]:.4f}): the vols are used"
+    ]
+
+
+def _add_vols(table: pd.DataFrame, options: CleaningRules) -> None:
+    """Adds `iv`, `vol_bid`, `vol_ask`, `noise` of standing out-of-the-money rows, in place; marks failures."""
+    todo = table["reason"].isna() & table["otm"]
+    priced = todo & (table["price"] > 0)
+    table[["iv", "vol_bid", "vol_ask"]] = np.nan
+    two_sided = priced & table["half_spread"].notna()
+    table.loc[two_sided, "vol_bid"], _ = _implied(table[two_sided], "bid")
+    table.loc[two_sided, "vol_ask"], _ = _implied(table[two_sided], "ask")
+    table.loc[priced, "iv"], status = _implied(table[priced], "price")
+    for outcome, reason in _VOL_REJECTS.items():
+        failed = pd.Series(False, index=table.index)
+        failed[priced] = status == outcome
+        mark(table, failed, reason, outcome.message + ": price {price:g}, forward {F:.6g}, strike {strike:g}")
+    given = todo & ~priced
+    for vol, column in (("iv", "quoted_vol"), ("vol_bid", "iv_bid"), ("vol_ask", "iv_ask")):
+        table.loc[given, vol] = table.loc[given, column].where(table.loc[given, column] > 0)
+    _add_noise(table, priced, options)
+
+
+def _implied(rows: pd.DataFrame, price: str) -> tuple[np.ndarray, np.ndarray]:
+    forward, strike, t, discount = _tensors(rows)
+    found = implied_vol(torch.tensor(rows[price].to_numpy(float)), forward, strike, t, discount, _is_call(rows))
+    vol = torch.where(found.ok, found.vol, torch.nan)
+    return vol.numpy(), found.status.numpy()
+
+
+def _add_noise(table: pd.DataFrame, priced: pd.Series, options: CleaningRules) -> None:
+    """Relative uncertainty of each vol: half its bid/ask spread over the vol."""
+    forward, strike, t, discount = _tensors(table[priced])
+    vega = black_vega(forward, strike, t, torch.tensor(table.loc[priced, "iv"].to_numpy(float)), discount).numpy()
+    per_price = 1.0 / np.maximum(vega, 1e-300) / table.loc[priced, "iv"]
+    noise = (table["vol_ask"] - table["vol_bid"]) / (2 * table["iv"])
+    noise.loc[priced] = noise[priced].fillna(table["half_spread"] * per_price)
+    table["noise"] = noise.fillna(_MID_ONLY_NOISE).clip(lower=1e-4)
+    table.loc[priced, "noise"] = table.loc[priced, "noise"].clip(lower=options.price_tick / 2 * per_price)
+
+
+def _tensors(rows: pd.DataFrame) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    forward, strike, t, discount = (torch.tensor(rows[c].to_numpy(float)) for c in ("F", "strike", "t", "D"))
+    return forward, strike, t, discount
+
+
+def _is_call(rows: pd.DataFrame) -> Tensor:
+    return torch.tensor((rows["option_type"] == "C").to_numpy())
+
+
+def _drop_thin(table: pd.DataFrame, least: int) -> None:
+    standing = table["reason"].isna()
+    table["n_usable"] = table["t"].map(table.loc[standing, "t"].value_counts())
+    detail = f"only {{n_usable:.0f}} usable quotes at {{expiry}}: min_quotes_per_expiry is {least}"
+    mark(table, table["n_usable"] < least, Reject.NO_QUOTE, detail)
+
+
+def _assemble(quotes: Quotes, table: pd.DataFrame, forwards: Forwards, warnings: list[str]) -> Surface:
+    standing = table["reason"].isna()
+    rejected = table.loc[~standing, [*COLUMNS, "reason", "detail"]]
+    if len(quotes.rejected):
+        rejected = pd.concat([quotes.rejected, rejected]) if len(rejected) else quotes.rejected
+    rejected = rejected.reset_index(drop=True)
+    if not standing.any():
+        raise QuoteError(_nothing_left(quotes, rejected))
+    kept = table[standing].sort_values(["t", "strike"], kind="stable").reset_index(drop=True)
+    slices = forwards.slices[forwards.slices["t"].isin(kept["t"])].reset_index(drop=True)
+    slices["n_quotes"] = slices["t"].map(kept["t"].value_counts()).astype(int)
+    warnings += _warnings(kept, slices, forwards)
+    return Surface(
+        slices=slices[list(SLICE_COLUMNS)],
+        quotes=_surface_quotes(kept),
+        underlying=_text(quotes.frame["underlying"].iloc[0]),
+        quote_time=_text(quotes.frame["quote_time"].iloc[0]),
+        spot=float(kept["spot"].median()) if kept["spot"].notna().any() else float("nan"),
+        rejected=rejected,
+        warnings=tuple(dict.fromkeys(warnings)),
+        source=quotes.source,
+    )
+
+
+def _surface_quotes(kept: pd.DataFrame) -> pd.DataFrame:
+    kept = kept.assign(slice=kept["t"].rank(method="dense").astype(int) - 1)
+    forward, strike, t, discount = _tensors(kept)
+    priced = (kept["price"] > 0).to_numpy()
+    two_sided = kept["half_spread"].notna()
+    columns = {"forward": kept["F"], "discount_factor": kept["D"], "iv_bid": kept["vol_bid"], "iv_ask": kept["vol_ask"]}
+    for name, own, vol in (("bid", kept["bid"], "vol_bid"), ("mid", kept["price"], "iv"), ("ask", kept["ask"], "vol_ask")):
+        sigma = torch.tensor(kept[vol].to_numpy(float))
+        model = black_price(forward, strike, t, sigma, discount, _is_call(kept)).numpy()
+        quoted = own.where(two_sided) if name != "mid" else own
+        columns[name] = pd.Series(np.where(priced, quoted, model), index=kept.index)
+    return kept.assign(**columns)[list(QUOTE_COLUMNS)]
+
+
+def _warnings(kept: pd.DataFrame, slices: pd.DataFrame, forwards: Forwards) -> list[str]:
+    sentences = []
+    if len(slices) == 1:
+        sentences.append("only one expiry: the term structure of the model is not determined")
+    thin = slices[slices["n_quotes"] < 5]
+    if len(thin):
+        sentences.append(f"fewer than 5 strikes at {len(thin)} of {len(slices)} expiries: {_list(thin['expiry'])}")
+    lost = forwards.slices[~forwards.slices["t"].isin(kept["t"])]
+    if len(lost):
+        sentences.append(f"no usable quote left at {len(lost)} expiries: {_list(lost['expiry'])}")
+    if (kept["exercise_style"] == "A").any():
+        sentences.append(
+            "American options: out-of-the-money prices are taken as European, ignoring the early-exercise premium; it "
+            "grows with rates (puts), dividends (calls) and time to expiry"
+        )
+    return sentences
+
+
+def _list(values: pd.Series, most: int = 5) -> str:
+    shown = ", ".join(str(v) for v in values.iloc[:most])
+    return shown + (" ..." if len(values) > most else "")
+
+
+def _text(value: object) -> str:
+    if value is None or value is pd.NaT or value != value:
+        return ""
+    return value.isoformat() if isinstance(value, pd.Timestamp) else str(value)
+
+
+_ADVICE = {
+    Reject.EXPIRED.value: "check the quote time (--quote-time)",
+    Reject.UNREADABLE.value: "check the quote time (--quote-time) and the expiry column",
+    Reject.NO_FORWARD.value: NO_FORWARD_HINT,
+    Reject.IN_THE_MONEY.value: "the surface is built from out-of-the-money options: supply calls above and puts below "
+    "the forward",
+    Reject.WIDE.value: "raise max_relative_spread if such spreads are normal here",
+    Reject.ZERO_BID.value: "supply mid prices or quotes with a bid",
+}
+
+
+def _nothing_left(quotes: Quotes, rejected: pd.DataFrame) -> str:
+    if not len(rejected):
+        return f"{quotes.source} has no quotes"
+    counts = {str(k): int(v) for k, v in rejected["reason"].value_counts().items()}
+    first = next(iter(counts))
+    advice = _ADVICE.get(first, "see `rejected` for the sentence of each quote")
+    when = _text(rejected["quote_time"].iloc[0])[:10]
+    if list(counts) == [Reject.EXPIRED.value]:
+        return f"all {len(rejected)} quotes expired before {when}: {advice}"
+    listed = ", ".join(f"{n} {reason}" for reason, n in counts.items())
+    return f"none of {len(rejected)} quotes is usable ({listed}): {advice}"

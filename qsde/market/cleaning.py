@@ -1,0 +1,244 @@
+"""Which quotes to believe: a table of rules, each with a reason and a sentence that shows the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from qsde.errors import Reject
+from qsde.market.smile import fit_smile, smile_distance
+
+
+@dataclass(frozen=True)
+class CleaningRules:
+    """Thresholds of the cleaning; the defaults suit listed options.
+
+    Attributes:
+        max_relative_spread: widest `(ask - bid) / mid`; 1 rejects an ask above three times the bid.
+        max_vol_uncertainty: largest half bid/ask in vol terms, over the vol itself; beyond, a price says nothing
+            about the vol (no vega).
+        price_tick: smallest price step; half of it counts as price uncertainty at least. 0 ignores it.
+        parity_slack: parity gap allowed beyond the bid/ask of both legs, as a fraction of the forward.
+        outlier_deviations: robust deviations off the local smile from which a vol is an outlier.
+        outlier_floor: relative distance off the smile that is never an outlier.
+        stale_floor: the same for the out-of-the-money leg of a pair that violates put-call parity.
+
+    Example:
+        >>> CleaningRules(max_relative_spread=0.5).outlier_floor
+        0.05
+    """
+
+    max_relative_spread: float = 1.0
+    max_vol_uncertainty: float = 0.5
+    price_tick: float = 0.0
+    parity_slack: float = 1e-4
+    outlier_deviations: float = 6.0
+    outlier_floor: float = 0.05
+    stale_floor: float = 0.01
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One reason to set quotes aside.
+
+    Attributes:
+        reason: the label that reports count.
+        broken: which rows of the working table break the rule.
+        detail: sentence with the columns of the row in braces.
+    """
+
+    reason: Reject
+    broken: Callable[[pd.DataFrame, CleaningRules], pd.Series]
+    detail: str
+
+
+def working_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The quotes with the columns the rules work on; `reason` is None while a quote stands.
+
+    Adds `price` (mid of bid and ask where both are there, else `mid`), `half_spread` (NaN without bid and ask),
+    `quoted_vol` (the file's vol at the mid) and empty `reason`, `detail`.
+    """
+    two_sided = (frame["bid"] > 0) & (frame["ask"] > 0)
+    vol = frame["implied_vol"].where(frame["implied_vol"] > 0)
+    both_vols = ((frame["iv_bid"] + frame["iv_ask"]) / 2).where((frame["iv_bid"] > 0) & (frame["iv_ask"] > 0))
+    return frame.assign(
+        price=((frame["bid"] + frame["ask"]) / 2).where(two_sided, frame["mid"]),
+        half_spread=((frame["ask"] - frame["bid"]) / 2).where(two_sided),
+        quoted_vol=vol.fillna(both_vols),
+        reason=pd.Series(None, index=frame.index, dtype=object),
+        detail="",
+    )
+
+
+def apply_rules(rules: tuple[Rule, ...], table: pd.DataFrame, options: CleaningRules) -> None:
+    """Marks, in place, the standing rows that break a rule; the first broken rule gives the reason."""
+    for rule in rules:
+        mark(table, rule.broken(table, options), rule.reason, rule.detail)
+
+
+def mark(table: pd.DataFrame, broken: pd.Series, reason: Reject, detail: str) -> None:
+    """Marks, in place, the standing rows where `broken` is true, with a sentence filled from each row."""
+    bad = broken.fillna(False).astype(bool) & table["reason"].isna()
+    if bad.any():
+        table.loc[bad, "reason"] = reason.value
+        table.loc[bad, "detail"] = [detail.format(**row) for row in table[bad].to_dict("records")]
+
+
+def _duplicate(table: pd.DataFrame, _: CleaningRules) -> pd.Series:
+    standing = table[table["reason"].isna()].sort_values("half_spread", kind="stable")
+    repeated = standing.duplicated(["t", "strike", "option_type"])
+    return repeated.reindex(table.index, fill_value=False)
+
+
+def _zero_bid(table: pd.DataFrame, _: CleaningRules) -> pd.Series:
+    no_bid = ~(table["bid"] > 0) & (table["ask"] > 0) & (table["mid"].isna() | table["bid"].notna())
+    no_vol_bid = table["price"].isna() & table["quoted_vol"].isna() & (table["iv_ask"] > 0)
+    return (no_bid & ~(table["quoted_vol"] > 0)) | no_vol_bid
+
+
+#: Rules on the quotes alone, before any forward is known.
+QUOTE_RULES = (
+    Rule(Reject.UNREADABLE, lambda q, _: q["t"].isna(), "no time to expiry: quote time or expiry is missing"),
+    Rule(Reject.EXPIRED, lambda q, _: q["t"] <= 0, "expiry {expiry} is not after the quote time: t = {t:.6g} years"),
+    Rule(Reject.BAD_STRIKE, lambda q, _: ~(q["strike"] > 0) | np.isinf(q["strike"]), "strike is {strike:g}"),
+    Rule(Reject.BAD_TYPE, lambda q, _: ~q["option_type"].isin(["C", "P"]), "option type is {option_type!r}, not C or P"),
+    Rule(
+        Reject.NEGATIVE_PRICE,
+        lambda q, _: (q["bid"] < 0) | (q["ask"] < 0) | (q["mid"] < 0),
+        "negative price: bid {bid:g}, ask {ask:g}, mid {mid:g}",
+    ),
+    Rule(
+        Reject.CROSSED,
+        lambda q, _: (q["bid"] > q["ask"]) & (q["ask"] > 0) | (q["iv_bid"] > q["iv_ask"]),
+        "bid above ask: prices {bid:g}/{ask:g}, vols {iv_bid:g}/{iv_ask:g}",
+    ),
+    Rule(Reject.ZERO_BID, _zero_bid, "nobody bids: bid {bid:g}, ask {ask:g}"),
+    Rule(
+        Reject.NO_QUOTE,
+        lambda q, _: ~(q["price"] > 0) & ~(q["quoted_vol"] > 0) | np.isinf(q["price"]),
+        "no two-sided market, price or vol: bid {bid:g}, ask {ask:g}, mid {mid:g}, vol {implied_vol:g}",
+    ),
+    Rule(
+        Reject.WIDE,
+        lambda q, o: 2 * q["half_spread"] > o.max_relative_spread * q["price"],
+        "bid {bid:g} and ask {ask:g} are too far apart",
+    ),
+    Rule(Reject.DUPLICATE, _duplicate, "the same option, strike {strike:g}, is quoted more than once"),
+)
+
+
+def _outside_bounds(table: pd.DataFrame, _: CleaningRules) -> pd.Series:
+    forward, strike = table["F"] * table["D"], table["strike"] * table["D"]
+    is_call = table["option_type"] == "C"
+    # An American put is worth up to its strike, undiscounted.
+    put_most = table["strike"].where(table["exercise_style"] == "A", strike)
+    most = forward.where(is_call, put_most)
+    least = (forward - strike).where(is_call, strike - forward).clip(lower=0.0)
+    bid = table["bid"].where(table["half_spread"].notna(), table["price"])
+    ask = table["ask"].where(table["half_spread"].notna(), table["price"])
+    tolerance = 1e-9 * forward + 3 * table["forward_se"].fillna(0.0)
+    return (bid >= most + tolerance) | (ask < least - tolerance)
+
+
+#: Rules that need the forward `F` and discount factor `D`.
+FORWARD_RULES = (
+    Rule(
+        Reject.NO_FORWARD,
+        lambda q, _: ~(q["F"] > 0) | ~(q["D"] > 0),
+        "no forward for {expiry}: no call/put pair, no forward column, no curve",
+    ),
+    Rule(
+        Reject.ARBITRAGE_BOUNDS,
+        _outside_bounds,
+        "price {price:g} (bid {bid:g}, ask {ask:g}) lies outside the bounds for forward {F:.6g}, strike {strike:g}",
+    ),
+)
+
+#: Rules on the vol `iv` and its relative uncertainty `noise`.
+VOL_RULES = (
+    Rule(
+        Reject.NO_VEGA,
+        lambda q, o: q["otm"] & (q["noise"] > o.max_vol_uncertainty),
+        "bid/ask spans +-{noise:.0%} of the vol {iv:.4g}: the price says nothing about it",
+    ),
+)
+
+
+def add_parity_gap(table: pd.DataFrame, options: CleaningRules) -> None:
+    """Adds, in place, `gap = C - P - D (F - K)` and `allowed`, what bid/ask and the forward's error can explain.
+
+    American options may miss European parity by the early exercise premium, at most the carry of strike and spot:
+    that is added to what is allowed.
+    """
+    standing = table["reason"].isna() & (table["price"] > 0)
+    legs = table.loc[standing, ["t", "strike", "option_type", "price", "half_spread"]]
+    other = legs.assign(option_type=legs["option_type"].map({"C": "P", "P": "C"}))
+    keys = ["t", "strike", "option_type"]
+    both = table[keys].merge(other, on=keys, how="left").set_axis(table.index)
+    sign = np.where(table["option_type"] == "C", 1.0, -1.0)
+    spreads = table["half_spread"].fillna(0.0) + both["half_spread"].fillna(0.0)
+    error = (3 * table["forward_se"].fillna(0.0) + options.parity_slack * table["F"]) * table["D"]
+    carry = table["strike"] * (1 - table["D"]).abs() + (table["spot"] - table["F"] * table["D"]).abs().fillna(0.0)
+    table["gap"] = (sign * (table["price"] - both["price"]) - table["D"] * (table["F"] - table["strike"])).where(standing)
+    table["allowed"] = spreads + error + carry.where(table["exercise_style"] == "A", 0.0)
+
+
+def judge_pairs(table: pd.DataFrame, options: CleaningRules) -> None:
+    """Marks, in place, the stale legs of pairs that violate put-call parity.
+
+    The smile is fitted to the other out-of-the-money quotes. If the out-of-the-money leg of a violating pair lies on
+    it, the in-the-money leg is stale; if it lies off, it is stale itself and its partner is set aside for parity. If
+    there are too few quotes to fit a smile, both are set aside for parity.
+    """
+    violating = (table["gap"].abs() > table["allowed"]) & table["reason"].isna()
+    if not violating.any():
+        return
+    otm = table["otm"] & table["reason"].isna() & table["iv"].notna()
+    _add_smile(table, otm, trusted=~violating)
+    off = (table["smile_distance"] > options.outlier_deviations) & (table["smile_gap"] > options.stale_floor)
+    unknown = ~table["smile_known"].astype(bool)
+    table["partner_stands"] = _partner(table, otm & ~off & ~unknown)
+    mark(table, violating & otm & unknown, Reject.PARITY, _PARITY)
+    mark(table, violating & otm & off, Reject.STALE, _PARITY + f"; {_OFF_SMILE}")
+    itm = violating & ~table["otm"]
+    mark(table, itm & table["partner_stands"], Reject.STALE, _PARITY + "; the other leg lies on the smile")
+    mark(table, itm, Reject.PARITY, _PARITY)
+
+
+def reject_outliers(table: pd.DataFrame, options: CleaningRules) -> None:
+    """Marks, in place, standing out-of-the-money vols far off the local smile of their expiry."""
+    otm = table["otm"] & table["reason"].isna() & table["iv"].notna()
+    _add_smile(table, otm, trusted=otm)
+    off = (table["smile_distance"] > options.outlier_deviations) & (table["smile_gap"] > options.outlier_floor)
+    mark(table, off & (table["smile_gap"] > table["noise"]), Reject.OUTLIER, _OFF_SMILE)
+
+
+_PARITY = "call minus put misses D (F - K) by {gap:.4g}, bid/ask explain {allowed:.4g}"
+_OFF_SMILE = "vol {iv:.4g} where the neighbouring quotes say {smile:.4g}"
+
+
+def _partner(table: pd.DataFrame, flag: pd.Series) -> pd.Series:
+    """The value of `flag` at the other option of the same strike and expiry."""
+    keys = pd.MultiIndex.from_frame(table[["t", "strike"]])
+    return pd.Series(keys.isin(keys[flag.to_numpy()]), index=table.index)
+
+
+def _add_smile(table: pd.DataFrame, judged: pd.Series, trusted: pd.Series) -> None:
+    """Adds `smile`, `smile_gap` (relative), `smile_distance` (robust deviations) and `smile_known` in place."""
+    table["smile"] = table["iv"]
+    table["smile_gap"] = table["smile_distance"] = 0.0
+    table["smile_known"] = False
+    for _, rows in table[judged].groupby("t"):
+        x = np.log(rows["strike"] / rows["F"]).to_numpy() / np.sqrt(rows["t"].to_numpy())
+        vol, noise = rows["iv"].to_numpy(), rows["noise"].to_numpy()
+        believed = trusted.loc[rows.index].to_numpy(bool)
+        if believed.sum() < 5:
+            continue
+        fitted = fit_smile(x, vol, noise, believed)
+        table.loc[rows.index, "smile"] = fitted
+        table.loc[rows.index, "smile_gap"] = np.abs(np.log(vol / fitted))
+        table.loc[rows.index, "smile_distance"] = smile_distance(vol, fitted, noise, believed)
+        table.loc[rows.index, "smile_known"] = True
