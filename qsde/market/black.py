@@ -48,7 +48,8 @@ _DEAD = 1000.0
 def as_tensors(*values: float | Tensor) -> tuple[Tensor, ...]:
     """The arguments as float64 tensors of one common shape, on the device of the first tensor among them."""
     device = next((v.device for v in values if isinstance(v, Tensor)), None)
-    return torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float64, device=device) for v in values))
+    tensors = [torch.as_tensor(v, dtype=torch.float64, device=device) for v in values]
+    return tuple(torch.broadcast_tensors(*tensors))  # type: ignore[no-untyped-call]
 
 
 def mills(z: Tensor) -> Tensor:
@@ -58,13 +59,15 @@ def mills(z: Tensor) -> Tensor:
         >>> round(float(mills(torch.tensor(0.0, dtype=torch.float64))), 12)
         1.253314137316
     """
-    return torch.special.erfcx(z * SQRT_HALF) * (SQRT_TWO_PI / 2.0)
+    ratio: Tensor = torch.special.erfcx(z * SQRT_HALF)
+    return ratio * (0.5 * SQRT_TWO_PI)
 
 
 def _difference_series(a: Tensor, tau: Tensor) -> Tensor:
     # M(a - tau) - M(a + tau) = 2 sum tau^n / n! m_n over odd n, m_n = int_0^inf u^n exp(-u^2/2 - a u) du > 0.
     # g_n = m_n / (n m_{n-1}) obeys g_n = 1 / (a + (n + 1) g_{n+1}) with g_0 = m_0: downwards it is stable and free of
-    # subtractions. Two levels at a time: with d = a + (k+1) g_{k+1}, g_k g_{k-1} = 1/(a d + k) and g_{k-1} = d/(a d + k)
+    # subtractions. Two levels at a time: with d = a + (k + 1) g_{k+1}, g_k g_{k-1} = 1 / (a d + k) and
+    # g_{k-1} = d g_k g_{k-1}.
     root = torch.sqrt(a * a + (4.0 * _SERIES_TOP + 1.0))
     y = torch.clamp(a / root, max=_TOP_Y)
     g = torch.full_like(a, _TOP_RATIO[-1])
@@ -145,13 +148,24 @@ class _Beta(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Tensor, int]:
-        return _Beta.apply(*batch_first(in_dims, args)), 0
+        return normalised_price(*batch_first(in_dims, args)), 0
+
+
+def normalised_price(x: Tensor, s: Tensor) -> Tensor:
+    """`beta(X, s)`, the out-of-the-money price over `DF min(F, K)`, for `X = |ln F/K|` and total volatility `s`.
+
+    Example:
+        >>> round(float(normalised_price(torch.zeros(()).double(), torch.ones(()).double())), 12)
+        0.382924922548
+    """
+    beta: Tensor = _Beta.apply(x, s)  # type: ignore[no-untyped-call]
+    return beta
 
 
 def batch_first(in_dims: tuple[int | None, ...], args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Elementwise arguments of a vmap rule with their batch axis in front, broadcast to one shape."""
     moved = (v.unsqueeze(0) if dim is None else v.movedim(dim, 0) for v, dim in zip(args, in_dims, strict=True))
-    return torch.broadcast_tensors(*moved)
+    return tuple(torch.broadcast_tensors(*moved))  # type: ignore[no-untyped-call]
 
 
 def log_moneyness(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -212,7 +226,7 @@ def black_price(
     call_is_otm = f <= k
     gap = torch.where(call_is_otm, k - f, f - k)
     x = log_moneyness(torch.where(call_is_otm, k, f), torch.where(call_is_otm, f, k))
-    beta = _Beta.apply(x, vol * _sqrt_or_zero(t))
+    beta = normalised_price(x, vol * _sqrt_or_zero(t))
     return df * (torch.where(call_is_otm, f, k) * beta + gap * (call_is_otm != call))
 
 
