@@ -1,0 +1,109 @@
+"""Columns of text or mixed values to float64, option types and exercise styles; what cannot be read is reported."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+#: Spellings of "no value", compared in lower case.
+MISSING = frozenset({"", "-", "--", "na", "n/a", "#n/a", "nan", "null", "none", "<na>", "nat"})
+OPTION_TYPES = {
+    **dict.fromkeys(("c", "call", "calls", "ce", "1", "+1"), "C"),
+    **dict.fromkeys(("p", "put", "puts", "pe", "-1", "0"), "P"),
+}
+EXERCISE_STYLES = {**dict.fromkeys(("e", "european"), "E"), **dict.fromkeys(("a", "american"), "A")}
+
+_NUMBER = re.compile(r"[+-]?[$€£]?[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?([eE][+-]?\d+)?%?")
+
+
+def parse_number(value: object) -> float | None:
+    """One number: NaN where the value means "missing", None where it is not a finite number.
+
+    Thousands separators and currency signs are accepted; a percent sign divides by 100. A decimal comma is not:
+    "12,5" is None, never 125.
+
+    Example:
+        >>> parse_number("$1,234.5"), parse_number("12%"), parse_number("12,5")
+        (1234.5, 0.12, None)
+    """
+    if value is None:
+        return math.nan
+    if isinstance(value, (int, float)):
+        return _finite(value)
+    text = str(value).strip()
+    if text.lower() in MISSING:
+        return math.nan
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = _finite(re.sub("[,$€£%]", "", text))
+    return number / 100 if number is not None and text.endswith("%") else number
+
+
+def to_numbers(values: pd.Series) -> tuple[Floats, Flags]:
+    """Parses a column; the second array is true where a value is there but is no finite number."""
+    if values.dtype.kind in "iuf" and isinstance(values.dtype, np.dtype):
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.where(np.isinf(numbers), np.nan, numbers), np.isinf(numbers)
+    parsed = map_unique(values, parse_number)
+    bad = np.fromiter((x is None for x in parsed), dtype=bool, count=len(parsed))
+    return np.where(bad, np.nan, parsed).astype(np.float64), bad
+
+
+def to_choices(values: pd.Series, choices: dict[str, str]) -> npt.NDArray[np.object_]:
+    """Maps spellings to labels, None where the spelling is unknown.
+
+    Example:
+        >>> to_choices(pd.Series(["Call", "p", 1.0, "x"]), OPTION_TYPES).tolist()
+        ['C', 'P', 'C', None]
+    """
+    return map_unique(values, lambda v: choices.get((as_text(v) or "").lower()))
+
+
+def to_texts(values: pd.Series) -> npt.NDArray[np.object_]:
+    """Stripped text, None where missing."""
+    return map_unique(values, as_text)
+
+
+def as_text(value: object) -> str | None:
+    """One value as stripped text; 1.0 becomes "1", missing spellings become None."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = "" if value is None else str(value).strip()
+    return None if text.lower() in MISSING else text
+
+
+def map_unique(values: pd.Series, function: Callable[[Any], Any]) -> npt.NDArray[np.object_]:
+    """Applies `function` once per distinct value; missing values are passed as None."""
+    plain = values.astype(object)
+    if isinstance(values.dtype, np.dtype) and values.dtype == object:
+        plain = plain.map(_hashable)
+    codes, distinct = pd.factorize(plain)
+    # a list first: numpy would make one array out of results that are sequences
+    results = np.empty(len(distinct) + 1, dtype=object)
+    for i, value in enumerate(distinct):
+        results[i] = function(value)
+    results[-1] = function(None)
+    mapped: npt.NDArray[np.object_] = results[codes]
+    return mapped
+
+
+def _hashable(value: object) -> Hashable:
+    # True and 1 hash alike; the text keeps them apart
+    return value if isinstance(value, Hashable) and not isinstance(value, (bool, tuple)) else str(value)
+
+
+def _finite(value: int | float | str) -> float | None:
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return None if math.isinf(number) else number
