@@ -23,6 +23,8 @@ _ITM_ROUNDING = 4.0 * 2.0**-52
 # The order of convergence is four: a last step of 1e-4 leaves about 1e-16.
 _LAST_STEP = 1e-4
 _MAX_STEPS = 80
+# A warm start that is not there after this many steps was a bad one: the quote starts again from its own guess.
+_WARM_STEPS = 4
 _BLOCK = 1 << 16
 # (ln(1+z)/a)^2 - ln(1+z)/2 as a polynomial in ln(1 + ln(1+z)), where z = a / (n(a) - a N(-a)): fitted to 0.2 % in a.
 _NORMAL_FIT = (6.286088945340374, -0.39382572203061167, -0.5424714553064476, 0.20133472297914767, -0.01722689790589607)
@@ -82,7 +84,8 @@ def implied_vol(
     `min(F, K)` counts as none. `NOT_CONVERGED` is not known to happen.
 
     Derivatives with respect to price, forward, strike, t and discount factor are the exact ones of the inverse
-    function, `d sigma / d price = 1 / vega` and so on, to any order, in reverse and forward mode.
+    function, `d sigma / d price = 1 / vega` and so on, to any order, in reverse and forward mode. For prices under
+    about 1e-150 the second derivatives with respect to the price itself leave the float64 range and come out infinite.
 
     Reference: the normalisation and the use of Householder steps follow P. Jaeckel, Let's be rational, Wilmott (2015).
 
@@ -111,7 +114,7 @@ def implied_vol(
     start = None if guess is None else torch.as_tensor(guess, dtype=torch.float64, device=p.device) * root.detach()
     solved, converged = _solve(x.detach(), beta.detach(), start)
     status = torch.where(ok & ~converged, int(VolStatus.NOT_CONVERGED), status)
-    vol = _total_vol(torch.log(beta), x, solved) / root
+    vol = _total_vol(beta, x, solved) / root
     return ImpliedVol(vol=torch.where(status == VolStatus.OK, vol, 0.0), status=status)
 
 
@@ -125,43 +128,43 @@ def _status(valid: Tensor, beta: Tensor, intrinsic: Tensor) -> Tensor:
 
 
 class _TotalVol(torch.autograd.Function):
-    """The solved total volatility as a function of `(ln beta, X)`, with the derivatives of the inverse function.
+    """The solved total volatility as a function of `(beta, X)`, with the derivatives of the inverse function.
 
-    `ds = (beta / n(d)) d ln beta + M(e) dX` with `d = X/s - s/2`, `e = X/s + s/2`: both coefficients are positive and
-    moderate however small `beta` is. They are differentiable in the inputs and in `s` itself, hence any order.
+    `ds = d beta / n(d) + M(e) dX` with `d = X/s - s/2`, `e = X/s + s/2`: positive terms, finite for every normal
+    `beta`. They are differentiable in `X` and in `s` itself, hence any order.
     """
 
     @staticmethod
-    def forward(log_beta: Tensor, x: Tensor, solved: Tensor) -> Tensor:
+    def forward(beta: Tensor, x: Tensor, solved: Tensor) -> Tensor:
         return solved.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], inputs[1], output)
-        ctx.save_for_forward(inputs[0], inputs[1], output)
+        ctx.save_for_backward(inputs[1], output)
+        ctx.save_for_forward(inputs[1], output)
 
     @staticmethod
-    def _slopes(log_beta: Tensor, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def _slopes(x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         d = x / s - 0.5 * s
-        return SQRT_TWO_PI * torch.exp(log_beta + 0.5 * d * d), mills(d + s)
+        return SQRT_TWO_PI * torch.exp(0.5 * d * d), mills(d + s)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        by_log_beta, by_x = _TotalVol._slopes(*ctx.saved_tensors)
-        return grad * by_log_beta, grad * by_x, None
+        by_beta, by_x = _TotalVol._slopes(*ctx.saved_tensors)
+        return grad * by_beta, grad * by_x, None
 
     @staticmethod
-    def jvp(ctx: Any, d_log_beta: Tensor, dx: Tensor, _: Any) -> Tensor:
-        by_log_beta, by_x = _TotalVol._slopes(*ctx.saved_tensors)
-        return by_log_beta * d_log_beta + by_x * dx
+    def jvp(ctx: Any, d_beta: Tensor, dx: Tensor, _: Any) -> Tensor:
+        by_beta, by_x = _TotalVol._slopes(*ctx.saved_tensors)
+        return by_beta * d_beta + by_x * dx
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Tensor, int]:
         return _total_vol(*batch_first(in_dims, args)), 0
 
 
-def _total_vol(log_beta: Tensor, x: Tensor, solved: Tensor) -> Tensor:
-    s: Tensor = _TotalVol.apply(log_beta, x, solved)  # type: ignore[no-untyped-call]
+def _total_vol(beta: Tensor, x: Tensor, solved: Tensor) -> Tensor:
+    s: Tensor = _TotalVol.apply(beta, x, solved)  # type: ignore[no-untyped-call]
     return s
 
 
@@ -173,20 +176,22 @@ def _solve(x: Tensor, beta: Tensor, start: Tensor | None) -> tuple[Tensor, Tenso
     s, done = torch.empty_like(beta), torch.empty_like(beta, dtype=torch.bool)
     for i in range(0, beta.numel(), _BLOCK):
         part = slice(i, i + _BLOCK)
-        s0 = _start(x[part], beta[part], None if starts is None else starts[part])
-        s[part], done[part] = _householder(x[part], beta[part], s0)
+        s[part], done[part] = _solve_block(x[part], beta[part], None if starts is None else starts[part])
     return s.reshape(shape), done.reshape(shape)
 
 
-def _start(x: Tensor, beta: Tensor, given: Tensor | None) -> Tensor:
-    if given is None:
-        return _guess(x, beta)
-    usable = (given > 0.0) & torch.isfinite(given)
-    return given if bool(usable.all()) else torch.where(usable, given, _guess(x, beta))
+def _solve_block(x: Tensor, beta: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    if start is None:
+        return _householder(x, beta, _guess(x, beta), _MAX_STEPS)
+    s, done = _householder(x, beta, start, _WARM_STEPS)
+    if not bool(done.all()):
+        left = (~done).nonzero().flatten()
+        s[left], done[left] = _solve_block(x[left], beta[left], None)
+    return s, done
 
 
 def _guess(x: Tensor, beta: Tensor) -> Tensor:
-    value = beta * torch.exp(-0.5 * x)
+    value = torch.clamp(beta * torch.exp(-0.5 * x), min=1e-300)
     s = _normal_total_vol(x, value)
     # exact factor between the lognormal and the normal price, to first order in (s/2)^2
     square = 0.25 * s * s
@@ -215,16 +220,16 @@ def _upper_guess(x: Tensor, beta: Tensor) -> Tensor:
     return s
 
 
-def _householder(x: Tensor, beta: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+def _householder(x: Tensor, beta: Tensor, s: Tensor, max_steps: int) -> tuple[Tensor, Tensor]:
     n = beta.numel()
     result, done = s.clone(), torch.zeros(n, dtype=torch.bool, device=s.device)
     upper = beta > _UPPER
     target = torch.where(upper, 1.0 - beta, beta) * SQRT_TWO_PI
     low, high = torch.zeros_like(s), torch.full_like(s, torch.inf)
     index: Tensor | None = None
-    for _ in range(_MAX_STEPS):
-        new, low, high = _step(x, target, upper, s, low, high)
-        finished = (new - s).abs() <= _LAST_STEP * s
+    for _ in range(max_steps):
+        new, newton, low, high = _step(x, target, upper, s, low, high)
+        finished = torch.maximum((new - s).abs(), newton.abs()) <= _LAST_STEP * torch.clamp(s, max=1.0)
         if index is None:
             result, done = new, finished
         else:
@@ -239,7 +244,7 @@ def _householder(x: Tensor, beta: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
 
 def _step(
     x: Tensor, target: Tensor, upper: Tensor, s: Tensor, low: Tensor, high: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     tau = 0.5 * s
     a = x / s
     d = a - tau
@@ -259,4 +264,4 @@ def _step(
     low, high = torch.where(newton > 0.0, s, low), torch.where(newton < 0.0, s, high)
     new = torch.minimum(torch.maximum(s + step, 0.125 * s), 8.0 * s)
     inside = ((new > low) & (new < high)) | (newton.abs() <= 1e-15 * s)
-    return torch.where(inside, new, 0.5 * (low + torch.clamp(high, max=2.0 * s))), low, high
+    return torch.where(inside, new, 0.5 * (low + torch.minimum(high, 2.0 * s))), newton, low, high
