@@ -70,7 +70,7 @@ def build_surface(
         ...                       "discount_factor": 0.95})
         >>> surface = build_surface(Quotes.from_frame(frame))
         >>> surface.quotes[["strike", "iv"]].round(3).values.tolist(), surface.rejected["reason"].tolist()
-        ([[90.0, 0.22], [110.0, 0.204]], ['zero bid'])
+        ([[90.0, 0.219], [110.0, 0.203]], ['zero bid'])
     """
     _require_one(quotes)
     options = rules or CleaningRules()
@@ -116,12 +116,12 @@ def _trust_vols_over_prices(table: pd.DataFrame) -> list[str]:
     """Drops, in place, prices that are plainly discounted otherwise than `D` says, where the file has vols."""
     implied = discount_from_prices(table[table["reason"].isna()])
     own = table["t"].map(implied).astype(float)
-    contradicts = (own / table["D"] - 1).abs() > 5e-3
-    if not contradicts.any():
+    if not ((own / table["D"] - 1).abs() > 5e-3).any():
         return []
+    contradicts = own.notna()
     table.loc[contradicts, ["price", "half_spread"]] = np.nan
     return [
-        f"prices of {contradicts.sum()} quotes match the file's vols only with another discount factor (such as "
+        f"prices match the file's vols only with another discount factor (such as "
         f"{own[contradicts].iloc[-1]:.4f} for {table['D'][contradicts].iloc[-1]:.4f}): the vols are used"
     ]
 
@@ -209,7 +209,11 @@ def _surface_quotes(kept: pd.DataFrame) -> pd.DataFrame:
     priced = (kept["price"] > 0).to_numpy()
     two_sided = kept["half_spread"].notna()
     columns = {"forward": kept["F"], "discount_factor": kept["D"], "iv_bid": kept["vol_bid"], "iv_ask": kept["vol_ask"]}
-    for name, own, vol in (("bid", kept["bid"], "vol_bid"), ("mid", kept["price"], "iv"), ("ask", kept["ask"], "vol_ask")):
+    for name, own, vol in (
+        ("bid", kept["bid"], "vol_bid"),
+        ("mid", kept["price"], "iv"),
+        ("ask", kept["ask"], "vol_ask"),
+    ):
         sigma = torch.tensor(kept[vol].to_numpy(float))
         model = black_price(forward, strike, t, sigma, discount, _is_call(kept)).numpy()
         quoted = own.where(two_sided) if name != "mid" else own

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from qsde.errors import Reject
-from qsde.market.smile import fit_smile, smile_distance
+from qsde.market.smile import fit_smile, running_median
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class CleaningRules:
         max_relative_spread: widest `(ask - bid) / mid`; 1 rejects an ask above three times the bid.
         max_vol_uncertainty: largest half bid/ask in vol terms, over the vol itself; beyond, a price says nothing
             about the vol (no vega).
+        max_noise_ratio: largest bid/ask in vol terms over the median of the neighbouring strikes; applies above
+            `outlier_floor`, so that only quotes wide in themselves go.
         price_tick: smallest price step; half of it counts as price uncertainty at least. 0 ignores it.
         parity_slack: parity gap allowed beyond the bid/ask of both legs, as a fraction of the forward.
         outlier_deviations: robust deviations off the local smile from which a vol is an outlier.
@@ -33,6 +35,7 @@ class CleaningRules:
 
     max_relative_spread: float = 1.0
     max_vol_uncertainty: float = 0.5
+    max_noise_ratio: float = 6.0
     price_tick: float = 0.0
     parity_slack: float = 1e-4
     outlier_deviations: float = 6.0
@@ -81,10 +84,12 @@ def apply_rules(rules: tuple[Rule, ...], table: pd.DataFrame, options: CleaningR
 
 def mark(table: pd.DataFrame, broken: pd.Series, reason: Reject, detail: str) -> None:
     """Marks, in place, the standing rows where `broken` is true, with a sentence filled from each row."""
-    bad = broken.fillna(False).astype(bool) & table["reason"].isna()
+    bad = (broken.fillna(False).astype(bool) & table["reason"].isna()).to_numpy()
     if bad.any():
+        rows = table[bad]
+        values = (dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False, name=None))
         table.loc[bad, "reason"] = reason.value
-        table.loc[bad, "detail"] = [detail.format(**row) for row in table[bad].to_dict("records")]
+        table.loc[bad, "detail"] = [detail.format(**row) for row in values]
 
 
 def _duplicate(table: pd.DataFrame, _: CleaningRules) -> pd.Series:
@@ -94,9 +99,10 @@ def _duplicate(table: pd.DataFrame, _: CleaningRules) -> pd.Series:
 
 
 def _zero_bid(table: pd.DataFrame, _: CleaningRules) -> pd.Series:
-    no_bid = ~(table["bid"] > 0) & (table["ask"] > 0) & (table["mid"].isna() | table["bid"].notna())
-    no_vol_bid = table["price"].isna() & table["quoted_vol"].isna() & (table["iv_ask"] > 0)
-    return (no_bid & ~(table["quoted_vol"] > 0)) | no_vol_bid
+    one_sided = ~(table["bid"] > 0) & (table["ask"] > 0) & (table["mid"].isna() | (table["bid"] == 0))
+    dead = (table["bid"] == 0) & ~(table["mid"] > 0)
+    no_vol_bid = table["price"].isna() & (table["iv_ask"] > 0)
+    return (one_sided | dead | no_vol_bid) & ~(table["quoted_vol"] > 0)
 
 
 #: Rules on the quotes alone, before any forward is known.
@@ -104,7 +110,9 @@ QUOTE_RULES = (
     Rule(Reject.UNREADABLE, lambda q, _: q["t"].isna(), "no time to expiry: quote time or expiry is missing"),
     Rule(Reject.EXPIRED, lambda q, _: q["t"] <= 0, "expiry {expiry} is not after the quote time: t = {t:.6g} years"),
     Rule(Reject.BAD_STRIKE, lambda q, _: ~(q["strike"] > 0) | np.isinf(q["strike"]), "strike is {strike:g}"),
-    Rule(Reject.BAD_TYPE, lambda q, _: ~q["option_type"].isin(["C", "P"]), "option type is {option_type!r}, not C or P"),
+    Rule(
+        Reject.BAD_TYPE, lambda q, _: ~q["option_type"].isin(["C", "P"]), "option type is {option_type!r}, not C or P"
+    ),
     Rule(
         Reject.NEGATIVE_PRICE,
         lambda q, _: (q["bid"] < 0) | (q["ask"] < 0) | (q["mid"] < 0),
@@ -112,7 +120,7 @@ QUOTE_RULES = (
     ),
     Rule(
         Reject.CROSSED,
-        lambda q, _: (q["bid"] > q["ask"]) & (q["ask"] > 0) | (q["iv_bid"] > q["iv_ask"]),
+        lambda q, _: (q["bid"] > q["ask"]) | (q["iv_bid"] > q["iv_ask"]),
         "bid above ask: prices {bid:g}/{ask:g}, vols {iv_bid:g}/{iv_ask:g}",
     ),
     Rule(Reject.ZERO_BID, _zero_bid, "nobody bids: bid {bid:g}, ask {ask:g}"),
@@ -182,7 +190,9 @@ def add_parity_gap(table: pd.DataFrame, options: CleaningRules) -> None:
     spreads = table["half_spread"].fillna(0.0) + both["half_spread"].fillna(0.0)
     error = (3 * table["forward_se"].fillna(0.0) + options.parity_slack * table["F"]) * table["D"]
     carry = table["strike"] * (1 - table["D"]).abs() + (table["spot"] - table["F"] * table["D"]).abs().fillna(0.0)
-    table["gap"] = (sign * (table["price"] - both["price"]) - table["D"] * (table["F"] - table["strike"])).where(standing)
+    table["gap"] = (sign * (table["price"] - both["price"]) - table["D"] * (table["F"] - table["strike"])).where(
+        standing
+    )
     table["allowed"] = spreads + error + carry.where(table["exercise_style"] == "A", 0.0)
 
 
@@ -209,11 +219,15 @@ def judge_pairs(table: pd.DataFrame, options: CleaningRules) -> None:
 
 
 def reject_outliers(table: pd.DataFrame, options: CleaningRules) -> None:
-    """Marks, in place, standing out-of-the-money vols far off the local smile of their expiry."""
+    """Marks, in place, out-of-the-money vols far off the local smile, or with a far wider market than around them."""
     otm = table["otm"] & table["reason"].isna() & table["iv"].notna()
     _add_smile(table, otm, trusted=otm)
     off = (table["smile_distance"] > options.outlier_deviations) & (table["smile_gap"] > options.outlier_floor)
-    mark(table, off & (table["smile_gap"] > table["noise"]), Reject.OUTLIER, _OFF_SMILE)
+    # A kink or a steep wing may lie off the local line, but not off its own neighbours on both sides.
+    between = table["median_gap"] < np.maximum(0.5 * options.outlier_floor, table["noise"])
+    mark(table, off & ~between, Reject.OUTLIER, _OFF_SMILE)
+    wide = (table["noise"] > options.max_noise_ratio * table["usual_noise"]) & (table["noise"] > options.outlier_floor)
+    mark(table, wide, Reject.WIDE, "bid/ask spans +-{noise:.1%} of the vol where the neighbours have {usual_noise:.1%}")
 
 
 _PARITY = "call minus put misses D (F - K) by {gap:.4g}, bid/ask explain {allowed:.4g}"
@@ -223,22 +237,25 @@ _OFF_SMILE = "vol {iv:.4g} where the neighbouring quotes say {smile:.4g}"
 def _partner(table: pd.DataFrame, flag: pd.Series) -> pd.Series:
     """The value of `flag` at the other option of the same strike and expiry."""
     keys = pd.MultiIndex.from_frame(table[["t", "strike"]])
-    return pd.Series(keys.isin(keys[flag.to_numpy()]), index=table.index)
+    return pd.Series(np.asarray(keys.isin(keys[flag.to_numpy()])), index=table.index)
 
 
 def _add_smile(table: pd.DataFrame, judged: pd.Series, trusted: pd.Series) -> None:
-    """Adds `smile`, `smile_gap` (relative), `smile_distance` (robust deviations) and `smile_known` in place."""
+    """Adds `smile`, `smile_gap` and `median_gap` (relative), `smile_distance` (deviations), `smile_known` in place."""
     table["smile"] = table["iv"]
-    table["smile_gap"] = table["smile_distance"] = 0.0
+    table["smile_gap"] = table["smile_distance"] = table["median_gap"] = 0.0
+    table["usual_noise"] = table["noise"]
     table["smile_known"] = False
-    for _, rows in table[judged].groupby("t"):
+    for _, rows in table[judged].sort_values(["t", "strike"]).groupby("t"):
         x = np.log(rows["strike"] / rows["F"]).to_numpy() / np.sqrt(rows["t"].to_numpy())
         vol, noise = rows["iv"].to_numpy(), rows["noise"].to_numpy()
         believed = trusted.loc[rows.index].to_numpy(bool)
         if believed.sum() < 5:
             continue
-        fitted = fit_smile(x, vol, noise, believed)
-        table.loc[rows.index, "smile"] = fitted
-        table.loc[rows.index, "smile_gap"] = np.abs(np.log(vol / fitted))
-        table.loc[rows.index, "smile_distance"] = smile_distance(vol, fitted, noise, believed)
+        fit = fit_smile(x, vol, noise, believed)
+        table.loc[rows.index, "smile"] = fit.vol
+        table.loc[rows.index, "smile_gap"] = fit.gap
+        table.loc[rows.index, "smile_distance"] = fit.distance
+        table.loc[rows.index, "median_gap"] = np.abs(np.log(vol) - running_median(np.log(vol), believed))
+        table.loc[rows.index, "usual_noise"] = running_median(noise, believed)
         table.loc[rows.index, "smile_known"] = True
