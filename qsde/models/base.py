@@ -23,8 +23,9 @@ class Parameter:
         text: what it is, with its unit.
         domain: where the model is defined (a `torch.distributions` constraint).
         bounds: the open interval a calibration stays in by construction.
-        search: the part of `bounds` from which extra starts of a calibration are drawn.
+        search: the range from which extra starts of a calibration are drawn (log-uniform if positive).
         typical: a plausible value for an equity index.
+        relative_to: market level that `search` is a multiple of ("short variance", "long variance", "vol"), or "".
     """
 
     text: str
@@ -32,6 +33,7 @@ class Parameter:
     bounds: tuple[float, float]
     search: tuple[float, float]
     typical: float
+    relative_to: str = ""
 
 
 class Parametric(ABC):

@@ -1,0 +1,305 @@
+"""From surfaces to fits: explore from many starts, refine the best, verify with exact prices, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from qsde.calibration.fit import Fit
+from qsde.calibration.levenberg_marquardt import Solution, solve
+from qsde.calibration.objective import Data, Objective
+from qsde.calibration.penalties import Penalty
+from qsde.calibration.space import Space
+from qsde.errors import FitStatus, InputError, QuoteError
+from qsde.market.black import black_price
+from qsde.market.surface import Surface
+from qsde.models.base import Model
+from qsde.pricing.fourier import Fourier, model_vols
+
+Weights = str | Callable[[pd.DataFrame], np.ndarray]
+Progress = Callable[[int, int], None]
+
+#: Iterations of every start before the best are kept, and how many are kept.
+_EXPLORE, _KEEP = 12, 4
+#: Quadrature nodes of the residuals: more until the exact prices agree to _AGREE (in vol).
+_NODES, _AGREE = (64, 128, 256, 512, 1024), 1e-6
+#: Complex numbers that one evaluation may hold at once; longer lists of surfaces are fitted in chunks.
+_CHUNK = 8_000_000
+
+
+def calibrate(
+    model: Model,
+    surface: Surface,
+    *,
+    weights: Weights = "spread",
+    objective: str = "implied_vol",
+    starts: int | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    fixed: Sequence[str] | Mapping[str, float] = (),
+    penalties: Sequence[Penalty] = (),
+    max_iterations: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Fit:
+    """Fits a model with a characteristic function to one surface by weighted least squares.
+
+    Args:
+        model: template: its type says what to fit, its parameter values are the first start.
+        surface: the quotes.
+        weights: "spread" (`1 / sqrt(half_spread^2 + (50 bp)^2)` in vol), "equal", or a function from
+            `surface.quotes` to one weight per quote.
+        objective: "implied_vol" minimises errors of implied vol, "price" errors of price divided by market vega.
+        starts: starting points, the template among them; by default 4, and 4 more for each parameter beyond 5.
+        bounds: bounds by parameter name, in place of those of the model's table.
+        fixed: names of parameters to keep at the template's value, or a mapping of names to values.
+        penalties: soft constraints such as `Feller()` and `Prior(...)`.
+        max_iterations: Levenberg-Marquardt iterations of the final stage.
+        seed: seed of the extra starts; same seed, same digits.
+        progress: called with (done, total) as the work goes on.
+
+    Returns:
+        The fit. One that did not converge says so in `status`; nothing is raised for it.
+
+    Raises:
+        InputError: an argument makes no sense; the message names it.
+        QuoteError: the surface is empty.
+
+    Example:
+        >>> from qsde.models import Heston
+        >>> t = np.repeat([0.25, 1.0], 7)
+        >>> strike = np.tile(np.linspace(80, 120, 7), 2)
+        >>> truth = Heston(v0=0.04, kappa=2.0, theta=0.06, sigma=0.5, rho=-0.6)
+        >>> iv = model_vols(truth, torch.tensor([0.25, 1.0]), torch.tensor(strike[:7]), 100.0).flatten().numpy()
+        >>> fit = calibrate(Heston.typical(), Surface.from_vols(t, strike, iv, forward=100.0))
+        >>> fit.status.converged, {name: round(value, 4) for name, value in fit.params.items()}
+        (True, {'v0': 0.04, 'kappa': 2.0, 'theta': 0.06, 'sigma': 0.5, 'rho': -0.6})
+    """
+    return calibrate_many(
+        model, [surface], weights=weights, objective=objective, starts=starts, bounds=bounds, fixed=fixed,
+        penalties=penalties, max_iterations=max_iterations, seed=seed, progress=progress,
+    )[0]  # fmt: skip
+
+
+def calibrate_many(
+    model: Model,
+    surfaces: Sequence[Surface],
+    *,
+    weights: Weights = "spread",
+    objective: str = "implied_vol",
+    starts: int | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    fixed: Sequence[str] | Mapping[str, float] = (),
+    penalties: Sequence[Penalty] = (),
+    max_iterations: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Fit]:
+    """Fits the same model to many surfaces as one tensor problem; arguments as in `calibrate`, one fit per surface.
+
+    The result for a surface does not depend on the others in the list beyond rounding.
+    """
+    if objective not in ("implied_vol", "price"):
+        raise InputError(f"objective must be 'implied_vol' or 'price', got {objective!r}")
+    if starts is not None and starts < 1:
+        raise InputError(f"starts must be at least 1, got {starts}")
+    if max_iterations < 1:
+        raise InputError(f"max_iterations must be at least 1, got {max_iterations}")
+    for surface in surfaces:
+        if len(surface) == 0:
+            raise QuoteError(f"{surface.name}: the surface has no quotes to calibrate to")
+    space = Space.of(model, bounds, fixed)
+    n_starts = starts or (4 + 4 * max(0, len(space.free) - 5) if len(space.free) > 1 else 1)
+    job = _Job(space, weights, tuple(penalties), objective == "implied_vol", n_starts, max_iterations, seed)
+    chunks = _chunks(surfaces, n_starts * _NODES[0] * (12 + len(space.free)))
+    report = progress or (lambda done, total: None)
+    fits: list[Fit] = []
+    for i, chunk in enumerate(chunks):
+        fits.extend(job.run(chunk, _stage(report, 100 * i, 100 * len(chunks))))
+    return fits
+
+
+@dataclass(frozen=True)
+class _Job:
+    space: Space
+    weights: Weights
+    penalties: tuple[Penalty, ...]
+    in_vol: bool
+    n_starts: int
+    max_iterations: int
+    seed: int
+
+    def run(self, surfaces: Sequence[Surface], progress: Callable[[float], None]) -> list[Fit]:
+        began = time.perf_counter()
+        data = Data.of(surfaces, self.weights)
+        outcome: _Outcome | None = None
+        rows = torch.arange(len(surfaces))
+        for nodes in _NODES:
+            part = data.rows(rows)
+            objective = Objective(part, self.space, self.penalties, self.in_vol, nodes)
+            x = self._explore(objective, progress) if outcome is None else outcome.x[rows].unsqueeze(1)
+            solution = solve(
+                objective.residuals, x, self.max_iterations, on_iteration=lambda i: progress(min(0.9, 0.5 + i / 100))
+            )
+            found = self._outcome(objective, solution)
+            outcome = found if outcome is None else outcome.updated(rows, found)
+            rows = rows[found.quadrature_gap > _AGREE]
+            if rows.numel() == 0:
+                break
+        assert outcome is not None
+        progress(1.0)
+        seconds = (time.perf_counter() - began) / len(surfaces)
+        return [self._fit(surface, i, data, outcome, seconds) for i, surface in enumerate(surfaces)]
+
+    def _explore(self, objective: Objective, progress: Callable[[float], None]) -> Tensor:
+        x = self.space.to_unknowns(self.space.starts(self.n_starts, objective.data.levels, self.seed))
+        if self.n_starts == 1:
+            return x
+        explored = solve(objective.residuals, x, _EXPLORE, on_iteration=lambda i: progress(0.5 * i / _EXPLORE))
+        best = explored.cost.argsort(-1)[:, :_KEEP]
+        return explored.x.gather(1, best.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+    def _outcome(self, objective: Objective, solution: Solution) -> _Outcome:
+        winner = solution.cost.argmin(-1, keepdim=True)
+        cost, converged, stalled, iterations = (
+            field.gather(1, winner).squeeze(1)
+            for field in (solution.cost, solution.converged, solution.stalled, solution.iterations)
+        )
+        agreeing = (solution.cost <= cost.unsqueeze(-1) * (1 + 1e-4) + 1e-20).sum(-1)
+        x = solution.x.gather(1, winner.unsqueeze(-1).expand(-1, -1, solution.x.shape[-1])).squeeze(1)
+        x = torch.where(torch.isfinite(cost).unsqueeze(-1), x, torch.zeros_like(x))
+        p = self.space.to_params(x)
+        data = objective.data
+        _, jacobian, vega = objective.vols(p.unsqueeze(1))
+        exact = model_vols(self.space.with_free(p), data.t, torch.exp(data.k), 1.0, Fourier(tolerance=1e-6))
+        gap = objective.quadrature_gap(p, exact, vega.squeeze(1))
+        _, weighted = objective.residuals(x.unsqueeze(1), torch.arange(x.shape[0]))
+        weighted = weighted.squeeze(1) / self.space.slope(p).unsqueeze(-2)
+        return _Outcome(x, p, cost, converged, stalled, iterations, agreeing, exact, jacobian.squeeze(1),
+                        weighted.mT @ weighted, gap)  # fmt: skip
+
+    def _fit(self, surface: Surface, i: int, data: Data, outcome: _Outcome, seconds: float) -> Fit:
+        position = data.position[i].flatten()
+        order = torch.argsort(position)[int((position < 0).sum()) :]
+        iv = outcome.vol[i].flatten()[order].numpy()
+        weight = data.weight[i].flatten()[order].numpy() * np.sqrt(len(surface))
+        table = _quote_table(surface, iv, weight)
+        p = outcome.p[i]
+        freedom = len(surface) - len(self.space.free)
+        covariance = _covariance(outcome.normal[i], float(outcome.cost[i]) / max(freedom, 1) if freedom > 0 else np.nan)
+        at_bounds = self.space.at_bounds(p)
+        two_sided = table["inside"].notna()
+        residual = table["residual_bp"].to_numpy()
+        return Fit(
+            model=self.space.with_free(p),
+            surface=surface,
+            status=_status(outcome, i),
+            quotes=table,
+            rmse_bp=float(np.sqrt(np.mean(residual**2))),
+            weighted_rmse_bp=float(np.sqrt(np.mean((weight * residual) ** 2))),
+            rmse_price=float(np.sqrt(np.mean((table["model_price"] - surface.quotes["mid"]) ** 2))),
+            inside_share=float(table.loc[two_sided, "inside"].astype(float).mean()) if two_sided.any() else float("nan"),
+            free=self.space.free,
+            jacobian=outcome.jacobian[i].flatten(0, 1)[order],
+            covariance=covariance,
+            at_bounds=at_bounds,
+            iterations=int(outcome.iterations[i]),
+            starts=self.n_starts,
+            starts_agreeing=int(outcome.agreeing[i]),
+            seconds=seconds,
+            warnings=_warnings(freedom, at_bounds, covariance, float(outcome.quadrature_gap[i])),
+        )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The best start of each surface: tensors with the surfaces on the first axis."""
+
+    x: Tensor
+    p: Tensor
+    cost: Tensor
+    converged: Tensor
+    stalled: Tensor
+    iterations: Tensor
+    agreeing: Tensor
+    vol: Tensor
+    jacobian: Tensor
+    normal: Tensor
+    quadrature_gap: Tensor
+
+    def updated(self, rows: Tensor, other: _Outcome) -> _Outcome:
+        """This with some rows from a later, finer solve; how many starts agreed stays what it was."""
+        later = replace(other, agreeing=self.agreeing[rows], iterations=self.iterations[rows] + other.iterations)
+        mixed = {f.name: getattr(self, f.name).index_copy(0, rows, getattr(later, f.name)) for f in fields(self)}
+        return _Outcome(**mixed)
+
+
+def _quote_table(surface: Surface, iv: np.ndarray, weight: np.ndarray) -> pd.DataFrame:
+    q = surface.quotes
+    forward, strike, t, df = (torch.tensor(q[c].to_numpy()) for c in ("forward", "strike", "t", "discount_factor"))
+    price = black_price(forward, strike, t, torch.tensor(iv), df, torch.tensor((q["option_type"] == "C").to_numpy()))
+    two_sided = q["iv_bid"].notna() & q["iv_ask"].notna()
+    inside = pd.Series((iv >= q["iv_bid"]) & (iv <= q["iv_ask"])).astype("boolean").where(two_sided)
+    return pd.DataFrame(
+        {
+            "model_iv": iv,
+            "model_price": price.numpy(),
+            "residual_bp": (iv - q["iv"].to_numpy()) * 1e4,
+            "weight": weight,
+            "inside": inside,
+        }
+    )
+
+
+def _covariance(normal: Tensor, variance: float) -> Tensor:
+    """`variance * normal^-1` computed on the correlation scale; NaN where the data do not determine the parameters."""
+    scale = torch.sqrt(normal.diagonal())
+    shaped = normal / torch.outer(scale, scale)
+    inverse, info = torch.linalg.inv_ex(shaped)
+    unsure = int(info) != 0 or not bool(torch.isfinite(inverse).all()) or bool((inverse.diagonal() <= 0).any())
+    if unsure or float(torch.linalg.cond(shaped)) > 1e14:
+        return torch.full_like(normal, torch.nan)
+    return variance * inverse / torch.outer(scale, scale)
+
+
+def _status(outcome: _Outcome, i: int) -> FitStatus:
+    if not bool(torch.isfinite(outcome.cost[i])):
+        return FitStatus.FAILED
+    if bool(outcome.converged[i]):
+        return FitStatus.CONVERGED
+    return FitStatus.STALLED if bool(outcome.stalled[i]) else FitStatus.MAX_ITERATIONS
+
+
+def _warnings(freedom: int, at_bounds: tuple[str, ...], covariance: Tensor, gap: float) -> tuple[str, ...]:
+    found = []
+    if freedom <= 0:
+        found.append(f"{-freedom} fewer quotes than needed beyond the parameters: they are not determined; fix some")
+    elif bool(torch.isnan(covariance).any()):
+        found.append("the quotes do not determine all parameters: standard errors are not available; fix some")
+    if at_bounds:
+        found.append(f"at a bound: {', '.join(at_bounds)}; widen the bound or fix the parameter")
+    if gap > _AGREE:
+        found.append(f"the residuals' quadrature was off by up to {gap * 1e4:.2g} bp of vol at the solution")
+    return tuple(found)
+
+
+def _chunks(surfaces: Sequence[Surface], per_expiry: int) -> list[list[Surface]]:
+    chunks: list[list[Surface]] = []
+    held = 0
+    for surface in surfaces:
+        size = len(surface.slices) * per_expiry
+        if not chunks or held + size > _CHUNK:
+            chunks.append([])
+            held = 0
+        chunks[-1].append(surface)
+        held += size
+    return chunks
+
+
+def _stage(progress: Progress, done: int, total: int) -> Callable[[float], None]:
+    return lambda share: progress(done + round(100 * share), total)

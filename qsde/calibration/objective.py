@@ -1,0 +1,230 @@
+"""Residuals of many surfaces as one tensor problem: Fourier prices on nodes that are fixed for the whole calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from qsde.calibration.penalties import Penalty
+from qsde.calibration.space import Space
+from qsde.errors import InputError
+from qsde.market.black import black_price
+from qsde.market.surface import Surface
+from qsde.pricing.fourier import sinh_nodes
+
+#: Model error of vol that the weights allow for beside half the bid/ask spread: 50 basis points.
+VOL_FLOOR = 0.0050
+#: Added to model and market prices (in units of sqrt(forward strike)) before vols are compared: a thousandth of a
+#: usual tick. Without it a quote that a model prices at 1e-60 has a residual of hundreds of vol points and no gradient.
+_PRICE_FLOOR = 1e-8
+#: Halley steps per residual; each cubes the error.
+_VOL_STEPS = 8
+_INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Quotes of S surfaces padded to E expiries and K strikes; padding has `weight` 0 and harmless values.
+
+    Attributes:
+        t: [S, E] years.
+        k: [S, E, K] log(strike / forward).
+        vol: [S, E, K] market implied vol.
+        weight: [S, E, K], mean square 1 over the quotes of a surface, divided by the square root of their number.
+        position: [S, E, K] row of `surface.quotes`, -1 for padding.
+    """
+
+    t: Tensor
+    k: Tensor
+    vol: Tensor
+    weight: Tensor
+    position: Tensor
+
+    @classmethod
+    def of(cls, surfaces: Sequence[Surface], weights: str | Callable[[pd.DataFrame], np.ndarray]) -> Data:
+        """Pads and stacks; `weights` is "spread", "equal" or a function of `surface.quotes`."""
+        n_expiries = max(len(s.slices) for s in surfaces)
+        n_strikes = max(int(s.quotes.groupby("slice").size().max()) for s in surfaces)
+        shape = (len(surfaces), n_expiries, n_strikes)
+        t, k, vol = np.ones(shape[:2]), np.zeros(shape), np.full(shape, 0.2)
+        weight, position = np.zeros(shape), np.full(shape, -1)
+        for i, s in enumerate(surfaces):
+            q = s.quotes
+            row = q["slice"].to_numpy()
+            column = q.groupby("slice").cumcount().to_numpy()
+            t[i, : len(s.slices)] = s.slices["t"].to_numpy()
+            k[i, row, column] = np.log(q["strike"] / q["forward"])
+            vol[i, row, column] = q["iv"]
+            weight[i, row, column] = quote_weights(q, weights) / math.sqrt(len(q))
+            position[i, row, column] = np.arange(len(q))
+        return cls(*(torch.as_tensor(a) for a in (t, k, vol, weight, position)))
+
+    def rows(self, rows: Tensor) -> Data:
+        """The data of some surfaces."""
+        return Data(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @property
+    def levels(self) -> dict[str, Tensor]:
+        """At-the-money levels [S] that start searches are relative to."""
+        atm = self.at_the_money_vol()
+        present = (self.weight > 0).any(-1)
+        first = torch.where(present, self.t, torch.inf).argmin(-1, keepdim=True)
+        last = torch.where(present, self.t, -torch.inf).argmax(-1, keepdim=True)
+        short, long = (atm.gather(-1, i).squeeze(-1) for i in (first, last))
+        return {"short variance": short**2, "long variance": long**2, "vol": long}
+
+    def at_the_money_vol(self) -> Tensor:
+        """Vol of the quote nearest the forward, [S, E]."""
+        distance = torch.where(self.weight > 0, self.k.abs(), torch.inf)
+        return self.vol.gather(-1, distance.argmin(-1, keepdim=True)).squeeze(-1)
+
+
+def quote_weights(quotes: pd.DataFrame, weights: str | Callable[[pd.DataFrame], np.ndarray]) -> np.ndarray:
+    """Weight of each quote, normalised to mean square 1.
+
+    "spread" is `1 / sqrt(half_spread^2 + 50bp^2)` in vol: the bid/ask error of the quote and the error of the model
+    itself, so that a quote much tighter than any model fits does not rule the fit. One-sided quotes count as the widest.
+
+    Raises:
+        InputError: unknown name, or a function returned weights that are negative, not finite or all zero.
+    """
+    if callable(weights):
+        raw = np.asarray(weights(quotes), dtype=float)
+    elif weights == "equal":
+        raw = np.ones(len(quotes))
+    elif weights == "spread":
+        half = ((quotes["iv_ask"] - quotes["iv_bid"]) / 2).clip(lower=0)
+        raw = 1 / np.sqrt(half.fillna(half.max() if half.notna().any() else 0.0).to_numpy() ** 2 + VOL_FLOOR**2)
+    else:
+        raise InputError(f"weights must be 'spread', 'equal' or a function of the quotes, got {weights!r}")
+    if raw.shape != (len(quotes),) or not np.isfinite(raw).all() or (raw < 0).any() or not raw.any():
+        raise InputError(f"weights must be {len(quotes)} finite numbers >= 0, not all zero")
+    return raw / np.sqrt(np.mean(raw**2))
+
+
+class Objective:
+    """Weighted implied-vol (or vega-weighted price) errors and their Jacobian for a batch of parameter sets.
+
+    The quadrature nodes of an expiry depend on its market at-the-money variance only, so the matrix from
+    characteristic function to prices is computed once: `price = base - matrix [Re phi; Im phi]`.
+    """
+
+    def __init__(self, data: Data, space: Space, penalties: Sequence[Penalty], in_vol: bool, nodes: int) -> None:
+        self.data, self.space, self.penalties, self.in_vol = data, space, tuple(penalties), in_vol
+        t, k = data.t.unsqueeze(-1), data.k
+        variance = (data.at_the_money_vol() ** 2 * data.t).unsqueeze(-1)
+        y, weight = sinh_nodes(1 / torch.sqrt(variance), torch.full_like(variance, 50.0), nodes)
+        self.u, self.t = (y - 0.5j).unsqueeze(1), t.unsqueeze(1)  # [S, 1, E, N], [S, 1, E, 1]
+        q = y * y + 0.25
+        angle = k.unsqueeze(-1) * y.unsqueeze(-2)
+        factor = (weight / (math.pi * q)).unsqueeze(-2)
+        self.matrix = torch.cat([torch.cos(angle) * factor, torch.sin(angle) * factor], -1)  # [S, E, K, 2N]
+        smooth = _black(k, torch.sqrt(variance).expand_as(k))
+        gauss = torch.exp(-0.5 * q * variance).unsqueeze(-1)
+        self.base = smooth + (self.matrix[..., :nodes] @ gauss).squeeze(-1)
+        self.root_t = torch.sqrt(t)
+        total = data.vol * self.root_t
+        self.market_price = _black(k, total)
+        self.guess, vega = _total_vol(self.market_price + _PRICE_FLOOR, k, total)
+        self.market_vol, self.market_vega = self.guess / self.root_t, vega * self.root_t
+
+    def prices(self, p: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised out-of-the-money prices [S, n, E, K] and derivatives to the free parameters [S, n, E, K, P]."""
+        model = self.space.with_free(p).map(lambda x: x[..., None, None])
+        u, t = self.u[rows], self.t[rows]
+        value, gradient = model.log_cf_gradient(u, t)
+        names = list(self.space.model.params)
+        if len(self.space.free) < len(names):
+            gradient = gradient[[names.index(name) for name in self.space.free]]
+        phi = torch.exp(value)
+        stack = torch.cat([phi.unsqueeze(0), gradient * phi])  # [1 + P, S, n, E, N]
+        parts = torch.cat([stack.real, stack.imag], -1).permute(1, 3, 4, 2, 0)  # [S, E, 2N, n, 1 + P]
+        s, e, n2, n, width = parts.shape
+        flat = self.matrix[rows] @ parts.reshape(s, e, n2, n * width)
+        out = flat.reshape(s, e, -1, n, width).permute(0, 3, 1, 2, 4)
+        return self.base[rows].unsqueeze(1) - out[..., 0], -out[..., 1:]
+
+    def vols(self, p: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Vols of the model's prices plus the floor [S, n, E, K], derivatives [S, n, E, K, P], normalised vega."""
+        rows = torch.arange(p.shape[0]) if rows is None else rows
+        price, gradient = self.prices(p, rows)
+        root_t = self.root_t[rows].unsqueeze(1)
+        total, vega = _total_vol(price + _PRICE_FLOOR, self.data.k[rows].unsqueeze(1), self.guess[rows].unsqueeze(1))
+        vega = vega * root_t
+        return total / root_t, gradient / vega.unsqueeze(-1), vega
+
+    def quadrature_gap(self, p: Tensor, vol: Tensor, vega: Tensor) -> Tensor:
+        """Largest error [S], in vol, of these prices at parameters [S, P], given exact vols and vega [S, E, K]."""
+        price, _ = self.prices(p.unsqueeze(1), torch.arange(p.shape[0]))
+        gap = (price.squeeze(1) - _black(self.data.k, vol * self.root_t)).abs() / vega
+        return torch.where(self.data.weight > 0, gap, torch.zeros_like(gap)).flatten(1).amax(-1)
+
+    def residuals(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What `levenberg_marquardt.solve` minimises, in units of vol."""
+        p = self.space.to_params(x)
+        if self.in_vol:
+            vol, gradient, _ = self.vols(p, rows)
+            error = vol - self.market_vol[rows].unsqueeze(1)
+        else:
+            price, gradient = self.prices(p, rows)
+            vega = self.market_vega[rows].unsqueeze(1)
+            error, gradient = (price - self.market_price[rows].unsqueeze(1)) / vega, gradient / vega.unsqueeze(-1)
+        weight = self.data.weight[rows].unsqueeze(1)
+        slope = self.space.slope(p)
+        r = (weight * error).flatten(2)
+        jacobian = (weight.unsqueeze(-1) * gradient * slope[:, :, None, None, :]).flatten(2, 3)
+        for penalty in self.penalties:
+            extra, extra_jacobian = _with_jacobian(penalty, self.space, p)
+            r = torch.cat([r, extra], -1)
+            jacobian = torch.cat([jacobian, extra_jacobian * slope.unsqueeze(-2)], -2)
+        return r, jacobian
+
+
+def _black(k: Tensor, total_vol: Tensor) -> Tensor:
+    return black_price(torch.exp(-0.5 * k), torch.exp(0.5 * k), 1.0, total_vol, 1.0, k >= 0)
+
+
+def _vega(k: Tensor, total_vol: Tensor) -> Tensor:
+    """d (normalised price) / d (total vol), symmetric in k."""
+    return torch.exp(-0.5 * ((k / total_vol) ** 2 + 0.25 * total_vol**2)) * _INV_SQRT_2PI
+
+
+def _total_vol(price: Tensor, k: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+    """Total vol of normalised out-of-the-money prices near a guess, and vega there.
+
+    Safeguarded Halley steps on the logarithm of the price, within factors of a bracket: enough for residuals, which
+    need no more than 1e-10, and several times faster than `implied_vol`, which is exact everywhere.
+    """
+    k = k.abs()
+    low, high = torch.exp(-0.5 * k), torch.exp(0.5 * k)
+    target = torch.minimum(price.clamp(min=0.5 * _PRICE_FLOOR), low * (1 - 1e-12))
+    k2 = k * k
+    s = guess
+    for _ in range(_VOL_STEPS):
+        h, half = k / s, 0.5 * s
+        value = (low * torch.special.ndtr(half - h) - high * torch.special.ndtr(-h - half)).clamp(min=1e-300)
+        slope = torch.exp(-0.5 * (h * h + half * half)) * _INV_SQRT_2PI / value
+        newton = torch.log(value / target) / slope
+        bend = k2 / (s * s * s) - 0.25 * s - slope  # d log(slope) / ds
+        step = newton / (1 - 0.5 * newton * bend).clamp(min=0.5, max=2.0)
+        s = torch.maximum(torch.minimum(s - step, 5.0 * s), 0.2 * s)
+        if float((step / s).abs().amax()) < 1e-4:  # the next error is its cube
+            break
+    return s, _vega(k, s).clamp(min=1e-300)
+
+
+def _with_jacobian(penalty: Penalty, space: Space, p: Tensor) -> tuple[Tensor, Tensor]:
+    def residual(q: Tensor) -> Tensor:
+        return penalty(space.with_free(q).params)
+
+    columns = [
+        torch.func.jvp(residual, (p,), (torch.nn.functional.one_hot(torch.tensor(i), p.shape[-1]).to(p).expand_as(p),))
+        for i in range(p.shape[-1])
+    ]
+    return columns[0][0], torch.stack([c[1] for c in columns], -1)

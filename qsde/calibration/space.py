@@ -1,0 +1,125 @@
+"""The search space of a calibration: which parameters are free, their bounds by construction, and where to start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.models.base import Model, Parameter
+
+
+@dataclass(frozen=True)
+class Space:
+    """Maps unconstrained unknowns to model parameters: `p = lower + (upper - lower) sigmoid(x)`.
+
+    The map is `torch.distributions.biject_to(interval(lower, upper))` for all parameters in one operation.
+
+    Attributes:
+        model: template; its values fill the fixed parameters and the first start.
+        free: names of the parameters that move, in the order of `model.params`.
+        lower, upper: bounds of the free parameters [P].
+    """
+
+    model: Model
+    free: tuple[str, ...]
+    lower: Tensor
+    upper: Tensor
+
+    @classmethod
+    def of(
+        cls, model: Model, bounds: Mapping[str, tuple[float, float]] | None, fixed: Sequence[str] | Mapping[str, float]
+    ) -> Space:
+        """Space of a template model with some bounds replaced and some parameters fixed (by name, or name and value).
+
+        Raises:
+            InputError: unknown parameter, reversed bounds, bounds outside the domain, or nothing left free.
+        """
+        if any(p.dim() for p in model.params.values()):
+            raise InputError("the template model must be a single parameter set, without batch axes")
+        values = dict(fixed) if isinstance(fixed, Mapping) else {name: float(_get(model, name)) for name in fixed}
+        bounds = dict(bounds or {})
+        for name in (*values, *bounds):
+            _get(model, name)
+        for name, value in values.items():
+            _check_domain(name, model.table[name], value)
+        model = model.with_params({name: torch.tensor(float(v), dtype=torch.float64) for name, v in values.items()})
+        free = tuple(name for name in model.params if name not in values)
+        if not free:
+            raise InputError("every parameter is fixed: nothing is left to calibrate")
+        for name, (low, high) in bounds.items():
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise InputError(f"bounds of {name} must be finite and low < high, got ({low}, {high})")
+            for end in (low, high):
+                _check_domain(name, model.table[name], end)
+        pairs = [bounds.get(name, model.table[name].bounds) for name in free]
+        lower, upper = torch.tensor(pairs, dtype=torch.float64).T
+        return cls(model, free, lower, upper)
+
+    def to_params(self, x: Tensor) -> Tensor:
+        """Parameters [..., P] from unknowns [..., P]."""
+        return self.lower + (self.upper - self.lower) * torch.sigmoid(x)
+
+    def slope(self, p: Tensor) -> Tensor:
+        """`dp/dx` at parameters `p`."""
+        return (p - self.lower) * (self.upper - p) / (self.upper - self.lower)
+
+    def to_unknowns(self, p: Tensor) -> Tensor:
+        """Unknowns from parameters; points on or outside a bound are first moved inside by 1e-6 of the interval."""
+        share = ((p - self.lower) / (self.upper - self.lower)).clamp(1e-6, 1 - 1e-6)
+        return torch.logit(share)
+
+    def with_free(self, p: Tensor) -> Model:
+        """The model whose free parameters are the last axis of `p`; other axes are batch axes."""
+        return self.model.with_params(dict(zip(self.free, p.unbind(-1), strict=True)))
+
+    def starts(self, n: int, levels: Mapping[str, Tensor], seed: int) -> Tensor:
+        """Starting points [S, n, P]: the template first, then a scrambled Sobol sample of the search ranges.
+
+        Args:
+            n: points per surface.
+            levels: what relative search ranges are relative to, by name, each [S] (see `Parameter.relative_to`).
+            seed: seed of the scrambling.
+        """
+        n_surfaces = next(iter(levels.values())).shape[0]
+        first = torch.stack([self.model.params[name] for name in self.free]).expand(n_surfaces, 1, -1)
+        if n == 1:
+            return first.clone()
+        sobol = torch.quasirandom.SobolEngine(len(self.free), scramble=True, seed=seed)
+        unit = sobol.draw(n - 1, dtype=torch.float64)
+        columns = [
+            _sample(unit[:, i], self.model.table[name], levels, n_surfaces) for i, name in enumerate(self.free)
+        ]
+        sampled = torch.stack(columns, -1)
+        margin = 1e-3 * (self.upper - self.lower)
+        sampled = torch.minimum(torch.maximum(sampled, self.lower + margin.clamp(max=1e-4)), self.upper - margin)
+        return torch.cat([first, sampled], 1)
+
+    def at_bounds(self, p: Tensor) -> tuple[str, ...]:
+        """Free parameters within 0.1 % of the interval (or of the lower bound's own size) from a bound."""
+        near_low = p - self.lower <= 0.1 * self.lower.abs().clamp(max=1e-2)
+        near_high = self.upper - p <= 1e-3 * (self.upper - self.lower)
+        return tuple(name for name, hit in zip(self.free, (near_low | near_high).tolist(), strict=True) if hit)
+
+
+def _sample(unit: Tensor, parameter: Parameter, levels: Mapping[str, Tensor], n_surfaces: int) -> Tensor:
+    low, high = parameter.search
+    spread = low * (high / low) ** unit if low > 0 else low + (high - low) * unit
+    if parameter.relative_to:
+        return levels[parameter.relative_to].unsqueeze(-1) * spread
+    return spread.expand(n_surfaces, -1)
+
+
+def _get(model: Model, name: str) -> Tensor:
+    if name not in model.params:
+        raise InputError(f"{model.name} has no parameter {name!r}; it has {', '.join(model.params)}")
+    return model.params[name]
+
+
+def _check_domain(name: str, parameter: Parameter, value: float) -> None:
+    if not math.isfinite(value) or not bool(parameter.domain.check(torch.tensor(value, dtype=torch.float64))):
+        raise InputError(f"{name} = {value} is outside its domain: {parameter.text} must satisfy {parameter.domain}")
