@@ -51,8 +51,8 @@ def explain(error: ValidationError, limit: int = 5) -> str:
 
 
 def _sentence(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"]) or "input"
+    where = "".join(f"{part}: " for part in [".".join(str(part) for part in detail["loc"])] if part)
     message = str(detail["msg"]).removeprefix("Value error, ")
     value = detail.get("input")
     shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) and len(repr(value)) < 60 else ""
-    return f"{where}: {message[:1].lower()}{message[1:]}{shown}"
+    return f"{where}{message[:1].lower()}{message[1:]}{shown}"

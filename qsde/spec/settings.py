@@ -6,11 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from qsde.calibration.penalties import Feller, Penalty, Prior
 from qsde.errors import InputError
 from qsde.market.curves import Curve, FlatCurve, PillarCurve, as_curve
 from qsde.models import Model
 from qsde.spec.base import Spec
-from qsde.spec.models import MODEL_TEMPLATES, canonical_name, template
+from qsde.spec.models import MODEL_TEMPLATES, canonical_name, model_from, template
+
+#: Default strength of the Feller penalty, in vol.
+FELLER_STRENGTH = 0.01
 
 Rate = float | dict[float, float]
 
@@ -63,10 +67,12 @@ class CalibrationSpec(Spec):
     Attributes:
         model: model name, a key of `MODEL_TEMPLATES`.
         weights: "spread" weighs quotes by their bid/ask width, "equal" does not.
+        objective: errors of implied vol, or of price divided by market vega.
         starts: number of starting points.
         bounds: open interval by parameter.
         fixed: parameters held at a value.
-        feller: weight of a penalty on Heston parameters with `2 kappa theta < sigma^2`; None for no penalty.
+        feller: strength (in vol) of a penalty on Heston parameters with `2 kappa theta < sigma^2`, such as 0.01; None
+            for no penalty.
         prior: beliefs by parameter.
         seed: seed of the random starts.
         max_iterations: iteration limit.
@@ -79,6 +85,7 @@ class CalibrationSpec(Spec):
 
     model: str
     weights: Literal["spread", "equal"] = "spread"
+    objective: Literal["implied_vol", "price"] = "implied_vol"
     starts: int | None = Field(default=None, ge=1, le=10_000)
     bounds: dict[str, tuple[float, float]] = {}
     fixed: dict[str, float] = {}
@@ -112,8 +119,6 @@ class CalibrationSpec(Spec):
         Raises:
             ParameterError: a fixed value lies outside the parameter's domain.
         """
-        from qsde.spec.models import model_from
-
         start = template(self.model)
         return model_from(self.model, {**{k: float(v) for k, v in start.params.items()}, **self.fixed})
 
@@ -122,6 +127,7 @@ class CalibrationSpec(Spec):
         limits = {"starts": self.starts, "max_iterations": self.max_iterations}
         return {
             "weights": self.weights,
+            "objective": self.objective,
             "bounds": dict(self.bounds) or None,
             "fixed": tuple(self.fixed),
             "penalties": self._penalties(),
@@ -129,11 +135,33 @@ class CalibrationSpec(Spec):
             **{k: v for k, v in limits.items() if v is not None},
         }
 
-    def _penalties(self) -> tuple[Any, ...]:
-        if self.feller is None and not self.prior:
-            return ()
-        from qsde.calibration import FellerPenalty, PriorPenalty
+    def _penalties(self) -> tuple[Penalty, ...]:
+        feller = (Feller(self.feller),) if self.feller is not None else ()
+        mean, std = ({name: getattr(p, f) for name, p in self.prior.items()} for f in ("mean", "std"))
+        return (*feller, *((Prior(mean, std),) if mean else ()))
 
-        feller = (FellerPenalty(self.feller),) if self.feller is not None else ()
-        means, stds = ({name: getattr(p, f) for name, p in self.prior.items()} for f in ("mean", "std"))
-        return (*feller, *((PriorPenalty(means, stds),) if means else ()))
+
+class ReadingSpec(Spec):
+    """How to read files, as the keyword arguments of `qsde.io.read_quotes`; None leaves it to the file.
+
+    Attributes:
+        column_map: our column name to the file's, such as `{"strike": "K"}`.
+        timezone: zone of times without one, such as "America/New_York".
+        quote_time: time of the quotes where the file has none.
+        underlying: name of the underlying where the file has none.
+        spot: price of the underlying where the file has none.
+        vendor: format, where the columns do not tell.
+        max_bytes: largest file to read.
+    """
+
+    column_map: dict[str, str] | None = None
+    timezone: str | None = None
+    quote_time: str | None = None
+    underlying: str | None = None
+    spot: float | None = Field(default=None, gt=0)
+    vendor: str | None = None
+    max_bytes: int | None = Field(default=None, gt=0)
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments that were given."""
+        return self.model_dump(exclude_none=True)

@@ -1,0 +1,80 @@
+"""`qsde batch`: many surfaces of many files into one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qsde.cli import options as o
+from qsde.cli.show import line, number, progress, table
+
+if TYPE_CHECKING:
+    from qsde.batch import BatchResult, Step
+
+_SHOWN = 40
+
+
+def batch(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Option chains: CSV, Parquet or JSON.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="black_scholes, heston, merton, kou, bates, heston_kou.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write or continue.")] = Path("fits.parquet"),
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Work on failed files again.")] = False,
+    rate: o.RateText = None,
+    dividend_yield: o.DividendText = None,
+    weights: o.Weights = "spread",
+    objective: o.Objective = "implied_vol",
+    starts: o.Starts = None,
+    fix: o.Fix = None,
+    bound: o.Bound = None,
+    prior: o.Prior = None,
+    feller: o.Feller = False,
+    seed: o.Seed = 0,
+    max_iterations: o.MaxIterations = None,
+    column_map: o.Map = None,
+    timezone: o.Timezone = None,
+    quote_time: o.QuoteTime = None,
+    underlying: o.Underlying = None,
+    spot: o.Spot = None,
+    vendor: o.Vendor = None,
+    max_bytes: o.MaxBytes = None,
+) -> None:
+    """Fit every surface of every file; one row per surface, failures included, in a parquet file.
+
+    Stop it at any time: a rerun skips files that are done. Exit code 1 if any surface failed.
+
+    [bold]Example:[/bold] qsde batch data/goog_2015_intraday/*.parquet --model heston --out fits.parquet
+    """
+    spec = o.calibration_spec(model, fix, bound, prior, feller, weights=weights, objective=objective, starts=starts,
+                              seed=seed, max_iterations=max_iterations)  # fmt: skip
+    reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
+    market = o.market_spec(rate, dividend_yield)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    from qsde.batch import run_batch
+
+    with progress(f"fitting {spec.model}") as tell:
+
+        def step(s: Step) -> None:
+            inside = s.done / s.total if s.total else 0.0
+            tell(round(1000 * (s.file_number - 1 + inside)), 1000 * s.files)
+
+        result = run_batch(files, spec, out, market=market, reading=reading, retry_failed=retry_failed, progress=step)
+    _summary(result)
+    raise typer.Exit(result.exit_code)
+
+
+def _summary(result: BatchResult) -> None:
+    rows = [
+        [Path(str(r.file)).name, f"{r.underlying} {r.quote_time}".strip() or "-", str(r.status),
+         number(r.n_quotes, ",.0f"), number(r.rmse_bp, ".1f"), number(100 * r.inside_share, ".1f"),
+         number(r.seconds, ".2f")]
+        for r in result.rows.head(_SHOWN).itertuples()
+    ]  # fmt: skip
+    head = ["file", "surface", "status", "quotes", "RMSE, bp of vol", "inside bid/ask, %", "seconds"]
+    table("", head, rows, text_columns=3)
+    for r in result.failed.itertuples():
+        line(f"{Path(str(r.file)).name} {r.underlying} {r.quote_time}: {r.message}")
+    count, failed = len(result.rows), len(result.failed)
+    earlier = f", {result.skipped} files done earlier" if result.skipped else ""
+    line(f"{count} surfaces, {count - failed} converged, {failed} failed{earlier}: {result.path}")

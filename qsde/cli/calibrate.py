@@ -1,0 +1,136 @@
+"""`qsde calibrate`: one surface, one or more models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qsde.cli import options as o
+from qsde.cli.chains import Date, Number, Symbol, choose_one, read_parts
+from qsde.cli.guard import warn
+from qsde.cli.show import line, number, progress, table
+from qsde.errors import InputError
+
+if TYPE_CHECKING:
+    from qsde.calibration.fit import Fit
+    from qsde.market.surface import Surface
+    from qsde.spec import CalibrationSpec
+
+
+def calibrate(
+    file: o.ChainFile,
+    model: Annotated[list[str], typer.Option("--model", "-m", help="black_scholes, heston, merton, kou, bates or "
+                                             "heston_kou. Repeatable.")],
+    out: Annotated[Path | None, typer.Option(help="Write the fits to this JSON file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the HTML report to this file.")] = None,
+    date: Date = None,
+    symbol: Symbol = None,
+    surface: Number = None,
+    rate: o.RateText = None,
+    dividend_yield: o.DividendText = None,
+    weights: o.Weights = "spread",
+    objective: o.Objective = "implied_vol",
+    starts: o.Starts = None,
+    fix: o.Fix = None,
+    bound: o.Bound = None,
+    prior: o.Prior = None,
+    feller: o.Feller = False,
+    seed: o.Seed = 0,
+    max_iterations: o.MaxIterations = None,
+    column_map: o.Map = None,
+    timezone: o.Timezone = None,
+    quote_time: o.QuoteTime = None,
+    underlying: o.Underlying = None,
+    spot: o.Spot = None,
+    vendor: o.Vendor = None,
+    max_bytes: o.MaxBytes = None,
+) -> None:
+    """Fit models to one surface; print a summary, and write the fits and an HTML report.
+
+    Exit code 1 if a fit did not converge, 2 if the input cannot be used.
+
+    [bold]Example:[/bold] qsde calibrate data/spx_vix_2023-02-15/spx_2023-02-15.parquet
+    --model heston --model bates --report report.html
+    """  # fmt: skip
+    specs = [
+        o.calibration_spec(name, fix, bound, prior, feller, weights=weights, objective=objective, starts=starts,
+                           seed=seed, max_iterations=max_iterations)
+        for name in dict.fromkeys(model)
+    ]  # fmt: skip
+    reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
+    market = o.market_spec(rate, dividend_yield)
+    for path in (out, report):
+        _writable(path)
+    part = choose_one(read_parts(file, reading), date, symbol, surface)
+    chain = _build(part, market)
+    line(f"{chain.name}: {len(chain):,} quotes over {len(chain.slices)} expiries, {len(chain.rejected):,} set aside")
+    fits = [_fit(spec, chain) for spec in specs]
+    _summary(fits)
+    _write(fits, out, report)
+    raise typer.Exit(0 if all(fit.status.converged for fit in fits) else 1)
+
+
+def _build(part: object, market: object) -> Surface:
+    from qsde.market.build import build_surface
+
+    return build_surface(part, market.rate_curve(), market.dividend_curve())  # type: ignore
+
+
+def _writable(path: Path | None) -> None:
+    """Fails before the work, not after it; creates the folder."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give a file name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _fit(spec: CalibrationSpec, surface: Surface) -> Fit:
+    from qsde.calibration import calibrate
+
+    with progress(f"fitting {spec.model}") as tell:
+        return calibrate(spec.build_template(), surface, **spec.arguments(), progress=tell)
+
+
+def _summary(fits: list[Fit]) -> None:
+    rows = [
+        [f.model.name, "yes" if f.status.converged else "NO", number(f.rmse_bp, ".1f"),
+         number(f.weighted_rmse_bp, ".1f"), number(100 * f.inside_share, ".1f"), str(f.iterations),
+         f"{f.starts_agreeing} of {f.starts}", number(f.seconds, ".2f")]
+        for f in fits
+    ]  # fmt: skip
+    head = ["model", "converged", "RMSE, bp of vol", "weighted, bp", "inside bid/ask, %", "iterations",
+            "starts agreeing", "seconds"]  # fmt: skip
+    table("Fits", head, rows)
+    for fit in fits:
+        head = ["parameter", "meaning", "value", "std. error", ""]
+        table(fit.model.name, head, [_parameter(fit, name) for name in fit.params], text_columns=2)
+    for text in dict.fromkeys([*fits[0].surface.warnings, *(w for f in fits for w in _warnings(f))]):
+        warn(text)
+
+
+def _parameter(fit: Fit, name: str) -> list[str]:
+    note = "fixed" if name not in fit.free else "at bound" if name in fit.at_bounds else ""
+    error = number(fit.std_errors[name], ".2g") if name in fit.free else "-"
+    return [name, fit.model.table[name].text, number(fit.params[name], ".6g"), error, note]
+
+
+def _warnings(fit: Fit) -> list[str]:
+    status = [] if fit.status.converged else [f"{fit.model.name}: {fit.status.value}"]
+    return [*status, *(f"{fit.model.name}: {w}" for w in fit.warnings)]
+
+
+def _write(fits: list[Fit], out: Path | None, report: Path | None) -> None:
+    if out is not None:
+        from qsde.io.files import write_atomic
+        from qsde.spec import dump_fits
+
+        with write_atomic(out) as file:
+            file.write(dump_fits(fits))
+        line(f"fits: {out}")
+    if report is not None:
+        from qsde.report import write_report
+
+        line(f"report: {write_report(fits, report)}")

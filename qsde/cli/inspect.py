@@ -1,0 +1,97 @@
+"""`qsde inspect`: what is in a file, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qsde.cli import options as o
+from qsde.cli.chains import Date, Number, Symbol, choose, label, read_parts
+from qsde.cli.guard import warn
+from qsde.cli.show import line, number, progress, table
+from qsde.errors import QsdeError
+
+if TYPE_CHECKING:
+    from qsde.market.quotes import Quotes
+    from qsde.market.surface import Surface
+    from qsde.spec import MarketSpec
+
+
+def inspect(
+    file: o.ChainFile,
+    date: Date = None,
+    symbol: Symbol = None,
+    surface: Number = None,
+    rate: o.RateText = None,
+    dividend_yield: o.DividendText = None,
+    column_map: o.Map = None,
+    timezone: o.Timezone = None,
+    quote_time: o.QuoteTime = None,
+    underlying: o.Underlying = None,
+    spot: o.Spot = None,
+    vendor: o.Vendor = None,
+    max_bytes: o.MaxBytes = None,
+) -> None:
+    """Say what is in a file of option quotes, and what is wrong with it.
+
+    [bold]Example:[/bold] qsde inspect data/spx_vix_2023-02-15/spx_2023-02-15.parquet
+    """
+    reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
+    market = o.market_spec(rate, dividend_yield)
+    parts = read_parts(file, reading)
+    line(f"{file}: {parts[0].vendor if parts else 'no'} format, {sum(map(len, parts)):,} readable quotes, "
+         f"{sum(len(p.rejected) for p in parts):,} unreadable or unusable")  # fmt: skip
+    chosen = choose(parts, date, symbol, surface)
+    with progress("cleaning") as tell:
+        built = []
+        for done, (i, part) in enumerate(chosen, start=1):
+            built.append((i, part, _build(part, market)))
+            tell(done, len(chosen))
+    _overview(built)
+    if len(built) == 1 and not isinstance(built[0][2], str):
+        _details(built[0][2])
+
+
+def _build(part: Quotes, market: MarketSpec) -> Surface | str:
+    from qsde.market.build import build_surface
+
+    try:
+        return build_surface(part, market.rate_curve(), market.dividend_curve())
+    except QsdeError as error:
+        return str(error)
+
+
+def _overview(built: list[tuple[int, Quotes, Surface | str]]) -> None:
+    rows: list[list[str]] = []
+    problems: dict[str, list[str]] = {}
+    for i, part, surface in built:
+        read = f"{len(part) + len(part.rejected):,}"
+        if isinstance(surface, str):
+            rows.append([str(i), label(part), "-", read, "0", "-", "-", "-"])
+            problems.setdefault(surface, []).append(label(part))
+            continue
+        rejected = surface.rejected["reason"].value_counts()
+        reasons = ", ".join(f"{name} {count:,}" for name, count in rejected.items()) or "none"
+        expiries = f"{surface.slices['expiry'].iloc[0]} .. {surface.slices['expiry'].iloc[-1]}"
+        rows.append([str(i), label(part), expiries, read, f"{len(surface):,}", str(len(surface.slices)),
+                     number(surface.spot, ",.2f"), reasons])  # fmt: skip
+        for text in surface.warnings:
+            problems.setdefault(text, []).append(label(part))
+    head = ["#", "surface", "expiries", "quotes read", "usable", "expiries", "spot", "set aside (quotes)"]
+    table("Surfaces", head, rows, text_columns=3)
+    for text, labels in problems.items():
+        warn(f"{labels[0] if len(labels) == 1 else f'{len(labels)} surfaces'}: {text}")
+
+
+def _details(surface: Surface) -> None:
+    head = ["expiry", "forward from", "years", "forward", "discount factor", "zero rate, % p.a.", "pairs", "quotes",
+            "ATM vol, %"]  # fmt: skip
+    atm = surface.quotes.assign(gap=(surface.quotes["strike"] / surface.quotes["forward"] - 1).abs())
+    atm_vol = atm.sort_values("gap").groupby("slice")["iv"].first()
+    rows = [
+        [str(r.expiry), str(r.forward_source), number(r.t, ".4f"), number(r.forward, ",.2f"),
+         number(r.discount_factor, ".5f"), number(100 * r.rate, ".3f"), str(int(r.n_pairs)), str(int(r.n_quotes)),
+         number(100 * float(atm_vol[i]), ".2f")]
+        for i, r in enumerate(surface.slices.itertuples())
+    ]  # fmt: skip
+    table("Forwards and rates", head, rows, text_columns=2)

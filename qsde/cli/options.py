@@ -1,0 +1,167 @@
+"""Options that several commands share, and the parsers of `NAME=VALUE` texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qsde.errors import InputError
+
+if TYPE_CHECKING:
+    from qsde.spec import CalibrationSpec, MarketSpec, ReadingSpec
+
+READING, MARKET, FITTING = "Reading the file", "Market", "Fitting"
+
+ChainFile = Annotated[Path, typer.Argument(metavar="FILE", help="Option chain: CSV, Parquet or JSON.")]
+Map = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="OURS=THEIRS", help="Column of the file to take, e.g. strike=K. Repeatable.",
+                 rich_help_panel=READING),
+]  # fmt: skip
+Timezone = Annotated[
+    str | None, typer.Option(help="Zone of times without one, e.g. America/New_York.", rich_help_panel=READING)
+]
+QuoteTime = Annotated[
+    str | None, typer.Option(help="Time of the quotes if the file has none, ISO.", rich_help_panel=READING)
+]
+Underlying = Annotated[str | None, typer.Option(help="Name if the file has none.", rich_help_panel=READING)]
+Spot = Annotated[float | None, typer.Option(help="Spot price if the file has none.", rich_help_panel=READING)]
+Vendor = Annotated[str | None, typer.Option(help="Format, if not recognised by its columns.", rich_help_panel=READING)]
+MaxBytes = Annotated[int | None, typer.Option(help="Largest file to read, bytes.", rich_help_panel=READING)]
+RateText = Annotated[
+    str | None,
+    typer.Option("--rate", metavar="R", rich_help_panel=MARKET,
+                 help="Continuous rate, decimal: 0.045, or zero rates by years: 0.5=0.047,2=0.044. "
+                 "Default: implied by put-call parity."),
+]  # fmt: skip
+DividendText = Annotated[
+    str | None,
+    typer.Option("--dividend-yield", metavar="Q", rich_help_panel=MARKET, help="As --rate, for the dividend yield."),
+]
+Weights = Annotated[str, typer.Option(help="spread or equal.", rich_help_panel=FITTING)]
+Objective = Annotated[str, typer.Option(help="implied_vol or price (over vega).", rich_help_panel=FITTING)]
+Starts = Annotated[int | None, typer.Option(help="Number of starting points.", rich_help_panel=FITTING)]
+Fix = Annotated[
+    list[str] | None,
+    typer.Option("--fix", metavar="NAME=VALUE", help="Hold a parameter. Repeatable.", rich_help_panel=FITTING),
+]
+Bound = Annotated[
+    list[str] | None,
+    typer.Option("--bound", metavar="NAME=LOW,HIGH", help="Bounds of a parameter. Repeatable.",
+                 rich_help_panel=FITTING),
+]  # fmt: skip
+Prior = Annotated[
+    list[str] | None,
+    typer.Option("--prior", metavar="NAME=MEAN,STD", help="Belief about a parameter. Repeatable.",
+                 rich_help_panel=FITTING),
+]  # fmt: skip
+Feller = Annotated[
+    bool, typer.Option("--feller", help="Penalise 2 kappa theta < sigma^2.", rich_help_panel=FITTING)
+]
+Seed = Annotated[int, typer.Option(help="Seed of the random starts.", rich_help_panel=FITTING)]
+MaxIterations = Annotated[int | None, typer.Option(help="Iteration limit.", rich_help_panel=FITTING)]
+
+
+def assignments(texts: list[str] | None, option: str) -> dict[str, str]:
+    """`["kappa=2", ...]` as a mapping.
+
+    Raises:
+        InputError: a text has no `=`, an empty side, or a name occurs twice.
+
+    Example:
+        >>> assignments(["kappa=2"], "--fix")
+        {'kappa': '2'}
+    """
+    found: dict[str, str] = {}
+    for text in texts or []:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise InputError(f"{option} {text!r}: write NAME=VALUE, such as {_EXAMPLES.get(option, 'kappa=2')}")
+        if name in found:
+            raise InputError(f"{option}: {name} is given twice")
+        found[name] = value
+    return found
+
+
+_EXAMPLES = {"--map": "strike=K", "--bound": "kappa=0.1,10", "--prior": "kappa=2,0.5", "--param": "v0=0.04"}
+
+
+def numbers(texts: list[str] | None, option: str) -> dict[str, float]:
+    """`["kappa=2", ...]` as a mapping to floats."""
+    return {name: _float(value, f"{option} {name}") for name, value in assignments(texts, option).items()}
+
+
+def pairs(texts: list[str] | None, option: str) -> dict[str, tuple[float, float]]:
+    """`["kappa=0.1,10", ...]` as a mapping to two floats."""
+    found = {}
+    for name, value in assignments(texts, option).items():
+        parts = value.split(",")
+        if len(parts) != 2:
+            raise InputError(f"{option} {name}={value}: write two numbers, such as {_EXAMPLES[option]}")
+        found[name] = (_float(parts[0], f"{option} {name}"), _float(parts[1], f"{option} {name}"))
+    return found
+
+
+def rate(text: str | None, option: str) -> float | dict[float, float] | None:
+    """`0.045` as a number, `0.5=0.047,2=0.044` as pillars.
+
+    Example:
+        >>> rate("0.5=0.047,2=0.044", "--rate")
+        {0.5: 0.047, 2.0: 0.044}
+    """
+    if text is None:
+        return None
+    if "=" not in text:
+        return _float(text, option)
+    return {_float(k, option): v for k, v in numbers(text.split(","), option).items()}
+
+
+def _float(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{option}: {text.strip()!r} is not a number") from None
+
+
+def reading_spec(
+    column_map: list[str] | None,
+    timezone: str | None,
+    quote_time: str | None,
+    underlying: str | None,
+    spot: float | None,
+    vendor: str | None,
+    max_bytes: int | None,
+) -> ReadingSpec:
+    """The reading options as a spec."""
+    from qsde.spec import ReadingSpec, checked
+
+    values = {"column_map": assignments(column_map, "--map") or None, "timezone": timezone, "quote_time": quote_time,
+              "underlying": underlying, "spot": spot, "vendor": vendor, "max_bytes": max_bytes}  # fmt: skip
+    spec: ReadingSpec = checked(ReadingSpec, values)
+    return spec
+
+
+def market_spec(rate_text: str | None, dividend_text: str | None) -> MarketSpec:
+    """The market options as a spec."""
+    from qsde.spec import MarketSpec, checked
+
+    spec: MarketSpec = checked(
+        MarketSpec,
+        {"rate": rate(rate_text, "--rate"), "dividend_yield": rate(dividend_text, "--dividend-yield")},
+    )
+    return spec
+
+
+def calibration_spec(
+    model: str, fix: list[str] | None, bound: list[str] | None, prior: list[str] | None, feller: bool, **others: Any
+) -> CalibrationSpec:
+    """The fitting options as a spec."""
+    from qsde.spec import FELLER_STRENGTH, CalibrationSpec, checked
+
+    beliefs = {k: {"mean": mean, "std": std} for k, (mean, std) in pairs(prior, "--prior").items()}
+    values = {"model": model, "fixed": numbers(fix, "--fix"), "bounds": pairs(bound, "--bound"), "prior": beliefs,
+              "feller": FELLER_STRENGTH if feller else None, **others}  # fmt: skip
+    spec: CalibrationSpec = checked(CalibrationSpec, values)
+    return spec

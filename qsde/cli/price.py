@@ -1,0 +1,163 @@
+"""`qsde price` and `qsde implied-vol`: a quick number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qsde.cli import options as o
+from qsde.cli.show import number, table
+from qsde.errors import InputError
+
+if TYPE_CHECKING:
+    from qsde.calibration.fit import Fit
+    from qsde.models import Model
+    from qsde.spec import Contract
+
+Strikes = Annotated[list[float], typer.Option("--strike", "-k", help="Strike. Repeatable.")]
+Expiry = Annotated[str, typer.Option(help="Years (0.5), or a date (2026-12-18), taken as 16:00 in New York.")]
+SpotPrice = Annotated[float | None, typer.Option("--spot", help="Price of the underlying.")]
+ForwardPrice = Annotated[float | None, typer.Option("--forward", help="Forward price, instead of the spot.")]
+Put = Annotated[bool, typer.Option("--put/--call", help="Puts or calls.")]
+Now = Annotated[str | None, typer.Option("--now", help="Present where the expiry is a date, ISO with zone.")]
+
+
+def price(
+    strike: Strikes,
+    expiry: Expiry,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model name; with --fit, which of its fits.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Parameter. Repeatable.")
+    ] = None,
+    fit: Annotated[Path | None, typer.Option(help="Take model, forwards and rates from `qsde calibrate --out`.")] = None,
+    spot: SpotPrice = None,
+    forward: ForwardPrice = None,
+    rate: o.RateText = None,
+    dividend_yield: o.DividendText = None,
+    put: Put = False,
+    now: Now = None,
+) -> None:
+    """Price European options with a model given by its parameters or by a fit.
+
+    [bold]Example:[/bold] qsde price --model heston -p v0=0.04 -p kappa=1.5 -p theta=0.05 -p sigma=0.4 -p rho=-0.7
+    --strike 100 --strike 110 --expiry 0.5 --spot 100 --rate 0.03
+    """
+    fitted, priced = _model(model, param, fit)
+    contract = _contract(strike, expiry, put, now, spot, forward, rate, dividend_yield, fitted)
+    from qsde.pricing.fourier import model_vols, price_european
+
+    result = price_european(priced, contract.strike, contract.t, contract.forward, contract.discount_factor,
+                            contract.is_call)  # fmt: skip
+    vols = model_vols(priced, contract.t, contract.strike, contract.forward)
+    rows = [
+        [number(k, ",.10g"), number(value, ".10g"), number(100 * vol, ".6f") if vol > 0 else "-", number(error, ".1g")]
+        for k, value, vol, error in zip(contract.strike.tolist(), result.value.tolist(), vols.tolist(),
+                                        result.error.tolist(), strict=True)
+    ]  # fmt: skip
+    _market_line(priced.name, contract)
+    table("", ["strike", "price", "implied vol, %", "numerical error of the price"], rows, text_columns=0)
+
+
+def implied_vol(
+    strike: Annotated[float, typer.Option("--strike", "-k", help="Strike.")],
+    expiry: Expiry,
+    price: Annotated[float | None, typer.Option(help="Price, discounted: prints the volatility.")] = None,
+    vol: Annotated[float | None, typer.Option(help="Volatility, decimal (0.2): prints the price.")] = None,
+    spot: SpotPrice = None,
+    forward: ForwardPrice = None,
+    rate: o.RateText = None,
+    dividend_yield: o.DividendText = None,
+    put: Put = False,
+    now: Now = None,
+) -> None:
+    """Turn a price into an implied volatility (Black-Scholes), or a volatility into a price.
+
+    [bold]Example:[/bold] qsde implied-vol --price 10.45 --strike 100 --expiry 1 --spot 100 --rate 0.05
+    """
+    if (price is None) == (vol is None):
+        raise InputError("give either --price, for the volatility, or --vol, for the price")
+    contract = _contract([strike], expiry, put, now, spot, forward, rate, dividend_yield, None)
+    answer = _vol_of(price, contract) if price is not None else _price_of(vol, contract)
+    _market_line("Black-Scholes", contract)
+    table("", ["strike", "price", "implied vol, %"], [[number(strike, ",.10g"), *answer]], text_columns=0)
+
+
+def _vol_of(price: float, c: Contract) -> list[str]:
+    from qsde.errors import VolStatus
+    from qsde.market.implied_vol import implied_vol
+
+    found = implied_vol(price, c.forward, c.strike, c.t, c.discount_factor, c.is_call)
+    status = VolStatus(int(found.status))
+    if status is not VolStatus.OK:
+        raise InputError(f"no implied volatility for price {price:g}: {status.message}")
+    return [number(price, ".10g"), number(100 * float(found.vol), ".8f")]
+
+
+def _price_of(vol: float | None, c: Contract) -> list[str]:
+    from qsde.market.black import black_price
+
+    if vol is None or not 0 < vol < float("inf"):
+        raise InputError(f"--vol must be positive, an annualised decimal such as 0.2, got {vol}")
+    value = black_price(c.forward, c.strike, c.t, vol, c.discount_factor, c.is_call)
+    return [number(float(value), ".10g"), number(100 * vol, ".8f")]
+
+
+def _model(name: str | None, param: list[str] | None, path: Path | None) -> tuple[Fit | None, Model]:
+    from qsde.spec import model_from
+
+    if path is not None:
+        if param:
+            raise InputError("give --fit or --param, not both")
+        fitted = _chosen_fit(path, name)
+        return fitted, fitted.model
+    if name is None:
+        raise InputError("give a model: --model heston --param v0=0.04 ..., or --fit fit.json")
+    return None, model_from(name, o.numbers(param, "--param"))
+
+
+def _chosen_fit(path: Path, name: str | None) -> Fit:
+    from qsde.spec import load_fits, spec_of
+    from qsde.spec.models import canonical_name
+
+    fits = load_fits(path.read_bytes(), str(path))
+    wanted = [f for f in fits if name is None or spec_of(f.model).model == canonical_name(name)]
+    if len(wanted) != 1:
+        raise InputError(f"{path} holds the fits {', '.join(spec_of(f.model).model for f in fits)}: choose with --model")
+    return wanted[0]
+
+
+def _contract(
+    strikes: list[float], expiry: str, put: bool, now: str | None, spot: float | None, forward: float | None,
+    rate: str | None, dividend_yield: str | None, fitted: Fit | None,
+) -> Contract:  # fmt: skip
+    from qsde.spec import ContractSpec, checked
+
+    values: dict[str, Any] = {
+        "strikes": strikes, "expiry": _years_or_date(expiry), "put": put, "valuation_time": now, "spot": spot,
+        "forward": forward, "rate": o.rate(rate, "--rate"),
+        "dividend_yield": o.rate(dividend_yield, "--dividend-yield"),
+    }  # fmt: skip
+    spec: ContractSpec = checked(ContractSpec, values)
+    return spec.build(fitted.surface if fitted is not None else None)
+
+
+def _years_or_date(text: str) -> float | str:
+    from datetime import date
+
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return date.fromisoformat(text)  # type: ignore[return-value]
+    except ValueError:
+        raise InputError(f"--expiry {text!r}: give years (0.5) or a date (2026-12-18)") from None
+
+
+def _market_line(name: str, c: Contract) -> None:
+    from qsde.cli.show import line
+
+    side = "call" if c.is_call else "put"
+    line(f"{name} European {side}, {c.t:.6g} years, forward {c.forward:.8g}, discount factor {c.discount_factor:.8g}")

@@ -1,0 +1,59 @@
+"""Tables and progress bars: rich on a terminal, plain text where the output is piped."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+Tell = Callable[[int, int], None]
+_PIPED_WIDTH = 160
+
+
+def stdout() -> Console:
+    """A console on the present stdout; wide, plain text where it is not a terminal."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
+
+
+def line(text: str = "") -> None:
+    """One line on stdout, exactly as given."""
+    stdout().print(text, markup=False, soft_wrap=True)
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> None:
+    """A table on stdout; the first `text_columns` columns are aligned left."""
+    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(head):
+        shown.add_column(name, justify="left" if i < text_columns else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*(_plain(cell) for cell in row))
+    stdout().print(shown)
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("[", "\\[")
+
+
+def number(value: float, pattern: str = ".4g", unit: str = "") -> str:
+    """A formatted number with its unit; a dash where it is not finite."""
+    if not math.isfinite(value):
+        return "-"
+    text = f"{value:{pattern}}"
+    return (text.removeprefix("-") if not text.strip("-0.,") else text) + unit  # no minus zero
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Tell]:
+    """A progress bar on stderr, fed with (done, total); silent where stderr is not a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+               TimeElapsedColumn())  # fmt: skip
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)

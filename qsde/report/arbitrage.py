@@ -1,0 +1,59 @@
+"""The section on static arbitrage: in the quotes within bid and ask, and in the fitted models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from qsde.calibration.fit import Fit
+from qsde.market.arbitrage import model_arbitrage, quote_arbitrage
+from qsde.pricing.fourier import price_european
+from qsde.report import tables
+from qsde.report.tables import escape
+
+_SHOWN = 15
+
+
+def arbitrage_section(fits: list[Fit], names: list[str]) -> str:
+    """Violations in the market quotes, then in each model."""
+    market = quote_arbitrage(fits[0].surface)
+    parts = [_block("Market quotes", market, "at the quoted bid and ask")]
+    parts += [
+        _block(name, fitted_arbitrage(fit), "of the fitted surface") for fit, name in zip(fits, names, strict=True)
+    ]
+    return f"<section><h2>Static arbitrage</h2>{''.join(parts)}</section>"
+
+
+def fitted_arbitrage(fit: Fit) -> pd.DataFrame:
+    """Violations of the fitted model on a grid of moneyness at every expiry of its surface."""
+    slices = fit.surface.slices
+    t, forward, discount = (slices[c].to_numpy(dtype=float) for c in ("t", "forward", "discount_factor"))
+    vol = float(np.median(fit.surface.quotes["iv"]))
+
+    def calls(years: Tensor, forwards: Tensor, strikes: Tensor) -> Tensor:
+        return price_european(fit.model, strikes, years, forwards).value
+
+    with torch.no_grad():
+        return model_arbitrage(calls, t, forward, discount, vol=vol)
+
+
+def _block(name: str, violations: pd.DataFrame, where: str) -> str:
+    if not len(violations):
+        return f"<h3>{escape(name)}</h3><p>No violation {where}.</p>"
+    counts = ", ".join(f"{kind} {count:,}" for kind, count in violations["kind"].value_counts().items())
+    return (
+        f"<h3>{escape(name)}</h3><p>{len(violations):,} violations {where}: {escape(counts)}.</p>"
+        f"<details><summary>The largest</summary>{_examples(violations)}</details>"
+    )
+
+
+def _examples(violations: pd.DataFrame) -> str:
+    shown = violations.head(_SHOWN)
+    rows = [
+        [escape(r.kind), escape(r.sentence), tables.number(r.t, ".4f"), tables.number(r.size, ".4g"),
+         tables.number(r.size_bp, ".1f")]
+        for r in shown.itertuples()
+    ]  # fmt: skip
+    return tables.table(["Kind", "What", "Years", "Size, price", "Size, bp of vol"], rows, "dense", text_columns=2)
