@@ -229,7 +229,8 @@ def _householder(x: Tensor, beta: Tensor, s: Tensor, max_steps: int) -> tuple[Te
     index: Tensor | None = None
     for _ in range(max_steps):
         new, newton, low, high = _step(x, target, upper, s, low, high)
-        finished = torch.maximum((new - s).abs(), newton.abs()) <= _LAST_STEP * torch.clamp(s, max=1.0)
+        moved = torch.maximum((new - s).abs(), newton.abs() * s)
+        finished = moved <= _LAST_STEP * torch.clamp(s, max=1.0)
         if index is None:
             result, done = new, finished
         else:
@@ -253,15 +254,16 @@ def _step(
     if bool(upper.any()):
         ratio = torch.where(upper, mills(-d) + mills(a + tau), ratio)
         sign = torch.where(upper, -1.0, 1.0)
-    # Newton step on ln beta or ln(1 - beta); ratio = price / vega, so everything is of moderate size
-    newton = sign * ratio * (torch.log(target / ratio) + 0.5 * d * d)
-    slope = sign / ratio
-    curve = d * (a + tau) / s
+    # Newton step on ln beta or ln(1 - beta) as a fraction of s, and the higher derivatives in the same unit: nothing
+    # here overflows, however small s is
+    newton = sign * (ratio / s) * (torch.log(target / ratio) + 0.5 * d * d)
+    slope = sign * s / ratio
+    curve = d * (a + tau)
     second = curve - slope
-    third = curve * (curve - 3.0 * slope) - 3.0 * (a / s) ** 2 - 0.25 + 2.0 * slope * slope
+    third = curve * (curve - 3.0 * slope) - 3.0 * a * a - tau * tau + 2.0 * slope * slope
     step = newton * (1.0 + 0.5 * second * newton) / (1.0 + newton * (second + third * newton / 6.0))
     step = torch.where(step * newton > 0.0, step, newton)
     low, high = torch.where(newton > 0.0, s, low), torch.where(newton < 0.0, s, high)
-    new = torch.minimum(torch.maximum(s + step, 0.125 * s), 8.0 * s)
-    inside = ((new > low) & (new < high)) | (newton.abs() <= 1e-15 * s)
+    new = s + s * torch.clamp(step, min=-0.875, max=7.0)
+    inside = ((new > low) & (new < high)) | (newton.abs() <= 1e-15)
     return torch.where(inside, new, 0.5 * (low + torch.minimum(high, 2.0 * s))), newton, low, high
