@@ -231,6 +231,12 @@ def _warnings(kept: pd.DataFrame, slices: pd.DataFrame, forwards: Forwards) -> l
     lost = forwards.slices[~forwards.slices["t"].isin(kept["t"])]
     if len(lost):
         sentences.append(f"no usable quote left at {len(lost)} expiries: {_list(lost['expiry'])}")
+    unlike = slices[(slices["n_pairs"] >= 5) & (slices["share_in_spread"] < 0.5)]
+    if len(unlike):
+        sentences.append(
+            f"fewer than half of the call/put pairs agree with the forward and discount factor at {len(unlike)} "
+            f"expiries: {_list(unlike['expiry'])}; stale quotes, or a rate or forward that does not fit them"
+        )
     if (kept["exercise_style"] == "A").any():
         sentences.append(
             "American options: out-of-the-money prices are taken as European, ignoring the early-exercise premium; it "
@@ -265,8 +271,10 @@ def _nothing_left(quotes: Quotes, rejected: pd.DataFrame) -> str:
     if not len(rejected):
         return f"{quotes.source} has no quotes"
     counts = {str(k): int(v) for k, v in rejected["reason"].value_counts().items()}
-    first = next(iter(counts))
-    advice = _ADVICE.get(first, "see `rejected` for the sentence of each quote")
+    # In-the-money options are no mistake: what befell the others is the news.
+    first = next((reason for reason in counts if reason != Reject.IN_THE_MONEY), Reject.IN_THE_MONEY.value)
+    example = rejected.loc[rejected["reason"] == first, "detail"].iloc[0]
+    advice = _ADVICE.get(first, f"the first of them says: {example}")
     when = _text(rejected["quote_time"].iloc[0])[:10]
     if list(counts) == [Reject.EXPIRED.value]:
         return f"all {len(rejected)} quotes expired before {when}: {advice}"

@@ -20,8 +20,8 @@ class CleaningRules:
         max_relative_spread: widest `(ask - bid) / mid`; 1 rejects an ask above three times the bid.
         max_vol_uncertainty: largest half bid/ask in vol terms, over the vol itself; beyond, a price says nothing
             about the vol (no vega).
-        max_noise_ratio: largest bid/ask in vol terms over the median of the neighbouring strikes; applies above
-            `outlier_floor`, so that only quotes wide in themselves go.
+        max_noise_ratio: largest bid/ask in vol terms over the median of the neighbouring strikes.
+        noise_floor: half bid/ask over the vol that is never too wide for its neighbourhood.
         price_tick: smallest price step; half of it counts as price uncertainty at least. 0 ignores it.
         parity_slack: parity gap allowed beyond the bid/ask of both legs, as a fraction of the forward.
         outlier_deviations: robust deviations off the local smile from which a vol is an outlier.
@@ -30,16 +30,17 @@ class CleaningRules:
 
     Example:
         >>> CleaningRules(max_relative_spread=0.5).outlier_floor
-        0.05
+        0.015
     """
 
     max_relative_spread: float = 1.0
     max_vol_uncertainty: float = 0.5
     max_noise_ratio: float = 6.0
+    noise_floor: float = 0.05
     price_tick: float = 0.0
     parity_slack: float = 1e-4
     outlier_deviations: float = 6.0
-    outlier_floor: float = 0.05
+    outlier_floor: float = 0.015
     stale_floor: float = 0.01
 
 
@@ -226,7 +227,7 @@ def reject_outliers(table: pd.DataFrame, options: CleaningRules) -> None:
     # A kink or a steep wing may lie off the local line, but not off its own neighbours on both sides.
     between = table["median_gap"] < np.maximum(0.5 * options.outlier_floor, table["noise"])
     mark(table, off & ~between, Reject.OUTLIER, _OFF_SMILE)
-    wide = (table["noise"] > options.max_noise_ratio * table["usual_noise"]) & (table["noise"] > options.outlier_floor)
+    wide = (table["noise"] > options.max_noise_ratio * table["usual_noise"]) & (table["noise"] > options.noise_floor)
     mark(table, wide, Reject.WIDE, "bid/ask spans +-{noise:.1%} of the vol where the neighbours have {usual_noise:.1%}")
 
 
@@ -237,7 +238,7 @@ _OFF_SMILE = "vol {iv:.4g} where the neighbouring quotes say {smile:.4g}"
 def _partner(table: pd.DataFrame, flag: pd.Series) -> pd.Series:
     """The value of `flag` at the other option of the same strike and expiry."""
     keys = pd.MultiIndex.from_frame(table[["t", "strike"]])
-    return pd.Series(np.asarray(keys.isin(keys[flag.to_numpy()])), index=table.index)
+    return pd.Series(keys.isin(keys[np.flatnonzero(flag)]), index=table.index)
 
 
 def _add_smile(table: pd.DataFrame, judged: pd.Series, trusted: pd.Series) -> None:
@@ -247,8 +248,8 @@ def _add_smile(table: pd.DataFrame, judged: pd.Series, trusted: pd.Series) -> No
     table["usual_noise"] = table["noise"]
     table["smile_known"] = False
     for _, rows in table[judged].sort_values(["t", "strike"]).groupby("t"):
-        x = np.log(rows["strike"] / rows["F"]).to_numpy() / np.sqrt(rows["t"].to_numpy())
-        vol, noise = rows["iv"].to_numpy(), rows["noise"].to_numpy()
+        strike, forward, t, vol, noise = (rows[c].to_numpy(float) for c in ("strike", "F", "t", "iv", "noise"))
+        x = np.log(strike / forward) / np.sqrt(t)
         believed = trusted.loc[rows.index].to_numpy(bool)
         if believed.sum() < 5:
             continue

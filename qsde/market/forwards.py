@@ -125,8 +125,9 @@ def _discount_warnings(slices: pd.DataFrame, best_se: float) -> list[str]:
     if (source == "parity").any() and best_se >= IDENTIFIED_SE:
         last = slices[source == "parity"].iloc[-1]
         warnings.append(
-            "put-call parity does not identify the discount rate (best standard error "
-            f"{best_se:.1%}): {-np.log(last['discount_factor']) / last['t']:.2%} is used at {last['expiry']}; "
+            "put-call parity does not identify the discount rate ("
+            + (f"best standard error {best_se:.1%}" if np.isfinite(best_se) else "no expiry has two pairs")
+            + f"): {-np.log(last['discount_factor']) / last['t']:.2%} is used at {last['expiry']}; "
             "give a rate (--rate 0.03) if you know it"
         )
     if (source == "prices").any() and (factor[source == "prices"] == 1.0).all():

@@ -60,6 +60,8 @@ class Quotes:
     def from_frame(cls, frame: pd.DataFrame, source: str = "memory", vendor: str = "tidy") -> Quotes:
         """Takes a frame whose columns are among `COLUMNS`; absent ones become NaN or NA.
 
+        Where `t` is missing and both times are there, it is their distance, ACT/365F.
+
         Raises:
             QuoteError: a column is not one of `COLUMNS`.
         """
@@ -70,13 +72,16 @@ class Quotes:
         for name in COLUMNS:
             given = frame[name].reset_index(drop=True) if name in frame.columns else None
             if name in TIME_COLUMNS:
-                full[name] = pd.to_datetime(given, utc=True) if given is not None else pd.NaT
+                empty = pd.Series(pd.NaT, index=full.index, dtype="datetime64[ns, UTC]")
+                full[name] = pd.to_datetime(given, utc=True) if given is not None else empty
             elif name in TEXT_COLUMNS:
                 full[name] = given.astype("object") if given is not None else None
             elif name == "row":
                 full[name] = given.astype("int64") if given is not None else np.arange(1, len(frame) + 1)
             else:
                 full[name] = given.astype("float64") if given is not None else np.nan
+        seconds = (full["expiry_time"] - full["quote_time"]).dt.total_seconds()
+        full["t"] = full["t"].fillna(seconds / (365 * 86400))
         return cls(full, empty_rejected(), source, vendor)
 
     def __len__(self) -> int:
@@ -101,9 +106,7 @@ class Quotes:
             return self
         moved = self.frame[bad].assign(reason=reason.value, detail=detail)
         rejected = pd.concat([self.rejected, moved], ignore_index=True) if len(self.rejected) else moved
-        return replace(
-            self, frame=self.frame[~bad].reset_index(drop=True), rejected=rejected.reset_index(drop=True)
-        )
+        return replace(self, frame=self.frame[~bad].reset_index(drop=True), rejected=rejected.reset_index(drop=True))
 
     def warn(self, *sentences: str) -> Quotes:
         """Adds warnings, each once."""
