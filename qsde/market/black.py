@@ -106,10 +106,14 @@ def _beta_value(x: Tensor, s: Tensor) -> Tensor:
     a = torch.where(live, x / safe, 0.0)
     d = a - tau
     density = norm_pdf(d)
-    wing = density * mills_difference(a, torch.where(d < -5.0, 1.0, tau))
-    body = 0.5 * torch.special.erfc(d * SQRT_HALF) - density * mills(a + tau)
-    wing_side = (d >= 0.0) | (tau < _SERIES_TAU)
-    beta = torch.where(live, torch.where(wing_side, wing, body), 0.0)
+    wing = (d >= 0.0) | (tau < _SERIES_TAU)
+    if bool(wing.all()):
+        price = density * mills_difference(a, tau)
+    else:
+        body = 0.5 * torch.special.erfc(d * SQRT_HALF) - density * mills(a + tau)
+        # the wing form overflows where it is not used
+        price = torch.where(wing, density * mills_difference(a, torch.where(wing, tau, 0.5)), body)
+    beta = torch.where(live, price, 0.0)
     return torch.where((s >= 0.0) & (x >= 0.0), beta, torch.nan)
 
 
