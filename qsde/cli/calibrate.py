@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 def calibrate(
     file: o.ChainFile,
-    model: Annotated[list[str], typer.Option("--model", "-m", help="black_scholes, heston, merton, kou, bates or "
-                                             "heston_kou. Repeatable.")],
+    model: Annotated[
+        list[str],
+        typer.Option("--model", "-m", help="black_scholes, heston, merton, kou, bates or heston_kou. Repeatable."),
+    ],
     out: Annotated[Path | None, typer.Option(help="Write the fits to this JSON file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the HTML report to this file.")] = None,
     date: Date = None,

@@ -57,9 +57,7 @@ Prior = Annotated[
     typer.Option("--prior", metavar="NAME=MEAN,STD", help="Belief about a parameter. Repeatable.",
                  rich_help_panel=FITTING),
 ]  # fmt: skip
-Feller = Annotated[
-    bool, typer.Option("--feller", help="Penalise 2 kappa theta < sigma^2.", rich_help_panel=FITTING)
-]
+Feller = Annotated[bool, typer.Option("--feller", help="Penalise 2 kappa theta < sigma^2.", rich_help_panel=FITTING)]
 Seed = Annotated[int, typer.Option(help="Seed of the random starts.", rich_help_panel=FITTING)]
 MaxIterations = Annotated[int | None, typer.Option(help="Iteration limit.", rich_help_panel=FITTING)]
 

@@ -27,11 +27,15 @@ Now = Annotated[str | None, typer.Option("--now", help="Present where the expiry
 def price(
     strike: Strikes,
     expiry: Expiry,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Model name; with --fit, which of its fits.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Model name; with --fit, which of its fits.")
+    ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Parameter. Repeatable.")
     ] = None,
-    fit: Annotated[Path | None, typer.Option(help="Take model, forwards and rates from `qsde calibrate --out`.")] = None,
+    fit: Annotated[
+        Path | None, typer.Option(help="Take model, forwards and rates from `qsde calibrate --out`.")
+    ] = None,
     spot: SpotPrice = None,
     forward: ForwardPrice = None,
     rate: o.RateText = None,
@@ -124,7 +128,9 @@ def _chosen_fit(path: Path, name: str | None) -> Fit:
     fits = load_fits(path.read_bytes(), str(path))
     wanted = [f for f in fits if name is None or spec_of(f.model).model == canonical_name(name)]
     if len(wanted) != 1:
-        raise InputError(f"{path} holds the fits {', '.join(spec_of(f.model).model for f in fits)}: choose with --model")
+        raise InputError(
+            f"{path} holds the fits {', '.join(spec_of(f.model).model for f in fits)}: choose with --model"
+        )
     return wanted[0]
 
 

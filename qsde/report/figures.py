@@ -83,8 +83,8 @@ def smile_grid(all_smiles: list[Smile], names: list[str]) -> Figure:
         notes.append({"text": title, "x": x[0], "y": y[1], "xref": "paper", "yref": "paper", "showarrow": False,
                       "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}})  # fmt: skip
     height = 60 + 235 * rows
-    legend = {"orientation": "h", "x": 0, "y": 1 + 34 / height, "yanchor": "bottom", "font": {"size": 12}}
-    margin = {"l": 58, "r": 16, "t": 62, "b": 44}
+    legend = {"orientation": "h", "x": 0, "y": 1 + 4 / height, "yanchor": "bottom", "font": {"size": 12}}
+    margin = {"l": 58, "r": 16, "t": 34, "b": 44}
     return {"data": data, "layout": layout(height, annotations=notes, legend=legend, margin=margin, **axes)}
 
 
@@ -163,7 +163,7 @@ def _y_range(smile: Smile) -> list[float]:
 
 
 def _years(t: float) -> str:
-    return f"{t * 365:.3g} days" if t < 0.25 else f"{t:.2f} years"
+    return f"{t * 365:.1f} days" if t < 0.25 else f"{t:.2f} years"
 
 
 def residual_heat_maps(all_smiles: list[Smile], names: list[str]) -> Figure:
@@ -242,8 +242,8 @@ def total_variance(lines: list[VarianceLine], names: list[str]) -> Figure:
             for i, (name, model) in enumerate(zip(names, line.models, strict=True))
         ]  # fmt: skip
     axes = {
-        "xaxis": axis("years to expiry (log scale)", type="log"),
-        "yaxis": axis("total variance σ²t (log scale)", type="log"),
+        "xaxis": axis("years to expiry (log scale)", type="log", dtick="D2", tickformat="~g"),
+        "yaxis": axis("total variance σ²t (log scale)", type="log", dtick="D2", tickformat="~g"),
     }
     legend = {"orientation": "v", "x": 1.01, "y": 0.9, "yanchor": "top", "font": {"size": 12}}
     return {"data": data, "layout": layout(430, legend=legend, **axes)}

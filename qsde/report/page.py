@@ -97,11 +97,11 @@ def _data(fits: list[Fit], names: list[str], all_smiles: list[Smile]) -> dict[st
 def _header(fits: list[Fit], names: list[str], title: str | None) -> str:
     surface = fits[0].surface
     facts = [
-        f"Quotes of {escape(surface.quote_time)}" if surface.quote_time else "Quote time unknown",
+        f"Quotes of {escape(_clock(surface.quote_time))}" if surface.quote_time else "Quote time unknown",
         f"spot {number(surface.spot, ',.2f')}" if math.isfinite(surface.spot) else "",
         f"{len(surface):,} quotes used over {len(surface.slices)} expiries",
         f"{len(surface.rejected):,} set aside",
-        f"source {escape(surface.source)}",
+        f"source {escape(Path(surface.source).name)}",
     ]
     warnings = list(dict.fromkeys([*surface.warnings, *(w for f in fits for w in _warnings(f))]))
     box = f'<div class="warnings"><b>Read this first</b>{tables.sentences(warnings)}</div>' if warnings else ""
@@ -110,6 +110,10 @@ def _header(fits: list[Fit], names: list[str], title: str | None) -> str:
         f'<div class="meta">{" · ".join(f for f in facts if f)}</div></header>'
         f'<p class="verdict">{_verdict(fits, names)}</p>{box}'
     )
+
+
+def _clock(iso: str) -> str:
+    return iso.replace("T", " ").replace("+00:00", " UTC").replace(":00 UTC", " UTC")
 
 
 def _warnings(fit: Fit) -> list[str]:

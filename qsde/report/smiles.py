@@ -11,10 +11,12 @@ import torch
 from qsde.calibration.fit import Fit
 from qsde.market.surface import Surface
 from qsde.models import Model
-from qsde.pricing.fourier import model_vols
+from qsde.pricing.fourier import Fourier, model_vols
 
 Array = np.ndarray
 CURVE_POINTS = 61
+#: Plots need three digits of the vol, not ten of the price.
+_ENGINE = Fourier(tolerance=1e-5)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _model_vols(model: Model, surface: Surface, strikes: Array) -> Array:
     """Vols of `model` in percent at `strikes` [expiries, K]; NaN where it gives the option no time value."""
     t, forward = (torch.tensor(surface.slices[c].to_numpy(dtype=float)) for c in ("t", "forward"))
     with torch.no_grad():
-        vols = model_vols(model, t, torch.tensor(strikes), forward).numpy()
+        vols = model_vols(model, t, torch.tensor(strikes), forward, _ENGINE).numpy()
     return np.where(vols > 0, 100 * vols, np.nan)
 
 
@@ -127,16 +129,15 @@ class VarianceLine:
 def variance_lines(fits: list[Fit], all_smiles: list[Smile]) -> list[VarianceLine]:
     """Total variance lines at a few fixed log-moneyness levels, read from the slices that quote them."""
     t = np.array([s.t for s in all_smiles])
-    lines = []
-    for level in _levels(all_smiles):
-        market = np.array([_variance_at(s, level) for s in all_smiles])
-        strikes = np.array([[s.forward * np.exp(level)] for s in all_smiles])
-        models = tuple(
-            np.where(np.isnan(market), np.nan, (_model_vols(f.model, fits[0].surface, strikes)[:, 0] / 100) ** 2 * t)
-            for f in fits
-        )
-        lines.append(VarianceLine(level, t, market, models))
-    return lines
+    levels = _levels(all_smiles)
+    market = np.array([[_variance_at(s, level) for level in levels] for s in all_smiles])
+    strikes = np.array([[s.forward * np.exp(level) for level in levels] for s in all_smiles])
+    models = [(_model_vols(fit.model, fits[0].surface, strikes) / 100) ** 2 * t[:, None] for fit in fits]
+    quoted = np.where(np.isnan(market), np.nan, 1.0)
+    return [
+        VarianceLine(level, t, market[:, j], tuple((m * quoted)[:, j] for m in models))
+        for j, level in enumerate(levels)
+    ]
 
 
 def _levels(all_smiles: list[Smile]) -> list[float]:

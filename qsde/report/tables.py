@@ -85,7 +85,7 @@ def _estimate(fit: Fit, name: str) -> str:
     value = number(fit.params[name], ".5g")
     if name not in fit.free:
         return f'{value} <small class="flag">fixed</small>'
-    error = f'<small>± {number(fit.std_errors[name], ".2g")}</small>'
+    error = f"<small>± {number(fit.std_errors[name], '.2g')}</small>"
     flag = ' <small class="flag">at bound</small>' if name in fit.at_bounds else ""
     return f"{value} {error}{flag}"
 
