@@ -218,4 +218,8 @@ def _par_exponent(tenor: float, par_yield: float, knots: list[float], exponents:
         discount = np.exp(-np.interp(coupons, [*knots, tenor], [*exponents, exponent]))
         return float(par_yield / 2 * discount.sum() + discount[-1] - 1)
 
+    if mispricing(-tenor) * mispricing(5 * tenor) > 0:
+        raise QuoteError(
+            f"no discount factor makes a par bond of {tenor:g} years yield {par_yield:g}: check the yields"
+        )
     return float(brentq(mispricing, -tenor, 5 * tenor, xtol=1e-15, rtol=1e-14))
