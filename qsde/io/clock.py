@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import time
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 
 from qsde.errors import InputError, Reject
-from qsde.io.dates import CLOSE, EXCHANGE_ZONE, OPEN, Kind, at_time, localize, parse_time, zone_of
+from qsde.io.dates import CLOSE, EXCHANGE_ZONE, OPEN, Kind, at_time, parse_time, to_utc, zone_of
 from qsde.io.vendors.base import Vendor
 from qsde.io.vendors.symbols import WEEKLY_ROOTS
 
@@ -20,7 +19,6 @@ ALWAYS_AM = frozenset({"VIX", "VIXW"})
 SPLIT_AM = frozenset({"SPX", "NDX", "RUT"})
 
 _YEAR = 365 * 86_400_000_000
-_UTC = ZoneInfo("UTC")
 #: Until then monthly options in the United States expired, on paper, on a Saturday.
 _LAST_SATURDAY_EXPIRY = np.datetime64("2015-12-31")
 
@@ -99,7 +97,7 @@ def _given_moment(frame: pd.DataFrame, clock: Clock) -> pd.DataFrame:
     dates = frame.loc[frame["quote_kind"] == Kind.DATE, "quote_local"].unique()
     if len(dates) > 1:
         raise InputError(
-            f"{clock.path}: holds {len(dates)} quote dates, so one quote time cannot serve all; give a time of day only, "
+            f"{clock.path}: has {len(dates)} quote dates, so one quote time cannot serve all; give a time of day only, "
             "such as --quote-time 15:45"
         )
     open_ = frame["quote_kind"].isin([Kind.DATE, Kind.MISSING])
@@ -133,12 +131,12 @@ def _instants(
         )
     home = zone_of(name or EXCHANGE_ZONE)
     bare_zone = zone_of(clock.timezone or EXCHANGE_ZONE)
-    result = localize(stamps, _UTC)
-    for mask, zone, moments in ((naive, home, stamps), ((kind == Kind.DATE).to_numpy(), bare_zone, None)):
-        if mask.any():
-            moments = at_time(stamps, clock_time) if moments is None else moments
-            result[mask] = localize(moments[mask], zone).to_numpy()
-    return result.where(~kind.isin([Kind.MISSING, Kind.BAD]).to_numpy())
+    bare = (kind == Kind.DATE).to_numpy()
+    result = stamps.copy()
+    result[naive] = to_utc(stamps[naive], home)
+    result[bare] = to_utc(at_time(stamps[bare], clock_time), bare_zone)
+    result[kind.isin([Kind.MISSING, Kind.BAD]).to_numpy()] = np.datetime64("NaT")
+    return pd.Series(result).dt.tz_localize("UTC")
 
 
 def _friday(local: np.ndarray, bare: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 from enum import IntEnum
 from functools import partial
 from zoneinfo import ZoneInfo
@@ -43,11 +43,17 @@ class Times:
 
 _NOTHING = datetime(1970, 1, 1)
 _FORMATS = ("%a %b %d %Y", "%b %d %Y", "%B %d, %Y", "%b %d, %Y", "%d%b%y", "%d%b%Y", "%d-%b-%Y", "%d-%b-%y",
-            "%d %b %Y", "%Y/%m/%d", "%Y/%m/%d %H:%M", "%Y/%m/%d %H:%M:%S", "%Y%m%d %H:%M", "%Y%m%d %H:%M:%S")  # fmt: skip
+            "%d %b %Y", "%Y/%m/%d", "%Y/%m/%d %H:%M", "%Y/%m/%d %H:%M:%S", "%Y%m%d %H:%M",
+            "%Y%m%d %H:%M:%S")  # fmt: skip
 _SLASH = ("{}", "{} %H:%M", "{} %H:%M:%S", "{} %I:%M %p", "{} %I:%M:%S %p")
 _SLASHED = re.compile(r"(\d{1,2})[/.](\d{1,2})[/.](\d{2}|\d{4})\b")
-_UNIX_UNITS = {9: 1.0, 10: 1.0, 11: 1.0, 12: 1e-3, 13: 1e-3, 14: 1e-3, 15: 1e-6, 16: 1e-6, 17: 1e-6, 18: 1e-9,
-               19: 1e-9}  # fmt: skip
+#: Number of digits -> microseconds in 1000 units: seconds, milliseconds, microseconds, nanoseconds.
+_UNIX_UNITS = {
+    **dict.fromkeys((9, 10, 11), 1_000_000_000),
+    **dict.fromkeys((12, 13, 14), 1_000_000),
+    **dict.fromkeys((15, 16, 17), 1000),
+    **dict.fromkeys((18, 19), 1),
+}
 
 
 def parse_time(value: object, day_first: bool = False) -> tuple[datetime, Kind]:
@@ -77,6 +83,8 @@ def parse_time(value: object, day_first: bool = False) -> tuple[datetime, Kind]:
 
 def parse_times(values: pd.Series, day_first: bool = False) -> Times:
     """Parses a column, see `parse_time`."""
+    if values.dtype.kind == "M":
+        return _from_timestamps(values)
     parsed = map_unique(values, partial(parse_time, day_first=day_first))
     count = len(parsed)
     kind = np.fromiter((p[1] for p in parsed), dtype=np.int8, count=count)
@@ -86,7 +94,8 @@ def parse_times(values: pd.Series, day_first: bool = False) -> Times:
 
 def is_day_first(*columns: pd.Series) -> bool:
     """Whether slashed dates must be day/month/year, because some first number exceeds 12."""
-    firsts = (_SLASHED.match(str(text)) for column in columns for text in column.dropna().unique())
+    texts = {text for column in columns if column.dtype.kind == "O" for text in column if isinstance(text, str)}
+    firsts = map(_SLASHED.match, map(str.strip, texts))
     return any(int(match[1]) > 12 for match in firsts if match)
 
 
@@ -105,25 +114,41 @@ def zone_of(name: str) -> ZoneInfo:
         ) from error
 
 
-def localize(local: Instants, zone: ZoneInfo) -> pd.Series:
-    """Wall-clock times of `zone` as UTC timestamps; the first of two equal autumn hours is taken."""
-    wall = pd.Series(local)
+def to_utc(local: Instants, zone: ZoneInfo) -> Instants:
+    """Wall-clock times of `zone` in UTC; of two equal autumn hours the first is taken."""
+    wall = pd.DatetimeIndex(local)
     first = np.ones(len(wall), dtype=bool)
-    return wall.dt.tz_localize(zone, ambiguous=first, nonexistent="shift_forward").dt.tz_convert("UTC")
+    zoned = wall.tz_localize(zone, ambiguous=first, nonexistent="shift_forward")
+    utc: Instants = zoned.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[us]")
+    return utc
 
 
 def at_time(local: Instants, clock: time) -> Instants:
     """The same days at `clock`."""
-    shift = np.timedelta64(timedelta(hours=clock.hour, minutes=clock.minute, seconds=clock.second))
-    moved: Instants = local.astype("datetime64[D]").astype("datetime64[us]") + shift
+    seconds = 3600 * clock.hour + 60 * clock.minute + clock.second
+    days = local.astype("datetime64[D]").astype("datetime64[s]").astype(np.int64)
+    moved: Instants = (days + seconds).astype("datetime64[s]").astype("datetime64[us]")
     return moved
+
+
+def _from_timestamps(values: pd.Series) -> Times:
+    index = pd.DatetimeIndex(values)
+    zoned = index.tz is not None
+    plain = index.tz_convert("UTC").tz_localize(None) if zoned else index
+    local = plain.to_numpy().astype("datetime64[us]")
+    kind = (
+        np.where(plain == plain.normalize(), Kind.DATE, Kind.NAIVE) if not zoned else np.full(len(index), Kind.INSTANT)
+    )
+    known = (local >= np.datetime64("1900-01-01")) & (local < np.datetime64("2200-01-01"))
+    kind = np.where(known, kind, np.where(index.isna(), Kind.MISSING, Kind.BAD)).astype(np.int8)
+    return Times(np.where(known, local, np.datetime64(0, "us")), kind)
 
 
 def _classified(moment: datetime) -> tuple[datetime, Kind]:
     zoned = moment.tzinfo is not None
     if not 1900 <= moment.year < 2200:
         return _NOTHING, Kind.BAD
-    plain = moment.astimezone(timezone.utc).replace(tzinfo=None) if zoned else moment
+    plain = moment.astimezone(UTC).replace(tzinfo=None) if zoned else moment
     if zoned:
         return plain, Kind.INSTANT
     return plain, Kind.DATE if plain.time() == time(0) else Kind.NAIVE
@@ -134,8 +159,8 @@ def _from_digits(text: str) -> datetime | None:
     try:
         if len(digits) == 8:
             return datetime.strptime(digits, "%Y%m%d")
-        return datetime.fromtimestamp(int(digits) * _UNIX_UNITS[len(digits)], timezone.utc)
-    except (ValueError, KeyError, OverflowError, OSError):
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(digits) * _UNIX_UNITS[len(digits)] // 1000)
+    except (ValueError, KeyError, OverflowError):
         return None
 
 

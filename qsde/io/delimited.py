@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -24,8 +25,10 @@ _DELIMITERS = ",;\t|"
 
 def open_delimited(path: Path, packing: str, limits: Limits, known: Collection[str]) -> Source:
     """Finds the header (the line among the first with the most `known` names) and prepares reading below it."""
-    with InputFile(path, limits, packing) as file:
+    with InputFile(path, replace(limits, progress=None), packing) as file:
         first = next(_text_blocks(file, 1 << 18, []), b"")
+    if not first.strip():
+        raise FileFormatError(f"{path}: is empty; give a CSV, Parquet or JSON file with one option per row")
     position, delimiter = _find_header(first, known)
     lines = first.splitlines(keepends=True)
     skip = sum(map(len, lines[: position + 1]))
@@ -125,5 +128,7 @@ def _parse_block(
     )
     rows = np.arange(1, len(table) + len(broken) + 1)
     good = rows[~np.isin(rows, list(broken))]
-    frame = table.to_pandas().set_index(good).reindex(rows).reset_index(drop=True)
-    return frame.assign(**{ROW: rows + start - 1, BROKEN: [broken.get(int(r)) for r in rows]})
+    frame: pd.DataFrame = table.to_pandas().set_index(good).reindex(rows).reset_index(drop=True)
+    frame[ROW] = rows + start - 1
+    frame[BROKEN] = pd.Series([broken.get(int(r)) for r in rows], dtype=object)
+    return frame

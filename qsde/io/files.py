@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import io
 import os
 import secrets
 import zlib
@@ -44,8 +45,8 @@ class Limits:
         """Raises FileFormatError where `size` is above the limit."""
         if size > self.max_bytes:
             raise FileFormatError(
-                f"{path}: holds {size:,} bytes or more, above the limit of {self.max_bytes:,}; split the file, or raise "
-                f"the limit with --max-bytes {2 * size} (max_bytes={2 * size})"
+                f"{path}: holds at least {size:,} bytes, above the limit of {self.max_bytes:,}; split the file, or "
+                f"raise the limit with --max-bytes {2 * size} (max_bytes={2 * size})"
             )
 
     def report(self, done: int, total: int) -> None:
@@ -63,7 +64,7 @@ class InputFile:
         self.size = path.stat().st_size
         self._taken = 0
         self._raw = path.open("rb")
-        self._stream: IO[bytes] = gzip.GzipFile(fileobj=self._raw) if kind == "gzip" else self._raw
+        self._stream: io.BufferedIOBase = gzip.GzipFile(fileobj=self._raw) if kind == "gzip" else self._raw
 
     def __enter__(self) -> InputFile:
         return self
@@ -82,7 +83,7 @@ class InputFile:
             data = self._stream.read(count)
         except (EOFError, OSError, zlib.error) as error:
             raise FileFormatError(
-                f"{self.path}: the gzip data is damaged or incomplete ({error}); copy or download the file again"
+                f"{self.path}: the file is damaged or incomplete ({error}); copy or download it again"
             ) from error
         self._taken += len(data)
         self.limits.check(self.path, self._taken)

@@ -37,6 +37,7 @@ def open_parquet(path: Path, limits: Limits) -> Source:
         start = 1
         try:
             for batch in file.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(chosen.values()))):
+                batch.validate(full=True)
                 rows = np.arange(start, start + len(batch))
                 start += len(batch)
                 columns = {n: batch.column(f).to_pandas().set_axis(rows) for n, f in chosen.items()}

@@ -50,7 +50,7 @@ def _typed(batch: pd.DataFrame, names: Mapping[str, str], leg: str | None, print
     columns["type_text"] = to_texts(batch[names["option_type"]]) if "option_type" in names else None
     if leg is not None:
         columns["option_type"] = columns["type_text"] = leg
-    day_first = is_day_first(*(batch[names[c]].astype(object) for c in TIMES if c in names))
+    day_first = is_day_first(*(batch[names[c]] for c in TIMES if c in names))
     for canonical in TIMES:
         prefix = canonical.removesuffix("_time")
         if canonical not in names:
@@ -82,11 +82,12 @@ class _Trouble:
         self._detail = np.array([None if pd.isna(b) else b for b in broken], dtype=object)
 
     def note(self, bad: np.ndarray, raw: pd.Series, name: str, verdict: str) -> None:
-        for at in np.flatnonzero(bad):
-            if self._detail[at] is None:
-                self._detail[at] = f"{name} is {str(raw.iloc[at])[:60]!r}, which {verdict}"
+        at = np.flatnonzero(bad)
+        for place, value in zip(at, raw.iloc[at].astype(object), strict=True):
+            if self._detail[place] is None:
+                self._detail[place] = f"{name} is {str(value)[:60]!r}, which {verdict}"
 
     def onto(self, frame: pd.DataFrame) -> pd.DataFrame:
         bad = np.fromiter((d is not None for d in self._detail), dtype=bool, count=len(self._detail))
-        reason = np.where(bad, Reject.UNREADABLE.value, None)
-        return frame.assign(reason=pd.Series(reason, dtype=object), detail=pd.Series(self._detail, dtype=object))
+        reason = pd.Series(Reject.UNREADABLE.value, index=frame.index, dtype=object).where(bad, None)
+        return frame.assign(reason=reason, detail=pd.Series(self._detail, dtype=object))

@@ -85,7 +85,6 @@ def read_quotes(
     frame = chosen.finish(frame, source.origin) if chosen.finish else frame
     frame = set_times(frame.reset_index(drop=True), chosen, clock)
     frame, warnings = complete(frame, chosen, underlying, spot)
-    limits.report(1, 1)
     quotes = to_quotes(screen(frame), str(path), chosen.name, [*source.origin.warnings, *warnings])
     return quotes.warn(*_about_times(quotes))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,20 +39,19 @@ def complete(
 
 def screen(frame: pd.DataFrame) -> pd.DataFrame:
     """Marks bad types, bad strikes, negative prices, expired options and duplicates, in this order."""
-    kind = frame["type_text"].map(lambda text: f"option type is {text!r}; C, P, call and put are known")
-    _mark(frame, frame["option_type"].isna(), Reject.BAD_TYPE, kind)
-    strike = frame["strike"].map(lambda k: f"strike is {k:g}" if k == k else "strike is missing")
-    _mark(frame, ~(frame["strike"] > 0), Reject.BAD_STRIKE, strike)
-    for column in _PRICES:
-        said = frame[column].map(lambda x, name=column: f"{name} is {x:g}")
-        _mark(frame, frame[column] < 0, Reject.NEGATIVE_PRICE, said)
-    _mark(frame, frame["t"] <= 0, Reject.EXPIRED, _expired(frame))
-    keys = frame.assign(t_key=frame["t"].where(frame["expiry_time"].isna()))
-    good = frame["reason"].isna()
-    first = keys[good].groupby(list(_KEY), dropna=False, sort=False)["row"].transform("first").reindex(frame.index)
-    repeated = keys[good].duplicated(list(_KEY)).reindex(frame.index, fill_value=False)
-    _mark(frame, repeated, Reject.DUPLICATE, first.map(lambda r: f"the same option is in row {r:.0f}"))
-    return frame
+    unknown = frame["option_type"].isna()
+    _mark(frame, unknown, Reject.BAD_TYPE, "type_text", _say_type)
+    _mark(frame, ~(frame["strike"] > 0), Reject.BAD_STRIKE, "strike", _say_strike)
+    for price in _PRICES:
+        _mark(frame, frame[price] < 0, Reject.NEGATIVE_PRICE, price, partial(_say_price, price))
+    _mark(frame, frame["t"] <= 0, Reject.EXPIRED, "t", _say_expired)
+    keys = frame[frame["reason"].isna()].assign(t_key=frame["t"].where(frame["expiry_time"].isna()))
+    same = keys[keys.duplicated(list(_KEY), keep=False)]
+    first = same.groupby(list(_KEY), dropna=False, sort=False)["row"].transform("first")
+    frame["first_row"] = first.reindex(frame.index)
+    repeated = same.duplicated(list(_KEY)).reindex(frame.index, fill_value=False)
+    _mark(frame, repeated, Reject.DUPLICATE, "first_row", lambda row: f"the same option is in row {row:.0f}")
+    return frame.drop(columns="first_row")
 
 
 def to_quotes(frame: pd.DataFrame, source: str, vendor: str, warnings: list[str]) -> Quotes:
@@ -86,12 +88,27 @@ def _index_of(root: pd.Series) -> pd.Series:
     return root.map(lambda name: WEEKLY_ROOTS.get(name, name), na_action="ignore").astype(object)
 
 
-def _expired(frame: pd.DataFrame) -> pd.Series:
-    return frame["expiry_time"].map(lambda moment: f"expired at {moment:%Y-%m-%d %H:%M} UTC, before the quote time")
+def _say_type(text: object) -> str:
+    said = f"is {text!r}" if isinstance(text, str) else "is missing"
+    return f"option type {said}; C, P, call and put are known"
 
 
-def _mark(frame: pd.DataFrame, bad: pd.Series, reason: Reject, detail: pd.Series) -> None:
-    new = bad & frame["reason"].isna()
+def _say_strike(strike: float) -> str:
+    return "strike is missing" if strike != strike else f"strike is {strike:g}; it must be positive"
+
+
+def _say_expired(t: float) -> str:
+    return f"expired {-365 * t:.4g} days before the quote time" if t < 0 else "expires at the quote time"
+
+
+def _say_price(name: str, price: float) -> str:
+    return f"{name} is {price:g}"
+
+
+def _mark(frame: pd.DataFrame, bad: pd.Series, reason: Reject, column: str, say: Callable[[Any], str]) -> None:
+    new = (bad & frame["reason"].isna()).to_numpy(dtype=bool)
     if new.any():
-        frame.loc[new, "detail"] = detail[new].astype(object)
+        frame.loc[new, "detail"] = pd.Series(
+            [say(x) for x in frame.loc[new, column]], index=frame.index[new], dtype=object
+        )
         frame.loc[new, "reason"] = reason.value

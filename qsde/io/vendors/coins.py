@@ -58,7 +58,8 @@ def _one_snapshot(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
 
 
 _DECODED = {"underlying": "underlying", "root": "root", "expiry_time": "expiry", "strike": "strike",
-            "option_type": "option_type", "exercise_style": "exercise_style", "forward": "underlying_price"}  # fmt: skip
+            "option_type": "option_type", "exercise_style": "exercise_style",
+            "forward": "underlying_price"}  # fmt: skip
 
 COINS = (
     Vendor(

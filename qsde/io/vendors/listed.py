@@ -11,12 +11,24 @@ import pandas as pd
 from qsde.io.dates import EXCHANGE_ZONE, Kind
 from qsde.io.numbers import to_numbers
 from qsde.io.source import Origin
-from qsde.io.vendors.base import Vendor
+from qsde.io.vendors.base import Prepare, Vendor
 from qsde.io.vendors.symbols import split_occ
 
-_PREAMBLE_TIME = re.compile(r"([A-Z][a-z]+ \d{1,2}, \d{4}) at (\d{1,2}:\d{2} [AP]M) ?(\S*)")
+_PREAMBLE_TIME = re.compile(r"([A-Z][a-z]+ \d{1,2}, \d{4}) at (\d{1,2}:\d{2} [AP]M) ?([A-Z]*[+-]?\d*)")
 _PREAMBLE_LAST = re.compile(r"Last: *\$?([\d,]+\.?\d*)")
-_CLOCKS = {"EDT": "-0400", "EST": "-0500", "CDT": "-0500", "CST": "-0600", "GMT": "+0000", "UTC": "+0000"}
+_CLOCKS = {
+    **{
+        "": "",
+        "ET": "",
+        "EDT": "-0400",
+        "EST": "-0500",
+        "CDT": "-0500",
+        "CST": "-0600",
+        "MDT": "-0600",
+        "MST": "-0700",
+    },
+    **{"PDT": "-0700", "PST": "-0800", "GMT": "+0000", "UTC": "+0000", "BST": "+0100", "CET": "+0100", "CEST": "+0200"},
+}
 
 
 def _datashop(batch: pd.DataFrame, origin: Origin) -> pd.DataFrame:
@@ -50,19 +62,23 @@ def _quotedata(batch: pd.DataFrame, origin: Origin) -> pd.DataFrame:
     calls = split_occ(batch["calls"]) if "calls" in batch.columns else None
     return batch.assign(
         spot=last[1] if last else None,
-        quote_time=_preamble_time(above),
+        quote_time=_preamble_time(above, origin),
         root=None if calls is None else calls["root"],
     )
 
 
-def _preamble_time(text: str) -> str | None:
+def _preamble_time(text: str, origin: Origin) -> str | None:
     match = _PREAMBLE_TIME.search(text)
     if match is None:
         return None
     moment = datetime.strptime(f"{match[1]} {match[2]}", "%B %d, %Y %I:%M %p")
     shifted = re.fullmatch(r"(?:GMT|UTC)([+-])(\d{1,2})", match[3])
-    offset = f"{shifted[1]}{int(shifted[2]):02d}00" if shifted else _CLOCKS.get(match[3], "")
-    return f"{moment:%Y-%m-%dT%H:%M}{offset}"
+    offset = f"{shifted[1]}{int(shifted[2]):02d}00" if shifted else _CLOCKS.get(match[3])
+    if offset is None:
+        origin.warnings.append(
+            f"the time zone {match[3]} above the header is not known; the time is read as New York's"
+        )
+    return f"{moment:%Y-%m-%dT%H:%M}{offset or ''}"
 
 
 def _optionmetrics(batch: pd.DataFrame, origin: Origin) -> pd.DataFrame:
@@ -73,11 +89,11 @@ def _optionmetrics(batch: pd.DataFrame, origin: Origin) -> pd.DataFrame:
 
 
 def _thousandths(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
-    """Strikes are printed x 1000; missing vols as -99.99, which screening removes like every vol that is not positive."""
+    """Strikes are printed x 1000; vols of -99.99 are missing, and screening removes all that are not positive."""
     return frame.assign(strike=frame["strike"] / 1000)
 
 
-def _occ_root(column: str) -> object:
+def _occ_root(column: str) -> Prepare:
     def prepare(batch: pd.DataFrame, origin: Origin) -> pd.DataFrame:
         return batch.assign(root=split_occ(batch[column])["root"]) if column in batch.columns else batch
 

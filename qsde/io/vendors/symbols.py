@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ WEEKLY_ROOTS = {"SPXW": "SPX", "SPXPM": "SPX", "NDXP": "NDX", "RUTW": "RUT", "VI
 _PARTS = ("root", "expiry", "type", "strike")
 _OCC = re.compile(r"([A-Z.^]+\d?)\s*(\d{2})(\d{2})(\d{2})([CP])(\d{8})")
 _DERIBIT = re.compile(r"([A-Z0-9_]+)-(\d{1,2})([A-Z]{3})(\d{2})-(\d+(?:[D.]\d+)?)-([CP])")
-_MONTHS = {m: i for i, m in enumerate("JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split(), start=1)}
+_MONTHS = {name.upper(): number for number, name in enumerate(calendar.month_abbr)}
 
 Parts = tuple[str | None, str | None, str | None, float | None]
 
