@@ -25,7 +25,7 @@ _LAST_STEP = 1e-4
 _MAX_STEPS = 80
 # A warm start that is not there after this many steps was a bad one: the quote starts again from its own guess.
 _WARM_STEPS = 4
-# Small enough for the cache and for torch to stay on one thread, where an oversubscribed machine costs nothing.
+# Working arrays stay in the cache and memory does not grow with the number of quotes.
 _BLOCK = 1 << 15
 # (ln(1+z)/a)^2 - ln(1+z)/2 as a polynomial in ln(1 + ln(1+z)), where z = a / (n(a) - a N(-a)): fitted to 0.2 % in a.
 _NORMAL_FIT = (6.286088945340374, -0.39382572203061167, -0.5424714553064476, 0.20133472297914767, -0.01722689790589607)
