@@ -248,7 +248,8 @@ def _merged(table: pd.DataFrame, name: str, model: str, rows: list[Row]) -> pd.D
     numeric = [c for c in merged.columns if c not in _TEXT]
     merged[numeric] = merged[numeric].apply(pd.to_numeric)
     rest = [c for c in merged.columns if c not in COLUMNS]
-    return merged.reindex(columns=[*COLUMNS, *rest])
+    full = merged.reindex(columns=[*COLUMNS, *rest])
+    return full.assign(**{c: full[c].fillna("").astype(str) for c in _TEXT})
 
 
 _TEXT = ("file", "underlying", "quote_time", "model", "status", "message", "at_bounds", "warnings", "file_hash",
@@ -256,6 +257,5 @@ _TEXT = ("file", "underlying", "quote_time", "model", "status", "message", "at_b
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    texts = {c: table[c].fillna("").astype(str) for c in _TEXT}
     with write_atomic(path, binary=True) as file:
-        table.assign(**texts).to_parquet(file, index=False)
+        table.to_parquet(file, index=False)

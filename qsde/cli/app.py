@@ -39,7 +39,7 @@ def _root(
 ) -> None:
     """Calibrate option models to market quotes, and price with them.
 
-    Start with [bold]qsde inspect FILE[/bold], then [bold]qsde calibrate FILE --model heston --report report.html[/bold].
+    Start with [bold]qsde inspect FILE[/bold], then [bold]qsde calibrate FILE --model heston[/bold].
     """
 
 

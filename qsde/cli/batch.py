@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qsde.cli import options as o
-from qsde.cli.show import line, number, progress, table
+from qsde.cli.show import line, number, progress, records, table
 
 if TYPE_CHECKING:
     from qsde.batch import BatchResult, Step
@@ -69,11 +69,11 @@ def _summary(result: BatchResult) -> None:
         [Path(str(r.file)).name, f"{r.underlying} {r.quote_time}".strip() or "-", str(r.status),
          number(r.n_quotes, ",.0f"), number(r.rmse_bp, ".1f"), number(100 * r.inside_share, ".1f"),
          number(r.seconds, ".2f")]
-        for r in result.rows.head(_SHOWN).itertuples()
+        for r in records(result.rows.head(_SHOWN))
     ]  # fmt: skip
     head = ["file", "surface", "status", "quotes", "RMSE, bp of vol", "inside bid/ask, %", "seconds"]
     table("", head, rows, text_columns=3)
-    for r in result.failed.itertuples():
+    for r in records(result.failed):
         line(f"{Path(str(r.file)).name} {r.underlying} {r.quote_time}: {r.message}")
     count, failed = len(result.rows), len(result.failed)
     earlier = f", {result.skipped} files done earlier" if result.skipped else ""

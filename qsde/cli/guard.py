@@ -29,7 +29,7 @@ class GuardedGroup(TyperGroup):
         """Runs the command and ends with an exit code for whatever it raises."""
         with warnings.catch_warnings():
             # where warnings are errors (tests, python -W error) they stay errors
-            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            warnings.showwarning = _show_warning
             try:
                 return super().invoke(ctx)
             except BrokenPipeError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qsde.cli import options as o
 from qsde.cli.chains import Date, Number, Symbol, choose, label, read_parts
 from qsde.cli.guard import warn
-from qsde.cli.show import line, number, progress, table
+from qsde.cli.show import line, number, progress, records, table
 from qsde.errors import QsdeError
 
 if TYPE_CHECKING:
@@ -91,6 +91,6 @@ def _details(surface: Surface) -> None:
         [str(r.expiry), str(r.forward_source), number(r.t, ".4f"), number(r.forward, ",.2f"),
          number(r.discount_factor, ".5f"), number(100 * r.rate, ".3f"), str(int(r.n_pairs)), str(int(r.n_quotes)),
          number(100 * float(atm_vol[i]), ".2f")]
-        for i, r in enumerate(surface.slices.itertuples())
+        for i, r in enumerate(records(surface.slices))
     ]  # fmt: skip
     table("Forwards and rates", head, rows, text_columns=2)

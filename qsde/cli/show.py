@@ -6,11 +6,15 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Tell = Callable[[int, int], None]
 _PIPED_WIDTH = 160
@@ -46,6 +50,11 @@ def number(value: float, pattern: str = ".4g", unit: str = "") -> str:
         return "-"
     text = f"{value:{pattern}}"
     return (text.removeprefix("-") if not text.strip("-0.,") else text) + unit  # no minus zero
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a frame as named tuples."""
+    return iter(frame.itertuples())
 
 
 @contextmanager

@@ -59,6 +59,6 @@ def _examples(violations: pd.DataFrame) -> str:
     rows = [
         [escape(r.kind), escape(r.sentence), tables.number(r.t, ".4f"), tables.number(r.size, ".4g"),
          tables.number(r.size_vol_bp, ".1f")]
-        for r in shown.itertuples()
+        for r in tables.records(shown)
     ]  # fmt: skip
     return tables.table(["Kind", "What", "Years", "Size, price", "Size, bp of vol"], rows, "dense", text_columns=2)

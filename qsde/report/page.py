@@ -182,7 +182,8 @@ def _correlation_section(fits: list[Fit], names: list[str]) -> str:
         if len(fit.free) > 1
     )
     note = "Pairs near ±1 trade off against each other: the quotes do not tell them apart."
-    return f'<section><h2>Parameter correlations</h2><p class="note">{note}</p><div class="columns">{blocks}</div></section>'
+    title = f'<h2>Parameter correlations</h2><p class="note">{note}</p>'
+    return f'<section>{title}<div class="columns">{blocks}</div></section>'
 
 
 def _rejected_section(fit: Fit) -> str:

@@ -110,7 +110,7 @@ def residual_bins(all_smiles: list[Smile], model: int, edges: Array) -> Array:
     """Mean residual in bp of one model by expiry and standardised moneyness; NaN where a bin has no quote."""
     rows = []
     for smile in all_smiles:
-        which = pd.cut(np.clip(smile.deviations, edges[0], edges[-1]), edges, include_lowest=True, labels=False)
+        which = np.clip(np.digitize(smile.deviations, edges) - 1, 0, len(edges) - 2)
         means = pd.Series(smile.residuals[model]).groupby(which).mean()
         rows.append(means.reindex(range(len(edges) - 1)).to_numpy(dtype=float))
     return np.array(rows)

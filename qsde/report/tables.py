@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -27,6 +28,11 @@ def number(value: object, pattern: str = ".4g", unit: str = "") -> str:
     except (TypeError, ValueError):
         return PLACEHOLDER
     return f"{x:{pattern}}{unit}".replace("-", "−") if math.isfinite(x) else PLACEHOLDER
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a frame as named tuples."""
+    return iter(frame.itertuples())
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], kind: str = "", text_columns: int = 1) -> str:
@@ -111,7 +117,7 @@ def forwards(surface: Surface) -> str:
     rows = [
         [escape(r.expiry), escape(r.forward_source), number(r.t, ".4f"), number(r.forward, ",.2f"),
          number(r.discount_factor, ".5f"), number(100 * r.rate, ".3f"), str(int(r.n_pairs)), str(int(r.n_quotes))]
-        for r in surface.slices.itertuples()
+        for r in records(surface.slices)
     ]  # fmt: skip
     return table(head, rows, "dense", text_columns=2)
 
@@ -131,22 +137,10 @@ def rejected_examples(surface: Surface, per_reason: int = 3) -> str:
     rows = [
         [escape(r.reason), escape(r.detail), _text(r.expiry), _text(r.option_type), number(r.row, ".0f"),
          number(r.strike, ",.10g"), number(r.bid), number(r.ask)]
-        for r in chosen.itertuples()
+        for r in records(chosen)
     ]  # fmt: skip
     head = ["Reason", "Detail", "Expiry", "Type", "Row of file", "Strike", "Bid", "Ask"]
     return table(head, rows, "dense", text_columns=4)
-
-
-def frame(data: pd.DataFrame, limit: int = 30) -> str:
-    """Any data frame as a table, at most `limit` rows."""
-    rows = [[_any(x) for x in row] for row in data.head(limit).itertuples(index=False)]
-    more = f'<p class="note">… and {len(data) - limit:,} more.</p>' if len(data) > limit else ""
-    texts = next((i for i, c in enumerate(data.columns) if pd.api.types.is_numeric_dtype(data[c])), len(data.columns))
-    return table([escape(str(c).replace("_", " ")) for c in data.columns], rows, "dense", max(texts, 1)) + more
-
-
-def _any(x: object) -> str:
-    return number(x, ".6g") if isinstance(x, float) else _text(x)
 
 
 def _text(x: object) -> str:

@@ -77,9 +77,9 @@ class ContractSpec(Spec):
 
     def _years(self, surface: Surface | None) -> float:
         if isinstance(self.expiry, date):
-            printed = surface.slices["expiry"] == self.expiry.isoformat() if surface is not None else []
-            if surface is not None and np.any(printed):
-                return float(surface.slices["t"][printed].iloc[0])
+            quoted = {} if surface is None else dict(zip(surface.slices["expiry"], surface.slices["t"], strict=True))
+            if self.expiry.isoformat() in quoted:
+                return float(quoted[self.expiry.isoformat()])
             t = (datetime.combine(self.expiry, _EXPIRY_CLOCK) - self._now(surface)).total_seconds() / _YEAR
         else:
             t = self.expiry

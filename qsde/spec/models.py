@@ -185,5 +185,6 @@ def spec_of(model: Model) -> AnyModelSpec:
     diffusion, jumps = (model.diffusion, model.jumps) if isinstance(model, JumpDiffusion) else (model, None)
     for spec in _SPECS.values():
         if type(diffusion) is spec.DIFFUSION and (None if jumps is None else type(jumps)) is spec.JUMPS:
-            return spec(**{name: float(value) for name, value in model.params.items()})
+            values: dict[str, Any] = {name: float(value) for name, value in model.params.items()}
+            return spec(**values)
     raise InputError(f"{model.name} has no text form; {', '.join(_SPECS)} have one")

@@ -105,7 +105,8 @@ class FitRecord(_Record):
         Raises:
             InputError: the model has no text form.
         """
-        same = {name: getattr(fit, name) for name in _SAME}
+        same: dict[str, Any] = {name: getattr(fit, name) for name in _SAME}
+        same = {name: _number(value) if isinstance(value, float) else value for name, value in same.items()}
         return cls(
             model=spec_of(fit.model),
             status=fit.status.name.lower(),
@@ -116,7 +117,7 @@ class FitRecord(_Record):
             surface=SurfaceRecord.of(fit.surface),
             quotes=_columns(fit.quotes),
             jacobian=_matrix(fit.jacobian),
-            **{name: _number(value) if isinstance(value, float) else value for name, value in same.items()},
+            **same,
         )
 
     def build(self) -> Fit:
@@ -125,7 +126,7 @@ class FitRecord(_Record):
         Raises:
             InputError: the status is unknown.
         """
-        same = {name: math.nan if (value := getattr(self, name)) is None else value for name in _SAME}
+        same: dict[str, Any] = {name: math.nan if (value := getattr(self, name)) is None else value for name in _SAME}
         return Fit(
             model=self.model.build(),
             surface=self.surface.build(),

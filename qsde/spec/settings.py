@@ -87,10 +87,10 @@ class CalibrationSpec(Spec):
     weights: Literal["spread", "equal"] = "spread"
     objective: Literal["implied_vol", "price"] = "implied_vol"
     starts: int | None = Field(default=None, ge=1, le=10_000)
-    bounds: dict[str, tuple[float, float]] = {}
-    fixed: dict[str, float] = {}
+    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    fixed: dict[str, float] = Field(default_factory=dict)
     feller: float | None = Field(default=None, gt=0)
-    prior: dict[str, PriorSpec] = {}
+    prior: dict[str, PriorSpec] = Field(default_factory=dict)
     seed: int = 0
     max_iterations: int | None = Field(default=None, ge=1, le=100_000)
 
