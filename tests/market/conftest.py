@@ -42,8 +42,7 @@ def make_chain(
         price = black_price(forward, strikes, t, sigma, np.exp(-rate * t), is_call).numpy()
         parts.append(both.assign(bid=price * (1 - half_spread), ask=price * (1 + half_spread), expiry=f"in {t:g}y"))
     frame = pd.concat(parts, ignore_index=True)
-    frame = frame.assign(underlying="X", quote_time=pd.Timestamp("2024-01-02 21:00", tz="UTC"), **columns)
-    return frame
+    return frame.assign(underlying="X", quote_time=pd.Timestamp("2024-01-02 21:00", tz="UTC"), **columns)
 
 
 def moment(text):

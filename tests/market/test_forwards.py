@@ -111,10 +111,10 @@ def test_sources_in_their_order(chain):
     exact = {0.1: 100 * np.exp(0.002), 0.5: 100 * np.exp(0.01), 2.0: 100 * np.exp(0.04)}
     frame = frame.assign(forward=frame["t"].map(exact) * 1.001, discount_factor=0.99, spot=100.0)
     found = find_forwards(tidy(frame)).slices
-    assert found[["forward_source", "discount_source"]].values.tolist() == [["file", "file"]] * 3
+    assert found[["forward_source", "discount_source"]].to_numpy().tolist() == [["file", "file"]] * 3
     assert (found["discount_factor"] == 0.99).all()
     found = find_forwards(tidy(frame), rate=FlatCurve(0.03)).slices
-    assert found[["forward_source", "discount_source"]].values.tolist() == [["file", "curve"]] * 3
+    assert found[["forward_source", "discount_source"]].to_numpy().tolist() == [["file", "curve"]] * 3
     found = find_forwards(tidy(frame), rate=PillarCurve([1.0], [0.03]), dividend_yield=0.01).slices
     assert (found["forward_source"] == "curve").all()
     np.testing.assert_allclose(found["forward"], list(exact.values()), rtol=1e-12)

@@ -1,0 +1,171 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from qsde.errors import Reject
+from qsde.market.build import build_surface
+from qsde.market.cleaning import QUOTE_RULES, CleaningRules, apply_rules, mark, working_table
+from qsde.market.quotes import Quotes
+from qsde.market.smile import fit_smile, running_median
+
+
+def spoiled(frame, at, **values):
+    """The chain with some cells changed at one row."""
+    frame = frame.copy()
+    for column, value in values.items():
+        frame[column] = frame[column].astype(object) if column in frame else np.nan
+        frame.loc[at, column] = value
+        if column != "option_type":
+            frame[column] = frame[column].astype(float)
+    return frame
+
+
+def reasons(frame, **options):
+    surface = build_surface(Quotes.from_frame(frame), rules=CleaningRules(**options))
+    assert len(surface) + len(surface.rejected) == len(frame)
+    return surface.rejected[surface.rejected["reason"] != Reject.IN_THE_MONEY].set_index("row")
+
+
+def test_a_clean_chain_loses_nothing_but_its_in_the_money_half(chain):
+    frame = chain()
+    surface = build_surface(Quotes.from_frame(frame))
+    assert surface.rejected["reason"].unique().tolist() == [Reject.IN_THE_MONEY.value]
+    assert len(surface) == len(frame) / 2
+
+
+@pytest.mark.parametrize(
+    ("values", "reason", "sentence"),
+    [
+        ({"t": -0.5}, Reject.EXPIRED, "t = -0.5 years"),
+        ({"t": np.nan}, Reject.UNREADABLE, "no time to expiry"),
+        ({"strike": 0.0}, Reject.BAD_STRIKE, "strike is 0"),
+        ({"option_type": "X"}, Reject.BAD_TYPE, "option type is 'X'"),
+        ({"bid": -1.0}, Reject.NEGATIVE_PRICE, "bid -1"),
+        ({"bid": 50.0, "ask": 1.0}, Reject.CROSSED, "prices 50/1"),
+        ({"bid": 0.0, "ask": 0.3}, Reject.ZERO_BID, "bid 0, ask 0.3"),
+        ({"bid": np.nan, "ask": 0.3}, Reject.ZERO_BID, "bid nan, ask 0.3"),
+        ({"bid": np.nan, "ask": np.nan}, Reject.NO_QUOTE, "no two-sided market"),
+        ({"bid": 0.5, "ask": np.nan}, Reject.NO_QUOTE, "no two-sided market"),
+        ({"bid": 0.5, "ask": 5.0}, Reject.WIDE, "bid 0.5 and ask 5"),
+    ],
+)
+def test_each_rule_on_one_spoiled_quote(chain, values, reason, sentence):
+    rejected = reasons(spoiled(chain(), 10, **values))
+    assert rejected["reason"].to_dict() == {11: reason.value}
+    assert sentence in rejected["detail"][11]
+
+
+def test_given_vols_are_checked_too(chain):
+    frame = chain().assign(forward=lambda q: 100 * np.exp(0.02 * q["t"]), discount_factor=1.0)
+    frame = frame[(frame["strike"] < frame["forward"]) == (frame["option_type"] == "P")].reset_index(drop=True)
+    k = np.log(frame["strike"] / frame["forward"]) / np.sqrt(frame["t"])
+    frame = frame.drop(columns=["bid", "ask"]).assign(iv_bid=0.2 - 0.05 * k, iv_ask=0.21 - 0.05 * k)
+    frame.loc[5, "iv_bid"] = np.nan
+    frame.loc[7, "iv_bid"] = 0.5
+    rejected = reasons(frame)
+    assert rejected["reason"].to_dict() == {6: Reject.ZERO_BID.value, 8: Reject.CROSSED.value}
+
+
+def test_the_tightest_of_duplicates_stays(chain):
+    frame = chain()
+    twice = pd.concat([frame.assign(bid=frame["bid"] * 0.999), frame], ignore_index=True)
+    surface = build_surface(Quotes.from_frame(twice))
+    kept = build_surface(Quotes.from_frame(frame))
+    pd.testing.assert_frame_equal(surface.quotes, kept.quotes)
+    assert surface.rejected["reason"].value_counts()[Reject.DUPLICATE] == len(frame)
+
+
+def test_prices_outside_the_bounds(chain):
+    frame = chain(times=[0.5])
+    # A put for more than its strike, a call for less than its intrinsic value.
+    rejected = reasons(spoiled(spoiled(frame, 41 + 10, bid=150.0, ask=151.0), 2, bid=1.0, ask=1.01))
+    assert set(rejected["reason"]) == {Reject.ARBITRAGE_BOUNDS.value}
+    assert rejected.index.tolist() == [3, 52]
+    assert "forward 101.0" in rejected["detail"][52]
+
+
+def test_a_stale_leg_is_told_from_its_good_partner(chain):
+    frame = chain(times=[0.5])
+    put = 41 + 15
+    stale = spoiled(frame, put, bid=frame["bid"][put] * 1.3, ask=frame["ask"][put] * 1.3)
+    rejected = reasons(stale)
+    assert rejected["reason"].to_dict() == {put + 1: Reject.STALE.value, 16: Reject.PARITY.value}
+    assert "neighbouring quotes say" in rejected["detail"][put + 1]
+    stale = spoiled(frame, 15, bid=frame["bid"][15] + 2, ask=frame["ask"][15] + 2)
+    rejected = reasons(stale)
+    assert rejected["reason"].to_dict() == {16: Reject.STALE.value}
+    assert "the other leg lies on the smile" in rejected["detail"][16]
+
+
+def test_both_legs_go_where_no_smile_can_judge(chain):
+    frame = chain(times=[0.5], n=5)
+    rejected = reasons(spoiled(frame, 0, bid=frame["bid"][0] + 9, ask=frame["ask"][0] + 9))
+    assert rejected["reason"].to_dict() == {1: Reject.PARITY.value, 6: Reject.PARITY.value}
+
+
+@pytest.mark.parametrize("at", [41 + 6, 41 + 15, 27, 33])
+@pytest.mark.parametrize("factor", [0.7, 1.4])
+def test_an_outlier_without_partner_is_found_and_its_neighbours_stay(chain, at, factor):
+    frame = chain(times=[0.5])
+    frame = frame.assign(forward=100 * np.exp(0.01), discount_factor=np.exp(-0.015))
+    frame = frame[(frame["strike"] < frame["forward"]) == (frame["option_type"] == "P")]
+    bad = spoiled(frame, at, bid=frame["bid"][at] * factor, ask=frame["ask"][at] * factor)
+    bad = bad.assign(row=bad.index)
+    rejected = reasons(bad)
+    assert rejected["reason"].to_dict() == {at: Reject.OUTLIER.value}
+
+
+@pytest.mark.parametrize("t", [0.004, 0.1, 2.0])
+@pytest.mark.parametrize("n", [7, 15, 60, 200])
+def test_steep_wings_and_kinks_are_no_outliers(chain, t, n):
+    def wild(k, t):
+        x = k / np.sqrt(t)
+        return 0.15 + 0.5 * np.abs(x + 0.05) ** 1.3 + 0.2 * np.maximum(-x - 0.4, 0)
+
+    frame = chain(times=[t], n=n, vol=wild, half_spread=0.002)
+    assert len(reasons(frame)) == 0
+
+
+def test_a_market_far_wider_than_its_neighbours_goes(chain):
+    frame = chain(times=[0.5], half_spread=0.005)
+    at = 41 + 18
+    wide = spoiled(frame, at, bid=frame["bid"][at] * 0.7, ask=frame["ask"][at] * 1.3)
+    assert reasons(wide)["reason"].to_dict() == {at + 1: Reject.WIDE.value}
+
+
+def test_no_vega(chain):
+    def far(k, t):
+        return np.full(len(k), 0.02)
+
+    frame = chain(times=[0.1], vol=far, half_spread=0.3)
+    rejected = reasons(frame[(frame["bid"] > 1e-12)].reset_index(drop=True), price_tick=0.05)
+    assert (rejected["reason"] == Reject.NO_VEGA).any()
+    assert rejected["detail"][rejected["reason"] == Reject.NO_VEGA].str.contains("says nothing").all()
+
+
+def test_first_broken_rule_gives_the_reason_and_untouched_rows_stand(chain):
+    table = working_table(Quotes.from_frame(chain(times=[0.5]).assign(t=lambda q: -q["t"], strike=-1.0)).frame)
+    apply_rules(QUOTE_RULES, table, CleaningRules())
+    assert set(table["reason"]) == {Reject.EXPIRED.value}
+    table = working_table(Quotes.from_frame(chain(times=[0.5])).frame)
+    mark(table, pd.Series(False, index=table.index), Reject.STALE, "never")
+    assert table["reason"].isna().all()
+
+
+def test_running_median_leaves_monotone_runs_alone_and_removes_spikes():
+    y = np.exp(np.linspace(3, 0, 20))
+    np.testing.assert_allclose(running_median(y), y)
+    spike = y.copy()
+    spike[9] = 50.0
+    assert abs(running_median(spike)[9] - y[9]) < 2
+    usable = np.arange(20) != 9
+    assert abs(running_median(spike, usable)[9] - y[9]) < 2
+
+
+def test_smile_fit_ignores_the_untrusted():
+    x = np.linspace(-1, 1, 31)
+    vol = 0.2 + 0.1 * x**2
+    spoilt = np.where(np.abs(x) < 0.3, 0.5, vol)
+    fit = fit_smile(x, spoilt, np.full(31, 0.01), np.abs(x) >= 0.3)
+    assert (fit.distance[np.abs(x) < 0.3] > 6).all()
+    assert (fit.gap[np.abs(x) >= 0.3] < 0.02).all()
