@@ -103,7 +103,7 @@ def test_good_data_hold_none(load, name):
 def test_a_planted_arbitrage_in_raw_prices_is_found(chain):
     frame = chain(times=[0.5, 1.0], half_spread=0.001)
     at = 27
-    frame.loc[at, ["bid", "ask"]] *= 1.012
+    frame.loc[at, ["bid", "ask"]] *= 1.08
     assert Reject.STALE in set(build_surface(Quotes.from_frame(frame)).rejected["reason"])
     lenient = CleaningRules(parity_slack=1.0, outlier_deviations=1e9)
     surface = build_surface(Quotes.from_frame(frame), rules=lenient)
