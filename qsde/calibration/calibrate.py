@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qsde.calibration.fit import Fit
 from qsde.calibration.levenberg_marquardt import Solution, solve
-from qsde.calibration.objective import Data, Objective
+from qsde.calibration.objective import FAR, Data, Objective
 from qsde.calibration.penalties import Penalty
 from qsde.calibration.space import Space
 from qsde.errors import FitStatus, InputError, QuoteError
@@ -28,7 +28,9 @@ Progress = Callable[[int, int], None]
 #: Iterations of every start before the best are kept, and how many are kept.
 _EXPLORE, _KEEP = 12, 4
 #: Quadrature nodes of the residuals: more until the exact prices agree to _AGREE (in vol).
-_NODES, _AGREE = (64, 128, 256, 512, 1024), 1e-6
+_MAX_NODES, _AGREE = 2048, 1e-5
+#: Starts are explored on about this many quotes of a larger surface, within this many standard deviations.
+_EXPLORE_QUOTES, _EXPLORE_FAR = 300, 12.0
 #: Complex numbers that one evaluation may hold at once; longer lists of surfaces are fitted in chunks.
 _CHUNK = 8_000_000
 
@@ -116,7 +118,7 @@ def calibrate_many(
     space = Space.of(model, bounds, fixed)
     n_starts = starts or (4 + 4 * max(0, len(space.free) - 5) if len(space.free) > 1 else 1)
     job = _Job(space, weights, tuple(penalties), objective == "implied_vol", n_starts, max_iterations, seed)
-    chunks = _chunks(surfaces, n_starts * _NODES[0] * (12 + len(space.free)))
+    chunks = _chunks(surfaces, n_starts * 64 * (12 + len(space.free)))
     report = progress or (lambda done, total: None)
     fits: list[Fit] = []
     for i, chunk in enumerate(chunks):
@@ -137,32 +139,37 @@ class _Job:
     def run(self, surfaces: Sequence[Surface], progress: Callable[[float], None]) -> list[Fit]:
         began = time.perf_counter()
         data = Data.of(surfaces, self.weights)
+        x = self._explore(surfaces, progress)
         outcome: _Outcome | None = None
-        rows = torch.arange(len(surfaces))
-        for nodes in _NODES:
-            part = data.rows(rows)
-            objective = Objective(part, self.space, self.penalties, self.in_vol, nodes)
-            x = self._explore(objective, progress) if outcome is None else outcome.x[rows].unsqueeze(1)
+        rows, nodes = torch.arange(len(surfaces)), data.nodes
+        while rows.numel():
+            objective = Objective(data.rows(rows), self.space, self.penalties, self.in_vol, nodes)
             solution = solve(
                 objective.residuals, x, self.max_iterations, on_iteration=lambda i: progress(min(0.9, 0.5 + i / 100))
             )
             found = self._outcome(objective, solution)
             outcome = found if outcome is None else outcome.updated(rows, found)
-            rows = rows[found.quadrature_gap > _AGREE]
-            if rows.numel() == 0:
-                break
+            nodes *= 2
+            rows = rows[(found.quadrature_gap > _AGREE) & (nodes <= _MAX_NODES)]
+            x = outcome.x[rows].unsqueeze(1)
         assert outcome is not None
         progress(1.0)
         seconds = (time.perf_counter() - began) / len(surfaces)
         return [self._fit(surface, i, data, outcome, seconds) for i, surface in enumerate(surfaces)]
 
-    def _explore(self, objective: Objective, progress: Callable[[float], None]) -> Tensor:
-        x = self.space.to_unknowns(self.space.starts(self.n_starts, objective.data.levels, self.seed))
+    def _explore(self, surfaces: Sequence[Surface], progress: Callable[[float], None]) -> Tensor:
+        """Starts [S, n, P] for the full problem: the best of all starts after some iterations on part of the quotes."""
+        data = Data.of([_thinned(surface) for surface in surfaces], self.weights, far=_EXPLORE_FAR)
+        x = self.space.to_unknowns(self.space.starts(self.n_starts, data.levels, self.seed))
         if self.n_starts == 1:
             return x
+        objective = Objective(data, self.space, self.penalties, self.in_vol, data.nodes)
         explored = solve(objective.residuals, x, _EXPLORE, on_iteration=lambda i: progress(0.5 * i / _EXPLORE))
         best = explored.cost.argsort(-1)[:, :_KEEP]
-        return explored.x.gather(1, best.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+        x = explored.x.gather(1, best.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+        if all(len(surface) <= _EXPLORE_QUOTES for surface in surfaces):
+            return x
+        return solve(objective.residuals, x, self.max_iterations).x
 
     def _outcome(self, objective: Objective, solution: Solution) -> _Outcome:
         winner = solution.cost.argmin(-1, keepdim=True)
@@ -190,7 +197,8 @@ class _Job:
         weight = data.weight[i].flatten()[order].numpy() * np.sqrt(len(surface))
         table = _quote_table(surface, iv, weight)
         p = outcome.p[i]
-        freedom = len(surface) - len(self.space.free)
+        used = int((weight > 0).sum())
+        freedom = used - len(self.space.free)
         covariance = _covariance(outcome.normal[i], float(outcome.cost[i]) / max(freedom, 1) if freedom > 0 else np.nan)
         at_bounds = self.space.at_bounds(p)
         two_sided = table["inside"].notna()
@@ -212,7 +220,7 @@ class _Job:
             starts=self.n_starts,
             starts_agreeing=int(outcome.agreeing[i]),
             seconds=seconds,
-            warnings=_warnings(freedom, at_bounds, covariance, float(outcome.quadrature_gap[i])),
+            warnings=_warnings(len(surface) - used, freedom, at_bounds, covariance, float(outcome.quadrature_gap[i])),
         )
 
 
@@ -237,6 +245,18 @@ class _Outcome:
         later = replace(other, agreeing=self.agreeing[rows], iterations=self.iterations[rows] + other.iterations)
         mixed = {f.name: getattr(self, f.name).index_copy(0, rows, getattr(later, f.name)) for f in fields(self)}
         return _Outcome(**mixed)
+
+
+def _thinned(surface: Surface) -> Surface:
+    """About `_EXPLORE_QUOTES` quotes, evenly spaced by rank in each slice, its ends among them."""
+    if len(surface) <= _EXPLORE_QUOTES:
+        return surface
+    per_slice = max(5, _EXPLORE_QUOTES // len(surface.slices))
+    rank = surface.quotes.groupby("slice").cumcount().to_numpy()
+    size = surface.quotes.groupby("slice")["strike"].transform("size").to_numpy()
+    bucket = rank * (per_slice - 1) // np.maximum(size - 1, 1)
+    previous = (rank - 1) * (per_slice - 1) // np.maximum(size - 1, 1)
+    return surface.select((rank == 0) | (bucket != previous))
 
 
 def _quote_table(surface: Surface, iv: np.ndarray, weight: np.ndarray) -> pd.DataFrame:
@@ -275,8 +295,10 @@ def _status(outcome: _Outcome, i: int) -> FitStatus:
     return FitStatus.STALLED if bool(outcome.stalled[i]) else FitStatus.MAX_ITERATIONS
 
 
-def _warnings(freedom: int, at_bounds: tuple[str, ...], covariance: Tensor, gap: float) -> tuple[str, ...]:
+def _warnings(unused: int, freedom: int, at_bounds: tuple[str, ...], covariance: Tensor, gap: float) -> tuple[str, ...]:
     found = []
+    if unused:
+        found.append(f"{unused} quotes have weight 0 or lie over {FAR:g} standard deviations away: not in the fit")
     if freedom <= 0:
         found.append(f"{-freedom} fewer quotes than needed beyond the parameters: they are not determined; fix some")
     elif bool(torch.isnan(covariance).any()):

@@ -35,7 +35,7 @@ def solve(
     residuals: Residuals,
     x: Tensor,
     max_iterations: int,
-    cost_tolerance: float = 1e-9,
+    cost_tolerance: float = 1e-8,
     step_tolerance: float = 1e-7,
     gradient_tolerance: float = 1e-8,
     max_step: float = 2.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,12 @@ from qsde.calibration.space import Space
 from qsde.errors import InputError
 from qsde.market.black import black_price
 from qsde.market.surface import Surface
-from qsde.pricing.fourier import sinh_nodes
+from qsde.pricing.fourier import lewis_range, sinh_nodes
 
 #: Model error of vol that the weights allow for beside half the bid/ask spread: 50 basis points.
 VOL_FLOOR = 0.0050
+#: Quotes more at-the-money standard deviations away than this do not enter the fit (their model vols are reported).
+FAR = 65.0
 #: Added to model and market prices (in units of sqrt(forward strike)) before vols are compared: a thousandth of a
 #: usual tick. Without it a quote that a model prices at 1e-60 has a residual of hundreds of vol points and no gradient.
 _PRICE_FLOOR = 1e-8
@@ -47,8 +49,13 @@ class Data:
     position: Tensor
 
     @classmethod
-    def of(cls, surfaces: Sequence[Surface], weights: str | Callable[[pd.DataFrame], np.ndarray]) -> Data:
-        """Pads and stacks; `weights` is "spread", "equal" or a function of `surface.quotes`."""
+    def of(
+        cls, surfaces: Sequence[Surface], weights: str | Callable[[pd.DataFrame], np.ndarray], far: float = FAR
+    ) -> Data:
+        """Pads and stacks; `weights` is "spread", "equal" or a function of `surface.quotes`.
+
+        Quotes more than `far` at-the-money standard deviations away get weight 0.
+        """
         n_expiries = max(len(s.slices) for s in surfaces)
         n_strikes = max(int(s.quotes.groupby("slice").size().max()) for s in surfaces)
         shape = (len(surfaces), n_expiries, n_strikes)
@@ -63,11 +70,18 @@ class Data:
             vol[i, row, column] = q["iv"]
             weight[i, row, column] = quote_weights(q, weights) / math.sqrt(len(q))
             position[i, row, column] = np.arange(len(q))
-        return cls(*(torch.as_tensor(a) for a in (t, k, vol, weight, position)))
+        data = cls(*(torch.as_tensor(a) for a in (t, k, vol, weight, position)))
+        beyond = data.k.abs() > far * torch.sqrt(data.variance).unsqueeze(-1)
+        return replace(data, weight=torch.where(beyond, torch.zeros_like(data.weight), data.weight))
 
     def rows(self, rows: Tensor) -> Data:
         """The data of some surfaces."""
         return Data(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @property
+    def variance(self) -> Tensor:
+        """Total variance of the quote nearest the forward, [S, E]."""
+        return self.at_the_money_vol() ** 2 * self.t
 
     @property
     def levels(self) -> dict[str, Tensor]:
@@ -79,9 +93,16 @@ class Data:
         short, long = (atm.gather(-1, i).squeeze(-1) for i in (first, last))
         return {"short variance": short**2, "long variance": long**2, "vol": long}
 
+    @property
+    def nodes(self) -> int:
+        """Quadrature nodes that resolve the farthest quote: a strike n deviations away makes n / pi waves per node."""
+        distance = torch.where(self.weight > 0, self.k.abs(), torch.zeros_like(self.k)).amax(-1)
+        needed = 7.3 * (float((distance / torch.sqrt(self.variance)).max()) + 3)
+        return max(64, 32 * math.ceil(needed / 32))
+
     def at_the_money_vol(self) -> Tensor:
         """Vol of the quote nearest the forward, [S, E]."""
-        distance = torch.where(self.weight > 0, self.k.abs(), torch.inf)
+        distance = torch.where(self.position >= 0, self.k.abs(), torch.inf)
         return self.vol.gather(-1, distance.argmin(-1, keepdim=True)).squeeze(-1)
 
 
@@ -118,8 +139,9 @@ class Objective:
     def __init__(self, data: Data, space: Space, penalties: Sequence[Penalty], in_vol: bool, nodes: int) -> None:
         self.data, self.space, self.penalties, self.in_vol = data, space, tuple(penalties), in_vol
         t, k = data.t.unsqueeze(-1), data.k
-        variance = (data.at_the_money_vol() ** 2 * data.t).unsqueeze(-1)
-        y, weight = sinh_nodes(1 / torch.sqrt(variance), torch.full_like(variance, 50.0), nodes)
+        variance = data.variance.unsqueeze(-1)
+        k = torch.where(data.weight > 0, k, torch.zeros_like(k))
+        y, weight = sinh_nodes(*lewis_range(variance, k.abs().amax(-1, keepdim=True)), nodes)
         self.u, self.t = (y - 0.5j).unsqueeze(1), t.unsqueeze(1)  # [S, 1, E, N], [S, 1, E, 1]
         q = y * y + 0.25
         angle = k.unsqueeze(-1) * y.unsqueeze(-2)

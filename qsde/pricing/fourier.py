@@ -29,7 +29,7 @@ Number = float | Tensor
 _CHUNK_BYTES = 1 << 28
 #: Accuracy of the first contour in units of sqrt(F K).
 _ABSOLUTE = 1e-15
-#: Nodes reach this many times the scale at first: a Gaussian needs 9, exponential tails some tens.
+#: Nodes reach this many standard deviations' inverses at first: a Gaussian needs 9, exponential tails some tens.
 _REACH = 50.0
 #: The rule with every second node may differ by this much: its error is about the square root of that of the full rule.
 _GAP = 1e-9
@@ -158,7 +158,9 @@ def _otm_ratio(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Ten
         parts = [_otm_ratio(model.map(lambda p, i=i: p[i : i + rows_at_once]), t[i : i + rows_at_once],
                             k[i : i + rows_at_once], engine) for i in cuts]  # fmt: skip
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-    ratio, error = _refine(_lewis, _lewis_scale(model, t), model, t, k, engine, absolute=True)
+    with torch.no_grad():
+        scale, reach = lewis_range(model.total_variance(t), k.abs().amax(-1, keepdim=True))
+    ratio, error = _refine(_lewis, scale, reach, model, t, k, engine, absolute=True)
     cheap = (ratio.detach() < _ABSOLUTE / engine.tolerance) & (k != 0)
     if bool(cheap.any()):
         row, column = torch.nonzero(cheap, as_tuple=True)
@@ -166,7 +168,7 @@ def _otm_ratio(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Ten
         t_one, k_one = t[row], k[row, column].unsqueeze(-1)
         p, scale = _saddle(one, t_one, k_one)
         contour = functools.partial(_on_saddle, p)
-        fine, fine_error = _refine(contour, scale, one, t_one, k_one, engine, absolute=False)
+        fine, fine_error = _refine(contour, scale, torch.full_like(scale, _REACH), one, t_one, k_one, engine, False)
         ratio = ratio.index_put((row, column), fine.squeeze(-1))
         error = error.index_put((row, column), fine_error.squeeze(-1))
     return ratio, error
@@ -175,13 +177,13 @@ def _otm_ratio(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Ten
 def _refine(
     contour: Callable[..., tuple[Tensor, Tensor, Tensor]],
     scale: Tensor,
+    reach: Tensor,
     model: Model,
     t: Tensor,
     k: Tensor,
     engine: Fourier,
     absolute: bool,
     nodes: int | None = None,
-    reach: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Evaluates a contour, then again with more nodes (and, where the tail was cut, further out) for rows that need it.
 
@@ -189,7 +191,6 @@ def _refine(
     of the integrand at the last node times that node, a bound on the tail.
     """
     nodes = nodes or engine.nodes
-    reach = torch.full_like(scale, _REACH) if reach is None else reach
     y, weight = sinh_nodes(scale, reach, nodes)
     value, difference, tail = contour(y, weight, model, t, k)
     unit = torch.ones_like(value) if absolute else value.detach().abs().clamp(min=1e-300)
@@ -207,10 +208,10 @@ def _refine(
             f"{t[again].min().item():.3g} years); the characteristic function hardly decays: is there any diffusion?"
         )
     bad = torch.nonzero(again).squeeze(-1)
-    wider = torch.where(cut, reach * 8, reach)[bad]
     fine, fine_error = _refine(
         functools.partial(contour.func, contour.args[0][bad]) if isinstance(contour, functools.partial) else contour,
-        scale[bad], model.map(lambda p: p[bad]), t[bad], k[bad], engine, absolute, 2 * nodes, wider,
+        scale[bad], torch.where(cut, reach * 8, reach)[bad], model.map(lambda p: p[bad]), t[bad], k[bad],
+        engine, absolute, 2 * nodes,
     )  # fmt: skip
     return value.index_put((bad,), fine), (error * unit).index_put((bad,), fine_error)
 
@@ -225,9 +226,14 @@ def sinh_nodes(scale: Tensor, reach: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return scale * 0.5 * (grow - 1 / grow), weight
 
 
-def _lewis_scale(model: Model, t: Tensor) -> Tensor:
-    with torch.no_grad():
-        return 1 / torch.sqrt(model.total_variance(t).clamp(min=1e-14))
+def lewis_range(variance: Tensor, farthest: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and reach of the sinh map for an expiry of this total variance and largest `|k|`.
+
+    Nodes are dense near 0 where heavy tails show, and even further out the more standard deviations away a strike is.
+    """
+    deviation = torch.sqrt(variance.clamp(min=1e-14))
+    stretch = (farthest / (3 * deviation)).clamp(2.0, 8.0)
+    return stretch / deviation, _REACH / stretch
 
 
 def _lewis(y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
