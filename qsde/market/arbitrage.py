@@ -50,7 +50,7 @@ def quote_arbitrage(surface: Surface, tolerance: float = 1e-9) -> pd.DataFrame:
     previous: pd.DataFrame | None = None
     for _, rows in surface.quotes.groupby("slice"):
         calls = _as_calls(rows)
-        found += [_spreads(calls, tolerance), _butterflies(calls, tolerance)]
+        found += [*_spreads(calls, tolerance), _butterflies(calls, tolerance)]
         if previous is not None:
             found.append(_calendar(previous, calls, tolerance))
         previous = calls
@@ -99,7 +99,7 @@ def model_arbitrage(
     for i in range(len(years)):
         rows = pd.DataFrame({"strike": strikes[i], "bid": calls[i], "ask": calls[i], "iv": np.nan})
         rows = rows.assign(expiry=f"{years[i]:.6g}y", t=years[i], forward=forwards[i], discount_factor=discounts[i])
-        found += [_spreads(rows, tolerance), _butterflies(rows, tolerance), _bounds(rows, tolerance)]
+        found += [*_spreads(rows, tolerance), _butterflies(rows, tolerance), _bounds(rows, tolerance)]
         if previous is not None:
             found.append(_calendar(previous, rows, tolerance))
         previous = rows
@@ -113,19 +113,17 @@ def _as_calls(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**sides).sort_values("strike")
 
 
-def _spreads(calls: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+def _spreads(calls: pd.DataFrame, tolerance: float) -> list[pd.DataFrame]:
     """Vertical spreads against the best strike below, which covers every pair of strikes."""
     strike, bid, ask = (calls[c].to_numpy(float) for c in ("strike", "bid", "ask"))
     cheapest = _running_argmin(ask)
     call_size = bid[1:] - ask[cheapest]
     dearest = _running_argmin(-(bid + strike))
     put_size = bid[dearest] + strike[dearest] - ask[1:] - strike[1:]
-    return pd.concat(
-        [
-            _rows(calls, "call spread", call_size, [strike[cheapest], strike[1:]], tolerance, strike[1:], _CALL_SPREAD),
-            _rows(calls, "put spread", put_size, [strike[dearest], strike[1:]], tolerance, strike[1:], _PUT_SPREAD),
-        ]
-    )
+    return [
+        _rows(calls, "call spread", call_size, [strike[cheapest], strike[1:]], tolerance, strike[1:], _CALL_SPREAD),
+        _rows(calls, "put spread", put_size, [strike[dearest], strike[1:]], tolerance, strike[1:], _PUT_SPREAD),
+    ]
 
 
 def _butterflies(calls: pd.DataFrame, tolerance: float) -> pd.DataFrame:

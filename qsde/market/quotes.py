@@ -119,8 +119,10 @@ class Quotes:
 
     def surfaces(self) -> Iterator[Quotes]:
         """One `Quotes` for each underlying and quote time, in order; rejected rows go with their surface."""
-        both = pd.concat([self.frame[["underlying", "quote_time"]], self.rejected[["underlying", "quote_time"]]])
-        keys = both.drop_duplicates().sort_values(["underlying", "quote_time"])
+        parts = [part[["underlying", "quote_time"]] for part in (self.frame, self.rejected) if len(part)]
+        if not parts:
+            return
+        keys = pd.concat(parts).drop_duplicates().sort_values(["underlying", "quote_time"])
         for underlying, time in keys.itertuples(index=False):
             yield replace(
                 self,
