@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import IntEnum
-from functools import partial
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from qsde.errors import InputError
-from qsde.io.numbers import MISSING, map_unique
+from qsde.io.numbers import MISSING, distinct
 
 Instants = npt.NDArray[np.datetime64]
 
@@ -85,17 +84,17 @@ def parse_times(values: pd.Series, day_first: bool = False) -> Times:
     """Parses a column, see `parse_time`."""
     if values.dtype.kind == "M":
         return _from_timestamps(values)
-    parsed = map_unique(values, partial(parse_time, day_first=day_first))
-    count = len(parsed)
-    kind = np.fromiter((p[1] for p in parsed), dtype=np.int8, count=count)
-    local = np.array([p[0] for p in parsed], dtype="datetime64[us]") if count else np.empty(0, "datetime64[us]")
-    return Times(local, kind)
+    codes, different = distinct(values)
+    parsed = [parse_time(value, day_first) for value in different]
+    local = np.array([moment for moment, _ in parsed], dtype="datetime64[us]")
+    kind = np.array([kind for _, kind in parsed], dtype=np.int8)
+    return Times(local[codes], kind[codes])
 
 
 def is_day_first(*columns: pd.Series) -> bool:
     """Whether slashed dates must be day/month/year, because some first number exceeds 12."""
-    texts = {text for column in columns if column.dtype.kind == "O" for text in column if isinstance(text, str)}
-    firsts = map(_SLASHED.match, map(str.strip, texts))
+    texts = (text for column in columns if column.dtype.kind == "O" for text in distinct(column)[1])
+    firsts = (_SLASHED.match(text.strip()) for text in texts if isinstance(text, str))
     return any(int(match[1]) > 12 for match in firsts if match)
 
 

@@ -130,5 +130,7 @@ def _parse_block(
     good = rows[~np.isin(rows, list(broken))]
     frame: pd.DataFrame = table.to_pandas().set_index(good).reindex(rows).reset_index(drop=True)
     frame[ROW] = rows + start - 1
-    frame[BROKEN] = pd.Series([broken.get(int(r)) for r in rows], dtype=object)
+    why = np.full(len(rows), None, dtype=object)
+    why[[number - 1 for number in broken]] = list(broken.values())
+    frame[BROKEN] = why
     return frame

@@ -53,9 +53,11 @@ def to_numbers(values: pd.Series) -> tuple[Floats, Flags]:
     if values.dtype.kind in "iuf" and isinstance(values.dtype, np.dtype):
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
         return np.where(np.isinf(numbers), np.nan, numbers), np.isinf(numbers)
-    parsed = map_unique(values, parse_number)
-    bad = np.fromiter((x is None for x in parsed), dtype=bool, count=len(parsed))
-    return np.where(bad, np.nan, parsed).astype(np.float64), bad
+    codes, different = distinct(values)
+    parsed = [parse_number(value) for value in different]
+    numbers = np.array([math.nan if x is None else x for x in parsed], dtype=np.float64)
+    bad = np.array([x is None for x in parsed], dtype=bool)
+    return numbers[codes], bad[codes]
 
 
 def to_choices(values: pd.Series, choices: dict[str, str]) -> npt.NDArray[np.object_]:
@@ -83,17 +85,20 @@ def as_text(value: object) -> str | None:
 
 def map_unique(values: pd.Series, function: Callable[[Any], Any]) -> npt.NDArray[np.object_]:
     """Applies `function` once per distinct value; missing values are passed as None."""
-    plain = values.astype(object)
-    if isinstance(values.dtype, np.dtype) and values.dtype == object:
-        plain = plain.map(_hashable)
-    codes, distinct = pd.factorize(plain)
-    # a list first: numpy would make one array out of results that are sequences
-    results = np.empty(len(distinct) + 1, dtype=object)
-    for i, value in enumerate(distinct):
+    codes, different = distinct(values)
+    results = np.empty(len(different), dtype=object)
+    # one by one: numpy would make one array out of results that are sequences
+    for i, value in enumerate(different):
         results[i] = function(value)
-    results[-1] = function(None)
     mapped: npt.NDArray[np.object_] = results[codes]
     return mapped
+
+
+def distinct(values: pd.Series) -> tuple[npt.NDArray[np.intp], list[Any]]:
+    """The place of every value among the distinct values; the last of these, place -1, is None for missing values."""
+    mixed = isinstance(values.dtype, np.dtype) and values.dtype == object
+    codes, different = pd.factorize(values.map(_hashable) if mixed else values.astype(object))
+    return codes, [*different, None]
 
 
 def _hashable(value: object) -> Hashable:

@@ -79,7 +79,8 @@ class _Trouble:
     """The first sentence of trouble of every row."""
 
     def __init__(self, broken: np.ndarray) -> None:
-        self._detail = np.array([None if pd.isna(b) else b for b in broken], dtype=object)
+        self._detail = broken.copy()
+        self._detail[pd.isna(broken)] = None
 
     def note(self, bad: np.ndarray, raw: pd.Series, name: str, verdict: str) -> None:
         at = np.flatnonzero(bad)
@@ -88,6 +89,6 @@ class _Trouble:
                 self._detail[place] = f"{name} is {str(value)[:60]!r}, which {verdict}"
 
     def onto(self, frame: pd.DataFrame) -> pd.DataFrame:
-        bad = np.fromiter((d is not None for d in self._detail), dtype=bool, count=len(self._detail))
+        bad = ~pd.isna(self._detail)
         reason = pd.Series(Reject.UNREADABLE.value, index=frame.index, dtype=object).where(bad, None)
         return frame.assign(reason=reason, detail=pd.Series(self._detail, dtype=object))

@@ -85,7 +85,8 @@ def _decimal_vols(frame: pd.DataFrame, vendor: Vendor) -> tuple[pd.DataFrame, li
 
 
 def _index_of(root: pd.Series) -> pd.Series:
-    return root.map(lambda name: WEEKLY_ROOTS.get(name, name), na_action="ignore").astype(object)
+    index: pd.Series = root.replace(WEEKLY_ROOTS).astype(object)
+    return index
 
 
 def _say_type(text: object) -> str:

@@ -180,7 +180,7 @@ def test_quote_time_option(read_text):
     with pytest.raises(InputError, match="has no time zone; write it as 2024-01-02T10:00-05:00 or add --timezone"):
         read_text(text, quote_time="2024-01-02 10:00")
     two_days = text + "2024-01-03,SPX,2024-02-16,4800,C,51,52\n"
-    with pytest.raises(InputError, match="has 2 quote dates.*give a time of day only"):
+    with pytest.raises(InputError, match=r"has 2 quote dates.*give a time of day only"):
         read_text(two_days, quote_time="2024-01-02T10:00:00-05:00")
 
 

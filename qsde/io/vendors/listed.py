@@ -17,17 +17,21 @@ from qsde.io.vendors.symbols import split_occ
 _PREAMBLE_TIME = re.compile(r"([A-Z][a-z]+ \d{1,2}, \d{4}) at (\d{1,2}:\d{2} [AP]M) ?([A-Z]*[+-]?\d*)")
 _PREAMBLE_LAST = re.compile(r"Last: *\$?([\d,]+\.?\d*)")
 _CLOCKS = {
-    **{
-        "": "",
-        "ET": "",
-        "EDT": "-0400",
-        "EST": "-0500",
-        "CDT": "-0500",
-        "CST": "-0600",
-        "MDT": "-0600",
-        "MST": "-0700",
-    },
-    **{"PDT": "-0700", "PST": "-0800", "GMT": "+0000", "UTC": "+0000", "BST": "+0100", "CET": "+0100", "CEST": "+0200"},
+    "": "",
+    "ET": "",
+    "EDT": "-0400",
+    "EST": "-0500",
+    "CDT": "-0500",
+    "CST": "-0600",
+    "MDT": "-0600",
+    "MST": "-0700",
+    "PDT": "-0700",
+    "PST": "-0800",
+    "GMT": "+0000",
+    "UTC": "+0000",
+    "BST": "+0100",
+    "CET": "+0100",
+    "CEST": "+0200",
 }
 
 
