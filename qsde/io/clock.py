@@ -124,7 +124,7 @@ def _instants(
     naive = (kind == Kind.NAIVE).to_numpy()
     name = clock.timezone or vendor.zone
     if naive.any() and name is None:
-        example = str(stamps[naive][0])
+        example = str(stamps[naive][0].astype("datetime64[s]"))
         raise InputError(
             f"{clock.path}: {what} times such as {example} have no time zone; say which it is, for example "
             f"--timezone {EXCHANGE_ZONE} (timezone={EXCHANGE_ZONE!r})"

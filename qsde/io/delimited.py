@@ -106,6 +106,14 @@ def _split(line: bytes, delimiter: str) -> list[str]:
         return [text]
 
 
+def _closed_quotes(block: bytes) -> bytes:
+    """Takes the quotes out of lines with an odd number of them, which would swallow the lines that follow."""
+    if b'"' not in block:
+        return block
+    lines = block.splitlines(keepends=True)
+    return b"".join(line.replace(b'"', b"") if line.count(b'"') % 2 else line for line in lines)
+
+
 def _parse_block(
     block: bytes, names: Sequence[str], wanted: Collection[str], delimiter: str, start: int
 ) -> pd.DataFrame:
@@ -120,6 +128,7 @@ def _parse_block(
     chosen = [n for n in names if n in wanted]
     if not block.strip():
         return pd.DataFrame({n: pd.Series(dtype=object) for n in chosen}).assign(**{ROW: 0, BROKEN: None})
+    block = _closed_quotes(block)
     table = pyarrow.csv.read_csv(
         pa.BufferReader(block),
         pyarrow.csv.ReadOptions(column_names=list(names), use_threads=False, block_size=len(block) + 1),

@@ -63,6 +63,8 @@ class InputFile:
         self.limits = limits
         self.size = path.stat().st_size
         self._taken = 0
+        if kind == "plain":
+            limits.check(path, self.size)
         self._raw = path.open("rb")
         self._stream: io.BufferedIOBase = gzip.GzipFile(fileobj=self._raw) if kind == "gzip" else self._raw
 

@@ -70,6 +70,14 @@ def test_rejected_rows_go_with_their_surface(read_text):
     assert [len(s.rejected) for s in quotes.surfaces()] == [2]
 
 
+def test_stray_quote_costs_no_other_row(read_text):
+    rows = '2024-01-02,"SPX,2024-02-16,4800,C,51,52\n2024-01-02,"SP\nX",2024-02-16,4801,C,51,52\n'
+    quotes = read_text(HEAD + rows + '2024-01-02,"SPX",2024-02-16,4802,C,"1,051",52\n')
+    assert quotes.frame[["row", "strike", "bid"]].to_numpy().tolist() == [[1, 4800, 51], [4, 4802, 1051]]
+    assert rejects(quotes)[2][1] == "the line has 2 fields where the header has 7: '2024-01-02,SP'"
+    assert quotes.rejected["row"].tolist() == [2, 3]
+
+
 def test_same_strike_of_another_root_is_no_duplicate(read_text):
     head = "quote_date,underlying,root,expiry,strike,option_type,bid,ask\n"
     rows = "2024-01-02,SPX,SPX,2024-02-16,4800,C,51,52\n2024-01-02,SPX,SPXW,2024-02-16,4800,C,51,52\n"
