@@ -249,7 +249,7 @@ def _merged(table: pd.DataFrame, name: str, model: str, rows: list[Row]) -> pd.D
     merged[numeric] = merged[numeric].apply(pd.to_numeric)
     rest = [c for c in merged.columns if c not in COLUMNS]
     full = merged.reindex(columns=[*COLUMNS, *rest])
-    return full.assign(**{c: full[c].fillna("").astype(str) for c in _TEXT})
+    return full.assign(**{c: full[c].astype(object).where(full[c].notna(), "").astype(str) for c in _TEXT})
 
 
 _TEXT = ("file", "underlying", "quote_time", "model", "status", "message", "at_bounds", "warnings", "file_hash",

@@ -98,7 +98,7 @@ class ContractSpec(Spec):
     def _discount(self, t: float, surface: Surface | None) -> float:
         curve = MarketSpec(rate=self.rate).rate_curve()
         if curve is None and surface is not None:
-            curve = PillarCurve(surface.slices["t"].to_numpy(float), surface.slices["rate"].to_numpy(float))
+            curve = PillarCurve(surface.slices["t"].tolist(), surface.slices["rate"].tolist())
         return float(curve.discount(t)) if curve is not None else 1.0
 
     def _forward(self, t: float, discount: float, surface: Surface | None) -> float:
