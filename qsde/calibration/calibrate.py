@@ -13,11 +13,10 @@ from torch import Tensor
 
 from qsde.calibration.fit import Fit
 from qsde.calibration.levenberg_marquardt import Solution, solve
-from qsde.calibration.objective import FAR, Data, Objective
+from qsde.calibration.objective import FAR, Data, Objective, rank_in_slice
 from qsde.calibration.penalties import Penalty
 from qsde.calibration.space import Space
 from qsde.errors import FitStatus, InputError, QuoteError
-from qsde.market.black import black_price
 from qsde.market.surface import Surface
 from qsde.models.base import Model
 from qsde.pricing.fourier import Fourier, model_vols
@@ -150,12 +149,12 @@ class _Job:
             found = self._outcome(objective, solution)
             outcome = found if outcome is None else outcome.updated(rows, found)
             nodes *= 2
-            rows = rows[(found.quadrature_gap > _AGREE) & (nodes <= _MAX_NODES)]
+            rows = rows[(found.gap > _AGREE) & (nodes <= _MAX_NODES)]
             x = outcome.x[rows].unsqueeze(1)
         assert outcome is not None
         progress(1.0)
         seconds = (time.perf_counter() - began) / len(surfaces)
-        return [self._fit(surface, i, data, outcome, seconds) for i, surface in enumerate(surfaces)]
+        return self._fits(surfaces, data, outcome, seconds)
 
     def _explore(self, surfaces: Sequence[Surface], progress: Callable[[float], None]) -> Tensor:
         """Starts [S, n, P] for the full problem: the best of all starts after some iterations on part of the quotes."""
@@ -190,38 +189,41 @@ class _Job:
         return _Outcome(x, p, cost, converged, stalled, iterations, agreeing, exact, jacobian.squeeze(1),
                         weighted.mT @ weighted, gap)  # fmt: skip
 
-    def _fit(self, surface: Surface, i: int, data: Data, outcome: _Outcome, seconds: float) -> Fit:
-        position = data.position[i].flatten()
-        order = torch.argsort(position)[int((position < 0).sum()) :]
-        iv = outcome.vol[i].flatten()[order].numpy()
-        weight = data.weight[i].flatten()[order].numpy() * np.sqrt(len(surface))
-        table = _quote_table(surface, iv, weight)
-        p = outcome.p[i]
-        used = int((weight > 0).sum())
+    def _fits(self, surfaces: Sequence[Surface], data: Data, outcome: _Outcome, seconds: float) -> list[Fit]:
+        sizes = torch.tensor([len(surface) for surface in surfaces])
+        used = (data.weight > 0).sum((-1, -2))
         freedom = used - len(self.space.free)
-        covariance = _covariance(outcome.normal[i], float(outcome.cost[i]) / max(freedom, 1) if freedom > 0 else np.nan)
-        at_bounds = self.space.at_bounds(p)
-        two_sided = table["inside"].notna()
-        residual = table["residual_bp"].to_numpy()
-        return Fit(
-            model=self.space.with_free(p),
-            surface=surface,
-            status=_status(outcome, i),
-            quotes=table,
-            rmse_bp=float(np.sqrt(np.mean(residual**2))),
-            weighted_rmse_bp=float(np.sqrt(np.mean((weight * residual) ** 2))),
-            rmse_price=float(np.sqrt(np.mean((table["model_price"] - surface.quotes["mid"]) ** 2))),
-            inside_share=float(table.loc[two_sided, "inside"].astype(float).mean()) if two_sided.any() else float("nan"),
-            free=self.space.free,
-            jacobian=outcome.jacobian[i].flatten(0, 1)[order],
-            covariance=covariance,
-            at_bounds=at_bounds,
-            iterations=int(outcome.iterations[i]),
-            starts=self.n_starts,
-            starts_agreeing=int(outcome.agreeing[i]),
-            seconds=seconds,
-            warnings=_warnings(len(surface) - used, freedom, at_bounds, covariance, float(outcome.quadrature_gap[i])),
-        )
+        variance = torch.where(freedom > 0, outcome.cost / freedom.clamp(min=1), torch.nan)
+        covariance = _covariance(outcome.normal, variance)
+        determined = torch.isfinite(covariance).flatten(1).all(-1)
+        order = _in_quote_order(data.position)
+        vol, weight = (x.flatten(1).gather(1, order) for x in (outcome.vol, data.weight * torch.sqrt(sizes)[:, None, None]))
+        jacobian = outcome.jacobian.flatten(1, 2)
+        fits = []
+        for i, surface in enumerate(surfaces):
+            n = len(surface)
+            at_bounds = self.space.at_bounds(outcome.p[i])
+            fits.append(
+                Fit(
+                    model=self.space.with_free(outcome.p[i]),
+                    surface=surface,
+                    status=_status(outcome, i),
+                    model_iv=vol[i, :n].numpy(),
+                    weight=weight[i, :n].numpy(),
+                    free=self.space.free,
+                    jacobian=jacobian[i, order[i, :n]],
+                    covariance=covariance[i],
+                    at_bounds=at_bounds,
+                    iterations=int(outcome.iterations[i]),
+                    starts=self.n_starts,
+                    starts_agreeing=int(outcome.agreeing[i]),
+                    seconds=seconds,
+                    warnings=_warnings(
+                        n - int(used[i]), int(freedom[i]), at_bounds, bool(determined[i]), float(outcome.gap[i])
+                    ),
+                )
+            )
+        return fits
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ class _Outcome:
     vol: Tensor
     jacobian: Tensor
     normal: Tensor
-    quadrature_gap: Tensor
+    gap: Tensor
 
     def updated(self, rows: Tensor, other: _Outcome) -> _Outcome:
         """This with some rows from a later, finer solve; how many starts agreed stays what it was."""
@@ -252,39 +254,26 @@ def _thinned(surface: Surface) -> Surface:
     if len(surface) <= _EXPLORE_QUOTES:
         return surface
     per_slice = max(5, _EXPLORE_QUOTES // len(surface.slices))
-    rank = surface.quotes.groupby("slice").cumcount().to_numpy()
-    size = surface.quotes.groupby("slice")["strike"].transform("size").to_numpy()
+    rank, size = rank_in_slice(surface.quotes["slice"].to_numpy())
     bucket = rank * (per_slice - 1) // np.maximum(size - 1, 1)
     previous = (rank - 1) * (per_slice - 1) // np.maximum(size - 1, 1)
     return surface.select((rank == 0) | (bucket != previous))
 
 
-def _quote_table(surface: Surface, iv: np.ndarray, weight: np.ndarray) -> pd.DataFrame:
-    q = surface.quotes
-    forward, strike, t, df = (torch.tensor(q[c].to_numpy()) for c in ("forward", "strike", "t", "discount_factor"))
-    price = black_price(forward, strike, t, torch.tensor(iv), df, torch.tensor((q["option_type"] == "C").to_numpy()))
-    two_sided = q["iv_bid"].notna() & q["iv_ask"].notna()
-    inside = pd.Series((iv >= q["iv_bid"]) & (iv <= q["iv_ask"])).astype("boolean").where(two_sided)
-    return pd.DataFrame(
-        {
-            "model_iv": iv,
-            "model_price": price.numpy(),
-            "residual_bp": (iv - q["iv"].to_numpy()) * 1e4,
-            "weight": weight,
-            "inside": inside,
-        }
-    )
+def _in_quote_order(position: Tensor) -> Tensor:
+    """For each surface, where in the padded grid its quotes are, in the order of `surface.quotes`: [S, E K]."""
+    flat = position.flatten(1)
+    return torch.where(flat >= 0, flat, flat.shape[1]).argsort(-1)
 
 
-def _covariance(normal: Tensor, variance: float) -> Tensor:
-    """`variance * normal^-1` computed on the correlation scale; NaN where the data do not determine the parameters."""
-    scale = torch.sqrt(normal.diagonal())
-    shaped = normal / torch.outer(scale, scale)
-    inverse, info = torch.linalg.inv_ex(shaped)
-    unsure = int(info) != 0 or not bool(torch.isfinite(inverse).all()) or bool((inverse.diagonal() <= 0).any())
-    if unsure or float(torch.linalg.cond(shaped)) > 1e14:
-        return torch.full_like(normal, torch.nan)
-    return variance * inverse / torch.outer(scale, scale)
+def _covariance(normal: Tensor, variance: Tensor) -> Tensor:
+    """`variance * normal^-1` on the correlation scale; NaN where the data do not determine the parameters."""
+    scale = torch.sqrt(normal.diagonal(dim1=-2, dim2=-1)).clamp(min=1e-150)
+    outer = scale.unsqueeze(-1) * scale.unsqueeze(-2)
+    values, vectors = torch.linalg.eigh(normal / outer)
+    known = (values[:, :1] > 1e-14 * values[:, -1:]).unsqueeze(-1)
+    inverse = (vectors / values.clamp(min=1e-300).unsqueeze(-2)) @ vectors.mT
+    return torch.where(known, variance[:, None, None] * inverse / outer, torch.nan)
 
 
 def _status(outcome: _Outcome, i: int) -> FitStatus:
@@ -295,13 +284,13 @@ def _status(outcome: _Outcome, i: int) -> FitStatus:
     return FitStatus.STALLED if bool(outcome.stalled[i]) else FitStatus.MAX_ITERATIONS
 
 
-def _warnings(unused: int, freedom: int, at_bounds: tuple[str, ...], covariance: Tensor, gap: float) -> tuple[str, ...]:
+def _warnings(unused: int, freedom: int, at_bounds: tuple[str, ...], determined: bool, gap: float) -> tuple[str, ...]:
     found = []
     if unused:
         found.append(f"{unused} quotes have weight 0 or lie over {FAR:g} standard deviations away: not in the fit")
     if freedom <= 0:
         found.append(f"{-freedom} fewer quotes than needed beyond the parameters: they are not determined; fix some")
-    elif bool(torch.isnan(covariance).any()):
+    elif not determined:
         found.append("the quotes do not determine all parameters: standard errors are not available; fix some")
     if at_bounds:
         found.append(f"at a bound: {', '.join(at_bounds)}; widen the bound or fix the parameter")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from qsde.errors import FitStatus
+from qsde.market.black import black_price
 from qsde.market.surface import Surface
 from qsde.models.base import Model
 
@@ -21,21 +24,16 @@ class Fit:
         model: the calibrated model (no batch axes).
         surface: the quotes it was fitted to.
         status: how the calibration ended; `status.converged` is the yes or no, the value is a sentence.
-        quotes: one row per quote of `surface.quotes`, in that order: `model_iv`, `model_price` (discounted),
-            `residual_bp` (model minus market implied vol, basis points of vol), `weight` (as used, normalised to mean
-            square 1), `inside` (model vol within bid and ask; NA where there is no two-sided quote).
-        rmse_bp: root mean square of `residual_bp` over all quotes, unweighted.
-        weighted_rmse_bp: the same with the weights of the objective.
-        rmse_price: root mean square price error, discounted, currency.
-        inside_share: share of two-sided quotes whose bid/ask contains the model, NaN if none is two-sided.
+        model_iv: implied vol of the model for each row of `surface.quotes`, by the verified quadrature.
+        weight: weight of each quote in the objective, mean square 1; 0 for quotes that were left out.
         free: names of the fitted parameters.
         jacobian: `d model_iv / d parameter`, [quotes, free], per 1.00; kept for quote sensitivities.
         covariance: covariance of the free parameters [free, free] from the weighted residuals and the Jacobian; NaN
             where the quotes do not determine the parameters.
         at_bounds: free parameters that ended at a bound: their standard error means little.
-        iterations: Levenberg-Marquardt iterations of the winning start.
+        iterations: Levenberg-Marquardt iterations of the winning start, after the exploration.
         starts: number of starts tried.
-        starts_agreeing: starts kept to the end that reached the same minimum.
+        starts_agreeing: how many of the starts kept after the exploration reached the same minimum.
         seconds: wall-clock seconds of the calibration call divided by the number of surfaces in it.
         warnings: sentences a user should read.
     """
@@ -43,11 +41,8 @@ class Fit:
     model: Model
     surface: Surface
     status: FitStatus
-    quotes: pd.DataFrame
-    rmse_bp: float
-    weighted_rmse_bp: float
-    rmse_price: float
-    inside_share: float
+    model_iv: np.ndarray
+    weight: np.ndarray
     free: tuple[str, ...]
     jacobian: Tensor
     covariance: Tensor
@@ -57,6 +52,60 @@ class Fit:
     starts_agreeing: int
     seconds: float
     warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def residual_bp(self) -> np.ndarray:
+        """Model minus market implied vol of each quote, basis points of vol."""
+        return (self.model_iv - self.surface.quotes["iv"].to_numpy()) * 1e4
+
+    @property
+    def rmse_bp(self) -> float:
+        """Root mean square of `residual_bp` over all quotes, unweighted."""
+        return float(np.sqrt(np.mean(self.residual_bp**2)))
+
+    @property
+    def weighted_rmse_bp(self) -> float:
+        """Root mean square of `residual_bp` with the weights of the objective."""
+        return float(np.sqrt(np.mean((self.weight * self.residual_bp) ** 2)))
+
+    @property
+    def sse_vol_percent(self) -> float:
+        """Sum of squared implied-vol errors in percent points squared, as QuantLib's tests quote it."""
+        return float((self.residual_bp**2).sum()) / 1e4
+
+    @cached_property
+    def quotes(self) -> pd.DataFrame:
+        """One row per row of `surface.quotes`, in that order.
+
+        Columns: `model_iv`, `model_price` (discounted), `residual_bp`, `weight`, and `inside` (model vol within bid and
+        ask; NA where there is no two-sided quote).
+        """
+        q = self.surface.quotes
+        forward, strike, t, df = (torch.tensor(q[c].to_numpy()) for c in ("forward", "strike", "t", "discount_factor"))
+        is_call = torch.tensor((q["option_type"] == "C").to_numpy())
+        price = black_price(forward, strike, t, torch.tensor(self.model_iv), df, is_call)
+        two_sided = q["iv_bid"].notna() & q["iv_ask"].notna()
+        inside = pd.Series((self.model_iv >= q["iv_bid"]) & (self.model_iv <= q["iv_ask"]))
+        return pd.DataFrame(
+            {
+                "model_iv": self.model_iv,
+                "model_price": price.numpy(),
+                "residual_bp": self.residual_bp,
+                "weight": self.weight,
+                "inside": inside.astype("boolean").where(two_sided),
+            }
+        )
+
+    @property
+    def rmse_price(self) -> float:
+        """Root mean square price error, discounted, in the currency of the strike."""
+        return float(np.sqrt(np.mean((self.quotes["model_price"] - self.surface.quotes["mid"]) ** 2)))
+
+    @property
+    def inside_share(self) -> float:
+        """Share of two-sided quotes whose bid and ask contain the model, NaN if none is two-sided."""
+        inside = self.quotes["inside"].dropna()
+        return float(inside.astype(float).mean()) if len(inside) else float("nan")
 
     @property
     def params(self) -> dict[str, float]:
@@ -73,8 +122,3 @@ class Fit:
         """Correlation matrix of the free parameters."""
         scale = self.covariance.diagonal().sqrt()
         return self.covariance / torch.outer(scale, scale)
-
-    @property
-    def sse_vol_percent(self) -> float:
-        """Sum of squared implied-vol errors in percent points squared, as QuantLib's tests quote it."""
-        return float((self.quotes["residual_bp"] ** 2).sum()) / 1e4

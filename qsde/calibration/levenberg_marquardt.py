@@ -99,7 +99,7 @@ class _State:
         x, cost, normal, gradient = self.x[at], self.cost[at], self.normal[at], self.gradient[at]
         damping, growth, active = self.damping[at], self.growth[at], self.active[at]
         diagonal = normal.diagonal(dim1=-2, dim2=-1)
-        scale = diagonal.clamp(min=1e-12 * float(diagonal.max()) + 1e-300) * damping.unsqueeze(-1)
+        scale = torch.maximum(diagonal, 1e-12 * diagonal.amax(-1, keepdim=True) + 1e-300) * damping.unsqueeze(-1)
         step, _ = torch.linalg.solve_ex(normal + torch.diag_embed(scale), -gradient)
         step = torch.nan_to_num(step, nan=0.0, posinf=0.0, neginf=0.0).clamp(-max_step, max_step)
         trial = x + step

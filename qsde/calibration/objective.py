@@ -25,6 +25,7 @@ FAR = 65.0
 #: Added to model and market prices (in units of sqrt(forward strike)) before vols are compared: a thousandth of a
 #: usual tick. Without it a quote that a model prices at 1e-60 has a residual of hundreds of vol points and no gradient.
 _PRICE_FLOOR = 1e-8
+_COLUMNS = ("slice", "t", "strike", "forward", "iv")
 #: Halley steps per residual; each cubes the error.
 _VOL_STEPS = 8
 _INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
@@ -56,20 +57,18 @@ class Data:
 
         Quotes more than `far` at-the-money standard deviations away get weight 0.
         """
-        n_expiries = max(len(s.slices) for s in surfaces)
-        n_strikes = max(int(s.quotes.groupby("slice").size().max()) for s in surfaces)
-        shape = (len(surfaces), n_expiries, n_strikes)
+        columns = [{name: s.quotes[name].to_numpy() for name in _COLUMNS} for s in surfaces]
+        ranks = [rank_in_slice(q["slice"]) for q in columns]
+        shape = (len(surfaces), max(len(s.slices) for s in surfaces), max(int(size.max()) for _, size in ranks))
         t, k, vol = np.ones(shape[:2]), np.zeros(shape), np.full(shape, 0.2)
         weight, position = np.zeros(shape), np.full(shape, -1)
-        for i, s in enumerate(surfaces):
-            q = s.quotes
-            row = q["slice"].to_numpy()
-            column = q.groupby("slice").cumcount().to_numpy()
-            t[i, : len(s.slices)] = s.slices["t"].to_numpy()
+        for i, (surface, q, (column, _)) in enumerate(zip(surfaces, columns, ranks, strict=True)):
+            row, n = q["slice"], len(column)
+            t[i, row] = q["t"]
             k[i, row, column] = np.log(q["strike"] / q["forward"])
             vol[i, row, column] = q["iv"]
-            weight[i, row, column] = quote_weights(q, weights) / math.sqrt(len(q))
-            position[i, row, column] = np.arange(len(q))
+            weight[i, row, column] = quote_weights(surface.quotes, weights) / math.sqrt(n)
+            position[i, row, column] = np.arange(n)
         data = cls(*(torch.as_tensor(a) for a in (t, k, vol, weight, position)))
         beyond = data.k.abs() > far * torch.sqrt(data.variance).unsqueeze(-1)
         return replace(data, weight=torch.where(beyond, torch.zeros_like(data.weight), data.weight))
@@ -106,6 +105,13 @@ class Data:
         return self.vol.gather(-1, distance.argmin(-1, keepdim=True)).squeeze(-1)
 
 
+def rank_in_slice(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rank of each quote within its slice and the number of quotes of that slice; `slices` is sorted, from 0."""
+    size = np.bincount(slices)
+    first = np.concatenate([[0], np.cumsum(size)[:-1]])
+    return np.arange(len(slices)) - first[slices], size[slices]
+
+
 def quote_weights(quotes: pd.DataFrame, weights: str | Callable[[pd.DataFrame], np.ndarray]) -> np.ndarray:
     """Weight of each quote, normalised to mean square 1.
 
@@ -120,8 +126,10 @@ def quote_weights(quotes: pd.DataFrame, weights: str | Callable[[pd.DataFrame], 
     elif weights == "equal":
         raw = np.ones(len(quotes))
     elif weights == "spread":
-        half = ((quotes["iv_ask"] - quotes["iv_bid"]) / 2).clip(lower=0)
-        raw = 1 / np.sqrt(half.fillna(half.max() if half.notna().any() else 0.0).to_numpy() ** 2 + VOL_FLOOR**2)
+        half = (quotes["iv_ask"].to_numpy() - quotes["iv_bid"].to_numpy()) / 2
+        known = np.isfinite(half)
+        widest = half[known].max() if known.any() else 0.0
+        raw = 1 / np.sqrt(np.where(known, half, widest) ** 2 + VOL_FLOOR**2)
     else:
         raise InputError(f"weights must be 'spread', 'equal' or a function of the quotes, got {weights!r}")
     if raw.shape != (len(quotes),) or not np.isfinite(raw).all() or (raw < 0).any() or not raw.any():

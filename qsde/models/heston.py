@@ -78,32 +78,34 @@ class Heston(Parametric, Model):
         """`log_cf` and its closed-form derivatives to v0, kappa, theta, sigma, rho (chain rule through xi and d).
 
         Compare Cui, del Bano Rollin and Germano (2017), whose arrangement divides by quantities that vanish; here the
-        derivative of the logarithm is taken before sigma^2 is divided out, accurate to 1e-16 / sigma^2.
+        derivative of the logarithm is taken before sigma^2 is divided out: accurate to 1e-16 / sigma^2, so that below
+        sigma = 1e-3 the forward-mode derivative of `log_cf` takes over.
         """
         kappa, sigma, v0 = self.kappa, self.sigma, self.v0
+        if float(sigma.min()) < 1e-3:
+            return super().log_cf_gradient(u, t)
         s2 = sigma * sigma
         z = 1j * u
         q = z - z * z
         xi = kappa - self.rho * sigma * z
-        d = nonzero(torch.sqrt(xi * xi + s2 * q))
+        d = torch.sqrt(xi * xi + s2 * q)
         e = torch.exp(-d * t)
-        m = xi * (1 - e) + d * (1 + e)
-        b = -q * (1 - e) / m
-        sum_ = xi + d
-        w = -q * (1 - e) / (2 * sum_ * d)
-        a = -q * t / sum_ - 2 * w * log1p_quotient(s2 * w)
+        one_e = 1 - e
+        m = xi * one_e + d * (1 + e)
+        q_m = q / m
+        b = -q_m * one_e
+        a = ((xi - d) * t - 2 * torch.log(m / (2 * d))) / s2
         value = kappa * self.theta * a + b * v0
 
         # value depends on (kappa, sigma, rho) through xi, through d, and explicitly; r = xi / d = d(d)/d(xi)
         r = xi / d
         te = t * e
         m_d = 1 + e - te * (d - xi)
-        b_d = q * ((1 - e) * m_d - te * m) / (m * m)
-        b_xi = q * (1 - e) * (1 - e) / (m * m) + r * b_d
+        b_d = q_m * (one_e * m_d / m - te)
+        b_xi = q_m * one_e * one_e / m + r * b_d
         factor = kappa * self.theta / s2
-        # G = (xi - d) t - 2 log(m / 2d), a = G / sigma^2
         g_d = -t - 2 * (m_d / m - 1 / d)
-        g_xi = t - 2 * (1 - e) / m + r * g_d
+        g_xi = t - 2 * one_e / m + r * g_d
         along_xi = factor * g_xi + v0 * b_xi
         along_d = factor * g_d + v0 * b_d
         sigma_d = sigma * q / d  # explicit sigma in d^2 = xi^2 + sigma^2 q
