@@ -70,7 +70,7 @@ def find_forwards(
     _describe(slices, fits)
     missing = slices["forward"].isna()
     slices.loc[missing, "forward_source"] = "none"
-    slices["rate"] = -np.log(slices["discount_factor"]) / slices["t"]
+    slices["rate"] = np.log(1 / slices["discount_factor"]) / slices["t"]
     return Forwards(slices, tuple(warnings))
 
 

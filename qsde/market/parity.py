@@ -15,10 +15,13 @@ Floats = NDArray[np.float64]
 RATE_BAND = (-0.05, 0.15)
 #: Prior for the level of rates, used where no expiry says anything: mean and standard deviation.
 RATE_PRIOR = (0.02, 0.05)
-#: How far the zero rate may wander: standard deviation per square root of a unit of log maturity.
-RATE_WANDER = 0.003
-#: A discount factor is never believed to better than this: stale quotes tilt all pairs together, unseen by the fit.
-DISCOUNT_FLOOR_SE = 3e-4
+#: How far the zero rate may wander: standard deviation per square root of a unit of log maturity. Read off the
+#: expiries that show their rate to within `IDENTIFIED`, within these bounds; the default where there are too few.
+RATE_WANDER_BOUNDS, RATE_WANDER, IDENTIFIED = (0.001, 0.02), 0.003, 0.002
+#: A discount factor is never believed to better than this.
+DISCOUNT_FLOOR_SE = 1e-5
+#: Stale quotes tilt all pairs together, unseen by the fit: assume the typical gap over a tenth of the forward.
+TILT = 10.0
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,11 @@ def fit_parity(
 ) -> ParityFit:
     """Fits `C - P = D (F - K)` over the strikes of one expiry, robustly.
 
-    Minimises `sum_i w_i |y_i - D (F - K_i)|` exactly: for a given `D` the best `F` is a weighted median, and the
-    profile is convex in `D`. Weights fall with the spread and away from the money (three standard deviations of a 15 %
-    vol, or the inner half of the strikes); pairs many times off the typical gap are then dropped and the fit repeated.
+    Starts at the rate at which half of the pairs agree best on the forward, which no bunch of stale pairs can pull
+    as long as they are fewer than half. Then minimises `sum_i w_i |y_i - D (F - K_i)|` exactly: for a given `D` the
+    best `F` is a weighted median, and the profile is convex in `D`. Weights fall with the spread and away from the
+    money (three standard deviations of a 15 % vol, or the inner half of the strikes); pairs many times off the
+    typical gap are dropped and the fit repeated.
 
     Args:
         strike: strikes.
@@ -132,8 +137,8 @@ def pool_rates(t: list[float], rate: list[float], rate_se: list[float]) -> Float
 
     Minimises `sum_i huber((r_i - c_i) / se_i) + sum_i (c_{i+1} - c_i)^2 / (w^2 log(t_{i+1} / t_i)) + prior`,
 
-    a random walk in log maturity with `w = RATE_WANDER`. A rate with a small standard error stays where it is, one
-    with a large takes the value of its neighbours.
+    a random walk in log maturity with `w` read off the rates that are known well. A rate with a small standard error
+    stays where it is, one with a large takes the value of its neighbours.
 
     Example:
         >>> pool_rates([0.01, 0.5, 1.0], [0.14, 0.04, 0.04], [0.5, 1e-4, 1e-4]).round(3).tolist()
@@ -142,7 +147,9 @@ def pool_rates(t: list[float], rate: list[float], rate_se: list[float]) -> Float
     order = np.argsort(t)
     times, r = np.asarray(t, float)[order], np.asarray(rate, float)[order]
     precision = 1.0 / (np.asarray(rate_se, float)[order] ** 2 + (DISCOUNT_FLOOR_SE / times) ** 2)
-    smooth = _random_walk_penalty(times) + np.eye(len(times)) / (RATE_PRIOR[1] ** 2 * max(len(times), 1))
+    smooth = _random_walk_penalty(times, _wander(times, r, precision)) + np.eye(len(times)) / (
+        RATE_PRIOR[1] ** 2 * max(len(times), 1)
+    )
     prior = np.full(len(times), RATE_PRIOR[0] / (RATE_PRIOR[1] ** 2 * max(len(times), 1)))
     weight = np.ones_like(r)
     curve = r
@@ -184,8 +191,8 @@ class _Chain:
     def fit(self) -> ParityFit:
         """Forward and rate by this expiry alone."""
         weight = 1.0 / self.half_spread
-        rate, forward = self._lad(weight)
-        for _ in range(3):
+        rate, forward = self._lad(weight) if len(self.strike) < 8 else self._shortest_half()
+        for _ in range(4):
             weight = self._near_money(forward) * self._kept(rate, forward)
             rate, forward = self._lad(weight)
         return self._summary(rate, forward, weight)
@@ -212,6 +219,18 @@ class _Chain:
         rate = float(minimize_scalar(loss, bounds=RATE_BAND, method="bounded", options={"xatol": 1e-10}).x)
         return rate, self._level(rate, weight)
 
+    def _shortest_half(self) -> tuple[float, float]:
+        """The rate at which half of the pairs agree best on the forward, and their middle.
+
+        A start that stale pairs cannot pull however they bunch, as long as they are fewer than half.
+        """
+        rates = np.linspace(*RATE_BAND, 81)
+        guesses = np.sort(self.strike + self.difference * np.exp(rates * self.t)[:, None], axis=1)
+        half = guesses.shape[1] // 2
+        width = guesses[:, half:] - guesses[:, : guesses.shape[1] - half]
+        row, left = np.unravel_index(np.argmin(width), width.shape)
+        return float(rates[row]), float(np.median(guesses[row, left : left + half + 1]))
+
     def _near_money(self, forward: float) -> Floats:
         # Three deviations of a 15 % vol, or the middle half of the strikes where a wilder market lists wider ones.
         moneyness = np.abs(np.log(self.strike / max(forward, 1e-12)))
@@ -229,13 +248,14 @@ class _Chain:
         gap = np.abs(self.gap(rate, forward))
         discount = float(np.exp(-rate * self.t))
         residual = weighted_median(gap, weight)
-        noise = np.maximum(1.4826 * residual, 0.1 * self.half_spread)
+        noise = np.maximum(1.4826 * residual, 0.03 * self.half_spread)
         centred = self.strike - weight @ self.strike / weight.sum()
         # 1.25 = sqrt(pi / 2): a median is that much noisier than a mean.
         level_se = 1.25 * np.sqrt(weight**2 @ noise**2) / weight.sum() / discount
         information = weight @ centred**2
         spread = 1.25 * np.sqrt((weight * centred) ** 2 @ noise**2)
-        rate_se = spread / information / (discount * self.t) if information > 1e-12 * forward**2 else np.inf
+        slope_se = spread / information if information > 1e-12 * forward**2 else np.inf
+        rate_se = np.hypot(slope_se, TILT * residual / forward) / (discount * self.t)
         inside = float(np.mean(gap <= self.half_spread * (1 + 1e-9)))
         return ParityFit(
             forward, discount, rate, float(level_se), float(rate_se), len(self.strike), inside, float(residual)
@@ -248,9 +268,18 @@ def _floored(spread: pd.Series, pairs: pd.DataFrame) -> pd.Series:
     return spread.fillna(typical).clip(lower=floor)
 
 
-def _random_walk_penalty(t: Floats) -> Floats:
+def _wander(t: Floats, rate: Floats, precision: Floats) -> float:
+    """Robust scale of the steps between well-known rates, per square root of log maturity."""
+    known = precision > IDENTIFIED**-2
+    if known.sum() < 3:
+        return RATE_WANDER
+    steps = np.abs(np.diff(rate[known])) / np.sqrt(np.maximum(np.diff(np.log(t[known])), 1e-6))
+    return float(np.clip(1.4826 * np.median(steps), *RATE_WANDER_BOUNDS))
+
+
+def _random_walk_penalty(t: Floats, wander: float) -> Floats:
     if len(t) < 2:
         return np.zeros((len(t), len(t)))
     steps = np.diff(np.eye(len(t)), axis=0)
-    stiffness = 1.0 / (RATE_WANDER**2 * np.maximum(np.diff(np.log(t)), 1e-6))
+    stiffness = 1.0 / (wander**2 * np.maximum(np.diff(np.log(t)), 1e-6))
     return np.asarray(steps.T @ (stiffness[:, None] * steps))

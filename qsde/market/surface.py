@@ -107,7 +107,7 @@ class Surface:
             discount_factor=("discount_factor", "first"),
             n_quotes=("strike", "size"),
         )
-        slices["rate"] = -np.log(slices["discount_factor"]) / slices["t"]
+        slices["rate"] = np.log(1 / slices["discount_factor"]) / slices["t"]
         slices["forward_source"] = slices["discount_source"] = forward_source
         slices["n_pairs"] = 0
         slices[["share_in_spread", "parity_residual", "forward_se", "rate_se"]] = np.nan
