@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +20,7 @@ from qsde.spec.models import ModelSpec, spec_of
 
 Cell = str | float | int | bool | None
 Table = dict[str, list[Cell]]
+Numbers = list[float | None]
 #: Columns of rejected quotes that are worth keeping in a fit file.
 REJECTED_COLUMNS = ("row", "expiry", "strike", "option_type", "bid", "ask", "mid", "reason", "detail")
 
@@ -82,8 +84,8 @@ class FitRecord(_Record):
     status_text: str
     free: tuple[str, ...]
     std_errors: dict[str, float | None]
-    correlation: list[list[float | None]]
-    covariance: list[list[float | None]]
+    correlation: list[Numbers]
+    covariance: list[Numbers]
     at_bounds: tuple[str, ...]
     rmse_bp: float | None
     weighted_rmse_bp: float | None
@@ -95,8 +97,10 @@ class FitRecord(_Record):
     seconds: float
     warnings: tuple[str, ...]
     surface: SurfaceRecord
-    quotes: Table
-    jacobian: list[list[float | None]]
+    model_iv: Numbers
+    residual_bp: Numbers
+    weight: Numbers
+    jacobian: list[Numbers]
 
     @classmethod
     def of(cls, fit: Fit) -> FitRecord:
@@ -106,7 +110,7 @@ class FitRecord(_Record):
             InputError: the model has no text form.
         """
         same: dict[str, Any] = {name: getattr(fit, name) for name in _SAME}
-        same = {name: _number(value) if isinstance(value, float) else value for name, value in same.items()}
+        same |= {name: _number(getattr(fit, name)) for name in _MEASURES}
         return cls(
             model=spec_of(fit.model),
             status=fit.status.name.lower(),
@@ -115,31 +119,34 @@ class FitRecord(_Record):
             correlation=_matrix(fit.correlation),
             covariance=_matrix(fit.covariance),
             surface=SurfaceRecord.of(fit.surface),
-            quotes=_columns(fit.quotes),
+            model_iv=_numbers(fit.model_iv),
+            residual_bp=_numbers(fit.residual_bp),
+            weight=_numbers(fit.weight),
             jacobian=_matrix(fit.jacobian),
             **same,
         )
 
     def build(self) -> Fit:
-        """The fit.
+        """The fit; measures such as `rmse_bp` follow from the vols and are computed again.
 
         Raises:
             InputError: the status is unknown.
         """
-        same: dict[str, Any] = {name: math.nan if (value := getattr(self, name)) is None else value for name in _SAME}
+        same: dict[str, Any] = {name: getattr(self, name) for name in _SAME}
         return Fit(
             model=self.model.build(),
             surface=self.surface.build(),
             status=_status(self.status),
-            quotes=_frame(self.quotes),
+            model_iv=_array(self.model_iv),
+            weight=_array(self.weight),
             jacobian=_tensor(self.jacobian, len(self.free)),
             covariance=_tensor(self.covariance, len(self.free)),
             **same,
         )
 
 
-_SAME = ("free", "at_bounds", "rmse_bp", "weighted_rmse_bp", "rmse_price", "inside_share", "iterations", "starts",
-         "starts_agreeing", "seconds", "warnings")  # fmt: skip
+_SAME = ("free", "at_bounds", "iterations", "starts", "starts_agreeing", "seconds", "warnings")
+_MEASURES = ("rmse_bp", "weighted_rmse_bp", "rmse_price", "inside_share")
 
 
 class _FitFile(_Record):
@@ -171,13 +178,20 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _matrix(matrix: torch.Tensor) -> list[list[float | None]]:
-    return [[_number(x) for x in row] for row in matrix.detach().tolist()]
+def _numbers(values: np.ndarray) -> Numbers:
+    return [_number(x) for x in values.tolist()]
 
 
-def _tensor(rows: list[list[float | None]], columns: int) -> torch.Tensor:
-    values = [[math.nan if x is None else x for x in row] for row in rows]
-    return torch.tensor(values, dtype=torch.float64).reshape(len(rows), columns)
+def _array(values: Numbers) -> np.ndarray:
+    return np.array([math.nan if x is None else x for x in values], dtype=float)
+
+
+def _matrix(matrix: torch.Tensor) -> list[Numbers]:
+    return [_numbers(row) for row in matrix.detach().numpy()]
+
+
+def _tensor(rows: list[Numbers], columns: int) -> torch.Tensor:
+    return torch.tensor([_array(row).tolist() for row in rows], dtype=torch.float64).reshape(len(rows), columns)
 
 
 def _columns(frame: pd.DataFrame) -> Table:
