@@ -100,10 +100,13 @@ def _duplicate(table: pd.DataFrame, _: CleaningRules) -> pd.Series:
 
 
 def _zero_bid(table: pd.DataFrame, _: CleaningRules) -> pd.Series:
-    one_sided = ~(table["bid"] > 0) & (table["ask"] > 0) & (table["mid"].isna() | (table["bid"] == 0))
-    dead = (table["bid"] == 0) & ~(table["mid"] > 0)
-    no_vol_bid = table["price"].isna() & (table["iv_ask"] > 0)
-    return (one_sided | dead | no_vol_bid) & ~(table["quoted_vol"] > 0)
+    offered, no_vol = table["ask"] > 0, ~(table["quoted_vol"] > 0)
+    # A printed bid of 0 is a fact; a missing one may be a file that gives mids or vols instead.
+    nobody = (table["bid"] == 0) & offered
+    missing = table["bid"].isna() & offered & table["mid"].isna() & no_vol
+    dead = (table["bid"] == 0) & ~offered & ~(table["mid"] > 0) & no_vol
+    vols = table["price"].isna() & (table["iv_ask"] > 0) & no_vol
+    return nobody | missing | dead | vols
 
 
 #: Rules on the quotes alone, before any forward is known.

@@ -43,6 +43,8 @@ def test_a_clean_chain_loses_nothing_but_its_in_the_money_half(chain):
         ({"bid": -1.0}, Reject.NEGATIVE_PRICE, "bid -1"),
         ({"bid": 50.0, "ask": 1.0}, Reject.CROSSED, "prices 50/1"),
         ({"bid": 0.0, "ask": 0.3}, Reject.ZERO_BID, "bid 0, ask 0.3"),
+        ({"bid": 0.0, "ask": 0.3, "implied_vol": 0.2}, Reject.ZERO_BID, "bid 0, ask 0.3"),
+        ({"bid": 0.0, "ask": 0.0}, Reject.ZERO_BID, "bid 0, ask 0"),
         ({"bid": np.nan, "ask": 0.3}, Reject.ZERO_BID, "bid nan, ask 0.3"),
         ({"bid": np.nan, "ask": np.nan}, Reject.NO_QUOTE, "no two-sided market"),
         ({"bid": 0.5, "ask": np.nan}, Reject.NO_QUOTE, "no two-sided market"),
