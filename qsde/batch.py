@@ -17,7 +17,6 @@ from qsde.calibration.fit import Fit
 from qsde.errors import InputError, QsdeError
 from qsde.io import read_quotes
 from qsde.io.files import write_atomic
-from qsde.market.build import build_surface
 from qsde.market.quotes import Quotes
 from qsde.market.surface import Surface
 from qsde.spec import CalibrationSpec, MarketSpec, ReadingSpec
@@ -159,7 +158,7 @@ def _file_rows(path: Path, settings: _Settings, tell: Tell) -> list[Row]:
 
 def _surface(part: Quotes, market: MarketSpec) -> Surface | Row:
     try:
-        return build_surface(part, market.rate_curve(), market.dividend_curve())
+        return market.surface(part)
     except Exception as error:
         return {"status": ERROR, "message": _message(error), "n_quotes": 0,
                 "n_rejected": len(part) + len(part.rejected)}  # fmt: skip

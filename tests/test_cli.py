@@ -140,6 +140,16 @@ def test_columns_can_be_mapped(tiny: Path) -> None:
     assert "ABC" in result.stdout
 
 
+def test_treasury_rates_are_those_of_the_quote_day() -> None:
+    yields = DATA / "history_rates" / "ust_par_yields_1998_2022.csv"
+    result = qsde("inspect", GOOG, "--surface", 1, "--treasury", yields)
+    assert result.exit_code == 0, result.output
+    rate = float(result.stdout.strip().splitlines()[-1].split()[5])  # % per year, two years, December 2015
+    assert 0.9 < rate < 1.1
+    assert "not both" in refused("inspect", GOOG, "--treasury", yields, "--rate", 0.01)
+    assert "nowhere.csv" in refused("inspect", GOOG, "--surface", 1, "--treasury", "nowhere.csv")
+
+
 BAD_OPTIONS = [
     (["-m", "sabr"], "no model is called 'sabr'"),
     (["-m", "heston", "--fix", "kappa"], "--fix 'kappa': write NAME=VALUE, such as kappa=2"),

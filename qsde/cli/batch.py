@@ -23,6 +23,7 @@ def batch(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Work on failed files again.")] = False,
     rate: o.RateText = None,
     dividend_yield: o.DividendText = None,
+    treasury: o.Treasury = None,
     weights: o.Weights = "spread",
     objective: o.Objective = "implied_vol",
     starts: o.Starts = None,
@@ -49,7 +50,7 @@ def batch(
     spec = o.calibration_spec(model, fix, bound, prior, feller, weights=weights, objective=objective, starts=starts,
                               seed=seed, max_iterations=max_iterations)  # fmt: skip
     reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
-    market = o.market_spec(rate, dividend_yield)
+    market = o.market_spec(rate, dividend_yield, treasury)
     out.parent.mkdir(parents=True, exist_ok=True)
     from qsde.batch import run_batch
 

@@ -32,6 +32,7 @@ def calibrate(
     surface: Number = None,
     rate: o.RateText = None,
     dividend_yield: o.DividendText = None,
+    treasury: o.Treasury = None,
     weights: o.Weights = "spread",
     objective: o.Objective = "implied_vol",
     starts: o.Starts = None,
@@ -62,22 +63,16 @@ def calibrate(
         for name in dict.fromkeys(model)
     ]  # fmt: skip
     reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
-    market = o.market_spec(rate, dividend_yield)
+    market = o.market_spec(rate, dividend_yield, treasury)
     for path in (out, report):
         _writable(path)
     part = choose_one(read_parts(file, reading), date, symbol, surface)
-    chain = _build(part, market)
+    chain = market.surface(part)
     line(f"{chain.name}: {len(chain):,} quotes over {len(chain.slices)} expiries, {len(chain.rejected):,} set aside")
     fits = [_fit(spec, chain) for spec in specs]
     _summary(fits)
     _write(fits, out, report)
     raise typer.Exit(0 if all(fit.status.converged for fit in fits) else 1)
-
-
-def _build(part: object, market: object) -> Surface:
-    from qsde.market.build import build_surface
-
-    return build_surface(part, market.rate_curve(), market.dividend_curve())  # type: ignore
 
 
 def _writable(path: Path | None) -> None:

@@ -23,6 +23,7 @@ def inspect(
     surface: Number = None,
     rate: o.RateText = None,
     dividend_yield: o.DividendText = None,
+    treasury: o.Treasury = None,
     column_map: o.Map = None,
     timezone: o.Timezone = None,
     quote_time: o.QuoteTime = None,
@@ -36,7 +37,7 @@ def inspect(
     [bold]Example:[/bold] qsde inspect data/spx_vix_2023-02-15/spx_2023-02-15.parquet
     """
     reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
-    market = o.market_spec(rate, dividend_yield)
+    market = o.market_spec(rate, dividend_yield, treasury)
     parts = read_parts(file, reading)
     line(f"{file}: {parts[0].vendor if parts else 'no'} format, {sum(map(len, parts)):,} readable quotes, "
          f"{sum(len(p.rejected) for p in parts):,} unreadable or unusable")  # fmt: skip
@@ -52,10 +53,8 @@ def inspect(
 
 
 def _build(part: Quotes, market: MarketSpec) -> Surface | str:
-    from qsde.market.build import build_surface
-
     try:
-        return build_surface(part, market.rate_curve(), market.dividend_curve())
+        return market.surface(part)
     except QsdeError as error:
         return str(error)
 

@@ -40,6 +40,10 @@ DividendText = Annotated[
     str | None,
     typer.Option("--dividend-yield", metavar="Q", rich_help_panel=MARKET, help="As --rate, for the dividend yield."),
 ]
+Treasury = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="CSV of US Treasury par yields, instead of --rate.", rich_help_panel=MARKET),
+]
 Weights = Annotated[str, typer.Option(help="spread or equal.", rich_help_panel=FITTING)]
 Objective = Annotated[str, typer.Option(help="implied_vol or price (over vega).", rich_help_panel=FITTING)]
 Starts = Annotated[int | None, typer.Option(help="Number of starting points.", rich_help_panel=FITTING)]
@@ -141,13 +145,17 @@ def reading_spec(
     return spec
 
 
-def market_spec(rate_text: str | None, dividend_text: str | None) -> MarketSpec:
+def market_spec(rate_text: str | None, dividend_text: str | None, treasury: str | None) -> MarketSpec:
     """The market options as a spec."""
     from qsde.spec import MarketSpec, checked
 
     spec: MarketSpec = checked(
         MarketSpec,
-        {"rate": rate(rate_text, "--rate"), "dividend_yield": rate(dividend_text, "--dividend-yield")},
+        {
+            "rate": rate(rate_text, "--rate"),
+            "dividend_yield": rate(dividend_text, "--dividend-yield"),
+            "treasury": treasury,
+        },
     )
     return spec
 

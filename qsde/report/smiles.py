@@ -65,7 +65,7 @@ def smiles(fits: list[Fit]) -> list[Smile]:
     surface = fits[0].surface
     grid = _curve_strikes(surface)
     curves = [_model_vols(fit.model, surface, grid) for fit in fits]
-    residuals = [fit.quotes["residual_bp"].to_numpy(dtype=float) for fit in fits]
+    residuals = [fit.residual_bp for fit in fits]
     slice_of = surface.quotes["slice"].to_numpy()
     return [
         _smile(surface, i, grid[i], [c[i] for c in curves], [r[slice_of == i] for r in residuals])

@@ -8,7 +8,10 @@ from pydantic import Field, field_validator, model_validator
 
 from qsde.calibration.penalties import Feller, Penalty, Prior
 from qsde.errors import InputError
-from qsde.market.curves import Curve, FlatCurve, PillarCurve, as_curve
+from qsde.market.build import build_surface
+from qsde.market.curves import Curve, FlatCurve, PillarCurve, as_curve, read_treasury
+from qsde.market.quotes import Quotes
+from qsde.market.surface import Surface
 from qsde.models import Model
 from qsde.spec.base import Spec
 from qsde.spec.models import MODEL_TEMPLATES, canonical_name, model_from, template
@@ -25,6 +28,7 @@ class MarketSpec(Spec):
     Attributes:
         rate: interest rate, annualised decimal, or `{years: zero rate}`; None means implied from the quotes.
         dividend_yield: dividend or borrow yield in the same form; None means implied from the quotes.
+        treasury: CSV file of US Treasury par yields (date,1M,...,30Y in percent), instead of `rate`.
 
     Example:
         >>> MarketSpec(rate={0.5: 0.04, 1.0: 0.045}).rate_curve().zero_rate(1.0)
@@ -33,14 +37,38 @@ class MarketSpec(Spec):
 
     rate: Rate | None = None
     dividend_yield: Rate | None = None
+    treasury: str | None = None
 
-    def rate_curve(self) -> Curve | None:
-        """The interest rate curve, None where the quotes decide."""
-        return _curve(self.rate, "rate")
+    @model_validator(mode="after")
+    def _one_rate(self) -> MarketSpec:
+        if self.rate is not None and self.treasury is not None:
+            raise InputError("give a rate or a file of Treasury yields, not both")
+        return self
+
+    def surface(self, quotes: Quotes) -> Surface:
+        """The clean surface of `quotes`, with the rates of their own day where a Treasury file is given.
+
+        Raises:
+            QuoteError: no quote is usable, or the Treasury file has no yields for the day.
+        """
+        return build_surface(quotes, self.rate_curve(_day(quotes)), self.dividend_curve())
+
+    def rate_curve(self, day: str | None = None) -> Curve | None:
+        """The interest rate curve of `day` (ISO date), None where the quotes decide."""
+        if self.treasury is None:
+            return _curve(self.rate, "rate")
+        if day is None:
+            raise InputError(f"the Treasury curve of {self.treasury} needs a day, and the quotes have no time")
+        return read_treasury(self.treasury, day)
 
     def dividend_curve(self) -> Curve | None:
         """The dividend curve, None where the quotes decide."""
         return _curve(self.dividend_yield, "dividend yield")
+
+
+def _day(quotes: Quotes) -> str | None:
+    times = (quotes.frame if len(quotes) else quotes.rejected)["quote_time"].dropna()
+    return f"{times.iloc[0]:%Y-%m-%d}" if len(times) else None
 
 
 def _curve(rate: Rate | None, name: str) -> Curve | None:
