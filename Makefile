@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SPX := data/spx_vix_2023-02-15/spx_2023-02-15.parquet
 
-.PHONY: demo test check notebook clean
+.PHONY: demo test slow check clean
 
 demo: $(READY)
 	$(BIN)/qsde calibrate $(SPX) --model heston --model bates --out out/fit.json --report out/report.html
@@ -19,8 +19,8 @@ check: $(READY)
 	$(BIN)/mypy qsde
 	$(BIN)/lint-imports
 
-notebook: $(READY)
-	$(BIN)/python -m pytest -q -m slow tests/test_notebooks.py
+slow: $(READY)
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "qsde needs Python 3.11 or newer; none was found. Install it, or: make PYTHON=/path/to/python" >&2; exit 1; }

@@ -45,7 +45,8 @@ footer { margin-top:36px; border-top:1px solid var(--line); padding-top:10px; }
   main { margin:0; padding:0; box-shadow:none; max-width:none; }
   .control button { display:none; }
   .figure, tr, .warnings { break-inside:avoid; }
-  h2, h3 { break-after:avoid; }
+  h2, h3, .note, .control { break-after:avoid; }
+  .modebar { display:none; }
   .dense { font-size:9.5px; }
 }
 """

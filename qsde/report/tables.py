@@ -27,7 +27,12 @@ def number(value: object, pattern: str = ".4g", unit: str = "") -> str:
         x = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return PLACEHOLDER
-    return f"{x:{pattern}}{unit}".replace("-", "−") if math.isfinite(x) else PLACEHOLDER
+    if not math.isfinite(x):
+        return PLACEHOLDER
+    text = f"{x:{pattern}}"
+    if not text.strip("-0.,"):
+        text = text.removeprefix("-")  # no minus zero
+    return text.replace("-", "−") + unit
 
 
 def records(frame: pd.DataFrame) -> Iterator[Any]:
