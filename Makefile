@@ -10,8 +10,9 @@ SPX := data/spx_vix_2023-02-15/spx_2023-02-15.parquet
 demo: $(READY)
 	$(BIN)/qsde calibrate $(SPX) --model heston --model bates --out out/fit.json --report out/report.html
 
+# Two workers of one thread each: a test must not depend on, or fight for, the number of cores.
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -20,11 +21,11 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 slow: $(READY)
-	$(BIN)/python -m pytest -q -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
 
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "qsde needs Python 3.11 or newer; none was found. Install it, or: make PYTHON=/path/to/python" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,notebooks]'
 	touch $@
 

@@ -75,7 +75,8 @@ class _Settings:
     @property
     def hash(self) -> str:
         parts = [spec.model_dump(mode="json") for spec in (self.calibration, self.market, self.reading)]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        rates = _file_hash(Path(self.market.treasury)) if self.market.treasury else ""
+        return hashlib.sha256(json.dumps([*parts, rates], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_batch(
