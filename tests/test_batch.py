@@ -1,5 +1,8 @@
 """Batches: one row per surface, failures as rows, nothing lost, nothing done twice."""
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ import qsde.batch as batch_module
 from qsde.batch import COLUMNS, Step, run_batch
 from qsde.errors import FitStatus, InputError
 from qsde.spec import CalibrationSpec
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def chain(path: Path, days: int = 2, level: float = 0.2, expiry: str = "2024-06-21") -> Path:
@@ -98,6 +103,26 @@ def test_interruption_keeps_finished_files(tmp_path: Path, monkeypatch: pytest.M
         run([a, b], out, progress=interrupt)
     assert pd.read_parquet(out)["file"].tolist() == [str(a)]
     assert run([a, b], out).skipped == 1
+
+
+KILLED = """
+import os, signal, sys
+from qsde.batch import run_batch
+def die(step):
+    if step.file.endswith("b.csv"):
+        os.kill(os.getpid(), signal.SIGKILL)
+run_batch(sys.argv[1:3], "black_scholes", sys.argv[3], progress=die)
+"""
+
+
+def test_kill_9_keeps_finished_files(tmp_path: Path) -> None:
+    a, b, out = chain(tmp_path / "a.csv", 1), chain(tmp_path / "b.csv", 1), tmp_path / "fits.parquet"
+    done = subprocess.run([sys.executable, "-c", KILLED, a, b, out], check=False, cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    assert pd.read_parquet(out)["file"].tolist() == [str(a)]
+    again = run([a, b], out)
+    assert again.skipped == 1
+    assert again.exit_code == 0
 
 
 def test_one_bad_surface_does_not_take_its_file_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

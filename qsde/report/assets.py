@@ -61,7 +61,7 @@ for (const [id, figure] of Object.entries(report.figures)) {
 const choice = document.getElementById("expiry");
 function drawExpiry() {
   const figure = report.expiries[Number(choice.value)];
-  Plotly.react("one-expiry", figure.data, Object.assign({}, report.layout, figure.layout || {}), config);
+  Plotly.react("one-expiry", figure.data, Object.assign({}, report.layout), config);
 }
 choice.addEventListener("change", drawExpiry);
 document.getElementById("earlier").addEventListener("click", () => {

@@ -13,11 +13,10 @@ from qsde.report.smiles import Array, Smile
 def expiry_layout() -> Figure:
     """The layout that all expiries share."""
     axes = {
-        "xaxis": axis("strike", anchor="y2", matches="x"),
+        "xaxis": axis("strike", anchor="y2"),
         "yaxis": axis("implied vol, %", domain=[0.36, 1]),
         "yaxis2": axis("model − mid, bp of vol", domain=[0, 0.27], anchor="x", zeroline=True, zerolinecolor=MARKET),
     }
-    del axes["xaxis"]["matches"]
     return layout(520, **axes)
 
 
