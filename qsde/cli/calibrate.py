@@ -70,8 +70,11 @@ def calibrate(
     chain = market.surface(part)
     line(f"{chain.name}: {len(chain):,} quotes over {len(chain.slices)} expiries, {len(chain.rejected):,} set aside")
     fits = [_fit(spec, chain) for spec in specs]
+    _write(fits, out, report)  # before anything is printed: a reader such as head may leave early
     _summary(fits)
-    _write(fits, out, report)
+    for kind, path in (("fits", out), ("report", report)):
+        if path is not None:
+            line(f"{kind}: {path}")
     raise typer.Exit(0 if all(fit.status.converged for fit in fits) else 1)
 
 
@@ -126,8 +129,7 @@ def _write(fits: list[Fit], out: Path | None, report: Path | None) -> None:
 
         with write_atomic(out) as file:
             file.write(dump_fits(fits))
-        line(f"fits: {out}")
     if report is not None:
         from qsde.report import write_report
 
-        line(f"report: {write_report(fits, report)}")
+        write_report(fits, report)

@@ -13,7 +13,9 @@ from qsde.report.smiles import Array, Smile, VarianceLine, representative, resid
 Figure = dict[str, Any]
 INK, GRID, MARKET = "#1c2733", "#e7eaee", "#8793a1"
 MODEL_COLOURS = ("#1668b8", "#d1571a", "#2a8a4a", "#8b4bb5", "#b8860b", "#c2266b")
-LEVEL_COLOURS = ("#0b3c5d", "#1668b8", "#5b9bd5", "#1c2733", "#e0a030", "#d1571a", "#a03010", "#601808")
+#: Colours of moneyness levels: blue below the forward, dark at it, orange above, paler towards it.
+LEVEL_COLOURS = {-0.4: "#0b3c5d", -0.2: "#1668b8", -0.1: "#6ba5da", 0.0: INK, 0.05: "#e8b04a", 0.1: "#dd7a26",
+                 0.2: "#b8451a", 0.4: "#701f0c"}  # fmt: skip
 
 
 def colour(i: int) -> str:
@@ -55,7 +57,14 @@ def layout(height: int, **options: Any) -> dict[str, Any]:
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "hovermode": "closest",
-        "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.0,
+            "yanchor": "bottom",
+            "font": {"size": 12},
+            "itemsizing": "constant",
+        },
         **options,
     }
 
@@ -81,9 +90,16 @@ def smile_grid(all_smiles: list[Smile], names: list[str]) -> Figure:
         )
         title = f"<b>{text(smile.expiry)}</b>  {_years(smile.t)}"
         notes.append({"text": title, "x": x[0], "y": y[1], "xref": "paper", "yref": "paper", "showarrow": False,
-                      "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}})  # fmt: skip
+                      "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}, "itemsizing": "constant"})  # fmt: skip
     height = 60 + 235 * rows
-    legend = {"orientation": "h", "x": 0, "y": 1 + 4 / height, "yanchor": "bottom", "font": {"size": 12}}
+    legend = {
+        "orientation": "h",
+        "x": 0,
+        "y": 1 + 4 / height,
+        "yanchor": "bottom",
+        "font": {"size": 12},
+        "itemsizing": "constant",
+    }
     margin = {"l": 58, "r": 16, "t": 34, "b": 44}
     return {"data": data, "layout": layout(height, annotations=notes, legend=legend, margin=margin, **axes)}
 
@@ -187,7 +203,7 @@ def residual_heat_maps(all_smiles: list[Smile], names: list[str]) -> Figure:
             "expiry" if i == 0 else "", anchor=f"x{suffix}", autorange="reversed", showgrid=False, **ticks
         )
         notes.append({"text": f"<b>{name}</b>", "x": domain[0], "y": 1, "xref": "paper", "yref": "paper",
-                      "showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}})  # fmt: skip
+                      "showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}, "itemsizing": "constant"})  # fmt: skip
     height = 130 + max(13 * len(labels), 110)
     margin = {"l": 84, "r": 20, "t": 28, "b": 48}
     return {"data": data, "layout": layout(height, annotations=notes, margin=margin, **axes)}
@@ -227,10 +243,10 @@ def total_variance(lines: list[VarianceLine], names: list[str]) -> Figure:
     """Total implied variance against expiry at fixed log-moneyness: market markers and model lines."""
     data: list[Figure] = []
     dashes = ("solid", "dash", "dot", "dashdot")
-    for j, line in enumerate(lines):
+    for line in lines:
         quoted = np.isfinite(line.market)
         label = "ATM (K = F)" if line.moneyness == 0 else f"ln(K/F) = {line.moneyness:+.2f}"
-        paint = LEVEL_COLOURS[j % len(LEVEL_COLOURS)]
+        paint = LEVEL_COLOURS[line.moneyness]
         hover = "%{x:.3f} years<br>total variance %{y:.5f}<extra>" + label
         common = {"type": "scatter", "x": numbers(line.t[quoted]), "legendgroup": label}
         data.append({**common, "mode": "markers", "name": label, "y": numbers(line.market[quoted]),

@@ -15,6 +15,8 @@ from qsde.pricing.fourier import Fourier, model_vols
 
 Array = np.ndarray
 CURVE_POINTS = 61
+#: Log-moneyness levels whose total variance is plotted, where the quotes reach them.
+LEVELS = (-0.4, -0.2, -0.1, 0.0, 0.05, 0.1, 0.2, 0.4)
 #: Plots need three digits of the vol, not ten of the price.
 _ENGINE = Fourier(tolerance=1e-5)
 
@@ -143,8 +145,7 @@ def variance_lines(fits: list[Fit], all_smiles: list[Smile]) -> list[VarianceLin
 def _levels(all_smiles: list[Smile]) -> list[float]:
     low = np.median([s.moneyness.min() for s in all_smiles])
     high = np.median([s.moneyness.max() for s in all_smiles])
-    candidates = [-0.4, -0.2, -0.1, 0.0, 0.05, 0.1, 0.2, 0.4]
-    return [k for k in candidates if k == 0.0 or low <= k <= high]
+    return [k for k in LEVELS if k == 0.0 or low <= k <= high]
 
 
 def _variance_at(smile: Smile, level: float) -> float:
