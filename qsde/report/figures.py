@@ -90,7 +90,7 @@ def smile_grid(all_smiles: list[Smile], names: list[str]) -> Figure:
         )
         title = f"<b>{text(smile.expiry)}</b>  {_years(smile.t)}"
         notes.append({"text": title, "x": x[0], "y": y[1], "xref": "paper", "yref": "paper", "showarrow": False,
-                      "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}, "itemsizing": "constant"})  # fmt: skip
+                      "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}})  # fmt: skip
     height = 60 + 235 * rows
     legend = {
         "orientation": "h",
@@ -154,7 +154,7 @@ def _smile_traces(smile: Smile, names: list[str], suffix: str, legend: bool) -> 
 
 
 def _window(smile: Smile) -> Array:
-    near = (smile.deviations > -9) & (smile.deviations < 6)
+    near = np.abs(smile.deviations) < 9
     return near if near.sum() >= 2 else np.ones_like(near)
 
 
@@ -203,7 +203,7 @@ def residual_heat_maps(all_smiles: list[Smile], names: list[str]) -> Figure:
             "expiry" if i == 0 else "", anchor=f"x{suffix}", autorange="reversed", showgrid=False, **ticks
         )
         notes.append({"text": f"<b>{name}</b>", "x": domain[0], "y": 1, "xref": "paper", "yref": "paper",
-                      "showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}, "itemsizing": "constant"})  # fmt: skip
+                      "showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}})  # fmt: skip
     height = 130 + max(13 * len(labels), 110)
     margin = {"l": 84, "r": 20, "t": 28, "b": 48}
     return {"data": data, "layout": layout(height, annotations=notes, margin=margin, **axes)}
