@@ -35,7 +35,7 @@ class GuardedGroup(TyperGroup):
             except BrokenPipeError:
                 raise  # the reader of our output, such as head, has left: the framework ends quietly
             except (QsdeError, OSError) as error:
-                raise typer.Exit(_explain(error, str(error), BAD_INPUT, ctx.meta["debug"])) from error
+                raise typer.Exit(_explain(error, _sentence(error), BAD_INPUT, ctx.meta["debug"])) from error
             except KeyboardInterrupt as error:
                 raise typer.Exit(_explain(error, "interrupted", INTERRUPTED, ctx.meta["debug"])) from error
             except Exception as error:
@@ -43,6 +43,12 @@ class GuardedGroup(TyperGroup):
                     raise
                 text = f"internal error ({type(error).__name__}: {error}); please report it with what --debug prints"
                 raise typer.Exit(_explain(error, text, INTERNAL, ctx.meta["debug"])) from error
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return str(error)
 
 
 def _explain(error: BaseException, text: str, code: int, debug: bool) -> int:
