@@ -7,12 +7,14 @@ expression that is NaN on the unused side has NaN gradients.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-#: Below this modulus the quotients here use their Taylor series: the plain formula would lose more than the series.
-_SMALL = 1e-4
+#: Below this modulus the quotients here use their Taylor series: differentiating the plain formula twice would cancel.
+_SMALL = 1e-2
+_TERMS = 9
 
 
 def norm_cdf(x: Tensor) -> Tensor:
@@ -37,10 +39,7 @@ def exp_quotient(y: Tensor) -> Tensor:
         >>> exp_quotient(torch.tensor([0.0, 1.0], dtype=torch.float64))
         tensor([1.0000, 0.6321], dtype=torch.float64)
     """
-    small = y.abs() < _SMALL
-    safe = torch.where(small, torch.ones_like(y), y)
-    series = 1 - y / 2 * (1 - y / 3 * (1 - y / 4))
-    return torch.where(small, series, (1 - torch.exp(-safe)) / safe)
+    return _quotient(y, lambda safe: -torch.expm1(-safe), [(-1) ** n / math.factorial(n + 1) for n in range(_TERMS)])
 
 
 def log1p_quotient(y: Tensor) -> Tensor:
@@ -50,12 +49,22 @@ def log1p_quotient(y: Tensor) -> Tensor:
         >>> log1p_quotient(torch.tensor([0.0, 1.0], dtype=torch.float64))
         tensor([1.0000, 0.6931], dtype=torch.float64)
     """
+    return _quotient(y, torch.log1p, [(-1) ** n / (n + 1) for n in range(_TERMS)])
+
+
+def _quotient(y: Tensor, numerator: Callable[[Tensor], Tensor], coefficients: list[float]) -> Tensor:
+    """`numerator(y) / y` away from 0, the power series with these coefficients near it."""
     small = y.abs() < _SMALL
+    if not bool(small.any()):
+        return numerator(y) / y
     safe = torch.where(small, torch.ones_like(y), y)
-    series = 1 - y * (1 / 2 - y * (1 / 3 - y * (1 / 4 - y / 5)))
-    return torch.where(small, series, torch.log(1 + safe) / safe)
+    near = torch.where(small, y, torch.zeros_like(y))
+    series = torch.full_like(y, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        series = series * near + c
+    return torch.where(small, series, numerator(safe) / safe)
 
 
 def nonzero(y: Tensor) -> Tensor:
-    """`y` with exact zeros replaced by the smallest normal number, so that it can be a divisor."""
-    return torch.where(y == 0, torch.full_like(y, torch.finfo(torch.float64).tiny), y)
+    """`y` with moduli below 1e-100 replaced by 1e-100, so that it can be a divisor (and the quotient be times 0)."""
+    return torch.where(y.abs() < 1e-100, torch.full_like(y, 1e-100), y)

@@ -69,9 +69,8 @@ class Heston(Parametric, Model):
         b_denominator = xi * decay + 1 + torch.exp(-d * t)
         b = -q * decay / b_denominator
         # a = (2/sigma^2) [(xi - d) t / 2 - log(...)]: both terms are O(sigma^2), so sigma^2 is divided out by hand
-        sum_ = nonzero(xi + d)
-        w = -q * decay / (2 * sum_)
-        a = -q * t / sum_ - 2 * w * log1p_quotient(self.sigma * self.sigma * w)
+        q_over = q / nonzero(xi + d)
+        a = -q_over * (t - decay * log1p_quotient(-0.5 * self.sigma * self.sigma * q_over * decay))
         return self.kappa * self.theta * a + b * self.v0
 
     def log_cf_gradient(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

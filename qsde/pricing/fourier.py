@@ -10,10 +10,9 @@ widened until it is small enough.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,12 +28,16 @@ Number = float | Tensor
 _CHUNK_BYTES = 1 << 28
 #: Accuracy of the first contour in units of sqrt(F K).
 _ABSOLUTE = 1e-15
+#: Rounding of the second contour, relative.
+_RELATIVE = 1e-13
 #: Nodes reach this many standard deviations' inverses at first: a Gaussian needs 9, exponential tails some tens.
 _REACH = 50.0
 #: The rule with every second node may differ by this much: its error is about the square root of that of the full rule.
 _GAP = 1e-9
 #: Integrand at the last node, times the node: what the cut-off tail may amount to.
 _TAIL = 1e-16
+#: Slopes `d Re z / d Im z` of the far contour that are tried, and the fall of the integrand that ends it.
+_TILTS, _LOG_EPS = (0.0, 0.25, 0.5, 1.0), 38.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ def price_european(
         >>> from qsde.models import Heston
         >>> m = Heston(v0=0.04, kappa=4.0, theta=0.25, sigma=1.0, rho=-0.5)
         >>> F, D = 100 * math.exp(0.01 - 0.02), math.exp(-0.01)
-        >>> round(float(price_european(m, strike=100.0, t=1.0, forward=F, discount_factor=D).value), 12)
-        16.070154917028
+        >>> round(float(price_european(m, strike=100.0, t=1.0, forward=F, discount_factor=D).value), 10)
+        16.070154917
     """
     engine = engine or Fourier()
     strike, t, forward, discount_factor = (_tensor(x) for x in (strike, t, forward, discount_factor))
@@ -160,22 +163,23 @@ def _otm_ratio(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Ten
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
     with torch.no_grad():
         scale, reach = lewis_range(model.total_variance(t), k.abs().amax(-1, keepdim=True))
-    ratio, error = _refine(_lewis, scale, reach, model, t, k, engine, absolute=True)
+    ratio, error = _refine(_Lewis(), scale, reach, model, t, k, engine, absolute=True)
     cheap = (ratio.detach() < _ABSOLUTE / engine.tolerance) & (k != 0)
     if bool(cheap.any()):
         row, column = torch.nonzero(cheap, as_tuple=True)
         one = model.map(lambda p: p[row])
         t_one, k_one = t[row], k[row, column].unsqueeze(-1)
-        p, scale = _saddle(one, t_one, k_one)
-        contour = functools.partial(_on_saddle, p)
-        fine, fine_error = _refine(contour, scale, torch.full_like(scale, _REACH), one, t_one, k_one, engine, False)
+        hyperbola = _saddle(one, t_one, k_one)
+        fine, fine_error = _refine(
+            hyperbola, hyperbola.width, hyperbola.reach, one, t_one, k_one, engine, absolute=False
+        )  # fmt: skip
         ratio = ratio.index_put((row, column), fine.squeeze(-1))
         error = error.index_put((row, column), fine_error.squeeze(-1))
     return ratio, error
 
 
 def _refine(
-    contour: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    contour: _Contour,
     scale: Tensor,
     reach: Tensor,
     model: Model,
@@ -185,17 +189,13 @@ def _refine(
     absolute: bool,
     nodes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Evaluates a contour, then again with more nodes (and, where the tail was cut, further out) for rows that need it.
-
-    A contour maps (nodes, weights, model, t, k) to the value, its absolute difference to the half rule, and the size
-    of the integrand at the last node times that node, a bound on the tail.
-    """
+    """Evaluates a contour, then again with more nodes (and, where the tail was cut, further out) for rows that need it."""
     nodes = nodes or engine.nodes
     y, weight = sinh_nodes(scale, reach, nodes)
     value, difference, tail = contour(y, weight, model, t, k)
     unit = torch.ones_like(value) if absolute else value.detach().abs().clamp(min=1e-300)
     gap = difference / unit
-    error = gap**1.5 + tail / unit
+    error = gap**1.5 + tail / unit + (_ABSOLUTE if absolute else _RELATIVE)
     with torch.no_grad():
         missed = (gap > _GAP).any(-1, keepdim=True)
         cut = (tail / unit > _TAIL).any(-1, keepdim=True)
@@ -209,8 +209,7 @@ def _refine(
         )
     bad = torch.nonzero(again).squeeze(-1)
     fine, fine_error = _refine(
-        functools.partial(contour.func, contour.args[0][bad]) if isinstance(contour, functools.partial) else contour,
-        scale[bad], torch.where(cut, reach * 8, reach)[bad], model.map(lambda p: p[bad]), t[bad], k[bad],
+        contour.rows(bad), scale[bad], torch.where(cut, reach * 8, reach)[bad], model.map(lambda p: p[bad]), t[bad], k[bad],
         engine, absolute, 2 * nodes,
     )  # fmt: skip
     return value.index_put((bad,), fine), (error * unit).index_put((bad,), fine_error)
@@ -236,41 +235,83 @@ def lewis_range(variance: Tensor, farthest: Tensor) -> tuple[Tensor, Tensor]:
     return stretch / deviation, _REACH / stretch
 
 
-def _lewis(y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+class _Contour(Protocol):
+    """A path of integration: from nodes to values, the difference to the half rule, and a bound on the tail.
+
+    The bound is the size of the integrand at the last node times that node.
+    """
+
+    def rows(self, rows: Tensor) -> _Contour:
+        """The contour of some rows."""
+
+    def __call__(self, y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Integrates over nodes [R, n] for rows of parameters [R, 1], t [R, 1] and k [R, K]: three of [R, K]."""
+
+
+@dataclass(frozen=True)
+class _Lewis:
     """Lewis (2001) eq. 3.11 minus its own Black-Scholes case, the variance chosen to match at the first node."""
-    phi = torch.exp(model.log_cf(y - 0.5j, t))
-    q = y * y + 0.25
-    variance = (-8 * torch.log(phi[:, :1].real.detach())).clamp(min=1e-30)
-    psi = (torch.exp(-0.5 * q * variance) - phi) * (weight / (math.pi * q))
-    angle = k.unsqueeze(-1) * y.unsqueeze(-2)
-    half_rule = torch.zeros_like(y)
-    half_rule[:, ::2] = 2.0
-    wave = torch.cat([torch.cos(angle), torch.sin(angle)], -1)
-    parts = torch.cat([psi.real, psi.imag], -1)
-    correction = (wave @ parts.unsqueeze(-1)).squeeze(-1)
-    with torch.no_grad():
-        coarse = (wave @ (parts * half_rule.repeat(1, 2)).unsqueeze(-1)).squeeze(-1)
-        tail = psi[:, -1:].abs() / weight[:, -1:] * y[:, -1:]
-    smooth = black_price(torch.exp(-0.5 * k), torch.exp(0.5 * k), 1.0, torch.sqrt(variance), 1.0, k >= 0)
-    return smooth + correction, (correction - coarse).abs().detach(), tail.expand_as(correction)
+
+    def rows(self, rows: Tensor) -> _Lewis:
+        return self
+
+    def __call__(self, y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        phi = torch.exp(model.log_cf(y - 0.5j, t))
+        q = y * y + 0.25
+        variance = (-8 * torch.log(phi[:, :1].real.detach())).clamp(min=1e-30)
+        psi = (torch.exp(-0.5 * q * variance) - phi) * (weight / (math.pi * q))
+        angle = k.unsqueeze(-1) * y.unsqueeze(-2)
+        half_rule = torch.zeros_like(y)
+        half_rule[:, ::2] = 2.0
+        wave = torch.cat([torch.cos(angle), torch.sin(angle)], -1)
+        parts = torch.cat([psi.real, psi.imag], -1)
+        correction = (wave @ parts.unsqueeze(-1)).squeeze(-1)
+        with torch.no_grad():
+            coarse = (wave @ (parts * half_rule.repeat(1, 2)).unsqueeze(-1)).squeeze(-1)
+            tail = psi[:, -1:].abs() / weight[:, -1:] * y[:, -1:]
+        smooth = black_price(torch.exp(-0.5 * k), torch.exp(0.5 * k), 1.0, torch.sqrt(variance), 1.0, k >= 0)
+        return smooth + correction, (correction - coarse).abs().detach(), tail.expand_as(correction)
 
 
-def _on_saddle(
-    p: Tensor, y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The Bromwich integral along `Re z = p`: `1/pi int Re[E exp(z x) e^{(1/2 - z) k} / (z (z - 1))] dy`."""
-    z = torch.complex(p.expand_as(y), y)
-    term = torch.exp(model.log_cf(-1j * z, t) + (0.5 - z) * k) / (z * (z - 1)) * (weight / math.pi)
-    value = term.real.sum(-1, keepdim=True)
-    with torch.no_grad():
-        coarse = 2 * term.real[:, ::2].sum(-1, keepdim=True)
-        tail = term[:, -1:].abs() / weight[:, -1:] * y[:, -1:]
-    return value, (value - coarse).abs().detach(), tail
+@dataclass(frozen=True)
+class _Hyperbola:
+    """`Re z = p + tilt (sqrt(width^2 + y^2) - width)`, `Im z = y` for the Bromwich integral of one option per row.
+
+    The value is `1/(2 pi i) int E[exp(z x)] e^{(1/2 - z) k} / (z (z - 1)) dz`. Bending the line towards the side where
+    `e^{-z k}` falls turns its oscillation into decay; the singularities of the models all lie on the real axis.
+    """
+
+    p: Tensor
+    tilt: Tensor
+    width: Tensor
+    reach: Tensor
+
+    def rows(self, rows: Tensor) -> _Hyperbola:
+        return _Hyperbola(self.p[rows], self.tilt[rows], self.width[rows], self.reach[rows])
+
+    def points(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """z and `dz/dy / i`."""
+        root = torch.sqrt(self.width * self.width + y * y)
+        z = torch.complex(self.p + self.tilt * (root - self.width), y)
+        return z, torch.complex(torch.ones_like(y), -self.tilt * y / root)
+
+    def log_integrand(self, z: Tensor, model: Model, t: Tensor, k: Tensor) -> Tensor:
+        """Logarithm of `E[exp(z x)] e^{(1/2 - z) k} / (z (z - 1))`."""
+        return model.log_cf(-1j * z, t) + (0.5 - z) * k - torch.log(z * (z - 1))
+
+    def __call__(self, y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z, slope = self.points(y)
+        term = torch.exp(self.log_integrand(z, model, t, k)) * slope * (weight / math.pi)
+        value = term.real.sum(-1, keepdim=True)
+        with torch.no_grad():
+            coarse = 2 * term.real[:, ::2].sum(-1, keepdim=True)
+            tail = term[:, -1:].abs() / weight[:, -1:] * y[:, -1:]
+        return value, (value - coarse).abs().detach(), tail
 
 
 @torch.no_grad()
-def _saddle(model: Model, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """The real `p` where the integrand of `_on_saddle` is smallest, and the width of its peak there: [Q, 1] each."""
+def _saddle(model: Model, t: Tensor, k: Tensor) -> _Hyperbola:
+    """The contour through the real `p` where the integrand is smallest, bent as far as it does not grow."""
     lower, upper = model.moment_range(t)
     call = k > 0
     room = torch.where(call, upper - 1, -lower).expand_as(k).clamp(max=1e7)
@@ -283,12 +324,30 @@ def _saddle(model: Model, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         height = torch.where(torch.isfinite(height), height, torch.full_like(height, torch.inf))
         best = height.argmin(-1, keepdim=True)
         spacing = logit[:, 1:2] - logit[:, :1]
-        centre = logit.gather(-1, best)
-        logit = centre + spacing * torch.linspace(-1.0, 1.0, 64, dtype=k.dtype, device=k.device)
-    p = p.gather(-1, best)
-    peak = height.gather(-1, best)
-    y = torch.logspace(-4, 8, 97, dtype=k.dtype, device=k.device).expand(k.shape[0], 97)
-    z = torch.complex(p.expand_as(y), y)
-    fall = peak - (model.log_cf(-1j * z, t) + (0.5 - z) * k - torch.log(z * (z - 1))).real
-    first = (fall > 1).to(torch.int8).argmax(-1, keepdim=True)
-    return p, y.gather(-1, first)
+        logit = logit.gather(-1, best) + spacing * torch.linspace(-1.0, 1.0, 64, dtype=k.dtype, device=k.device)
+    p, peak = p.gather(-1, best), height.gather(-1, best)
+    y = torch.logspace(-5, 9, 141, dtype=k.dtype, device=k.device).expand(k.shape[0], 141)
+
+    def fall(line: _Hyperbola) -> Tensor:
+        return peak - line.log_integrand(line.points(y)[0], model, t, k).real
+
+    straight = _Hyperbola(p, torch.zeros_like(p), torch.ones_like(p), torch.ones_like(p))
+    width = y.gather(-1, _first(fall(straight) > 1))
+    chosen = replace(straight, width=width, reach=torch.full_like(p, torch.inf))
+    for tilt in _TILTS:
+        line = replace(chosen, tilt=torch.where(call, tilt, -tilt).to(p))
+        drop = fall(line)
+        end = y.gather(-1, _first(drop > _LOG_EPS)) / width
+        usable = (drop > -0.5).all(-1, keepdim=True) & (end < 0.8 * chosen.reach)
+        chosen = replace(
+            chosen,
+            tilt=torch.where(usable, line.tilt, chosen.tilt),
+            reach=torch.where(usable, end, chosen.reach),
+        )
+    return replace(chosen, reach=torch.where(torch.isfinite(chosen.reach), 1.3 * chosen.reach, _REACH))
+
+
+def _first(condition: Tensor) -> Tensor:
+    """Index of the first true entry of each row (the last index if there is none): [R, 1]."""
+    last = condition.shape[-1] - 1
+    return torch.where(condition.any(-1, keepdim=True), condition.to(torch.int8).argmax(-1, keepdim=True), last)
