@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 #: Iterations of every start before the best are kept, and how many are kept.
 _EXPLORE, _KEEP = 12, 4
 #: Quadrature nodes of the residuals: more until the exact prices agree to _AGREE (in vol).
-_MAX_NODES, _AGREE = 2048, 1e-5
+_MAX_NODES, _AGREE, _INACCURATE = 2048, 1e-5, 1e-3
 #: Starts are explored on about this many quotes of a larger surface, within this many standard deviations.
 _EXPLORE_QUOTES, _EXPLORE_FAR = 300, 12.0
 #: Complex numbers that one evaluation may hold at once; longer lists of surfaces are fitted in chunks.
@@ -56,7 +56,7 @@ def calibrate(
         weights: "spread" (`1 / sqrt(half_spread^2 + (50 bp)^2)` in vol), "equal", or a function from
             `surface.quotes` to one weight per quote.
         objective: "implied_vol" minimises errors of implied vol, "price" errors of price divided by market vega.
-        starts: starting points, the template among them; by default 4, and 4 more for each parameter beyond 5.
+        starts: starting points, the template among them; by default 8, and 4 more for each parameter beyond 5.
         bounds: bounds by parameter name, in place of those of the model's table.
         fixed: names of parameters to keep at the template's value, or a mapping of names to values.
         penalties: soft constraints such as `Feller()` and `Prior(...)`.
@@ -115,7 +115,7 @@ def calibrate_many(
         if len(surface) == 0:
             raise QuoteError(f"{surface.name}: the surface has no quotes to calibrate to")
     space = Space.of(model, bounds, fixed)
-    n_starts = starts or (4 + 4 * max(0, len(space.free) - 5) if len(space.free) > 1 else 1)
+    n_starts = starts or (8 + 4 * max(0, len(space.free) - 5) if len(space.free) > 1 else 1)
     job = _Job(space, weights, tuple(penalties), objective == "implied_vol", n_starts, max_iterations, seed)
     chunks = _chunks(surfaces, n_starts * 64 * (12 + len(space.free)))
     report = progress or (lambda done, total: None)
@@ -268,6 +268,7 @@ def _in_quote_order(position: Tensor) -> Tensor:
 
 def _covariance(normal: Tensor, variance: Tensor) -> Tensor:
     """`variance * normal^-1` on the correlation scale; NaN where the data do not determine the parameters."""
+    normal = torch.nan_to_num(normal, nan=0.0, posinf=0.0, neginf=0.0)
     scale = torch.sqrt(normal.diagonal(dim1=-2, dim2=-1)).clamp(min=1e-150)
     outer = scale.unsqueeze(-1) * scale.unsqueeze(-2)
     values, vectors = torch.linalg.eigh(normal / outer)
@@ -279,6 +280,8 @@ def _covariance(normal: Tensor, variance: Tensor) -> Tensor:
 def _status(outcome: _Outcome, i: int) -> FitStatus:
     if not bool(torch.isfinite(outcome.cost[i])):
         return FitStatus.FAILED
+    if float(outcome.gap[i]) > _INACCURATE:
+        return FitStatus.INACCURATE
     if bool(outcome.converged[i]):
         return FitStatus.CONVERGED
     return FitStatus.STALLED if bool(outcome.stalled[i]) else FitStatus.MAX_ITERATIONS

@@ -235,7 +235,8 @@ def _total_vol(price: Tensor, k: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]
     low, high = torch.exp(-0.5 * k), torch.exp(0.5 * k)
     target = torch.minimum(price.clamp(min=0.5 * _PRICE_FLOOR), low * (1 - 1e-12))
     k2 = k * k
-    s = guess
+    least = k / 6.5  # with the floor no price is below that of 6.3 deviations
+    s = torch.maximum(guess, 1.1 * least)
     for _ in range(_VOL_STEPS):
         h, half = k / s, 0.5 * s
         value = (low * torch.special.ndtr(half - h) - high * torch.special.ndtr(-h - half)).clamp(min=1e-300)
@@ -243,7 +244,7 @@ def _total_vol(price: Tensor, k: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]
         newton = torch.log(value / target) / slope
         bend = k2 / (s * s * s) - 0.25 * s - slope  # d log(slope) / ds
         step = newton / (1 - 0.5 * newton * bend).clamp(min=0.5, max=2.0)
-        s = torch.maximum(torch.minimum(s - step, 5.0 * s), 0.2 * s)
+        s = torch.maximum(torch.maximum(torch.minimum(s - step, 5.0 * s), 0.2 * s), least)
         if float((step / s).abs().amax()) < 1e-4:  # the next error is its cube
             break
     return s, _vega(k, s).clamp(min=1e-300)

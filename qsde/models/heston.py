@@ -45,7 +45,7 @@ class Heston(Parametric, Model):
         "theta": Parameter("long-run variance", constraints.nonnegative, (1e-6, 9.0), (0.4, 2.5), 0.06, "long variance"),
         "sigma": Parameter("volatility of variance", constraints.nonnegative, (1e-3, 20.0), (0.1, 4.0), 0.8),
         "rho": Parameter(
-            "correlation of spot and variance", constraints.interval(-1.0, 1.0), (-0.9999, 0.9999), (-0.9, 0.5), -0.6
+            "correlation of spot and variance", constraints.interval(-1.0, 1.0), (-0.9999, 0.9999), (-0.9, 0.9), -0.6
         ),
     }
 
