@@ -197,7 +197,9 @@ class _Job:
         covariance = _covariance(outcome.normal, variance)
         determined = torch.isfinite(covariance).flatten(1).all(-1)
         order = _in_quote_order(data.position)
-        vol, weight = (x.flatten(1).gather(1, order) for x in (outcome.vol, data.weight * torch.sqrt(sizes)[:, None, None]))
+        vol, weight = (
+            x.flatten(1).gather(1, order) for x in (outcome.vol, data.weight * torch.sqrt(sizes)[:, None, None])
+        )
         jacobian = outcome.jacobian.flatten(1, 2)
         fits = []
         for i, surface in enumerate(surfaces):

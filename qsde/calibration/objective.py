@@ -221,7 +221,7 @@ def _black(k: Tensor, total_vol: Tensor) -> Tensor:
 
 
 def _vega(k: Tensor, total_vol: Tensor) -> Tensor:
-    """d (normalised price) / d (total vol), symmetric in k."""
+    """D (normalised price) / d (total vol), symmetric in k."""
     return torch.exp(-0.5 * ((k / total_vol) ** 2 + 0.25 * total_vol**2)) * _INV_SQRT_2PI
 
 

@@ -91,9 +91,7 @@ class Space:
             return first.clone()
         sobol = torch.quasirandom.SobolEngine(len(self.free), scramble=True, seed=seed)
         unit = sobol.draw(n - 1, dtype=torch.float64)
-        columns = [
-            _sample(unit[:, i], self.model.table[name], levels, n_surfaces) for i, name in enumerate(self.free)
-        ]
+        columns = [_sample(unit[:, i], self.model.table[name], levels, n_surfaces) for i, name in enumerate(self.free)]
         sampled = torch.stack(columns, -1)
         margin = 1e-3 * (self.upper - self.lower)
         sampled = torch.minimum(torch.maximum(sampled, self.lower + margin.clamp(max=1e-4)), self.upper - margin)

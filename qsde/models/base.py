@@ -69,7 +69,9 @@ class Parametric(ABC):
         """The same model with some parameters replaced; values are taken as they are, unchecked."""
         unknown = set(params) - set(self.params)
         if unknown:
-            raise ParameterError(f"{type(self).__name__} has no parameter {sorted(unknown)}; it has {list(self.params)}")
+            raise ParameterError(
+                f"{type(self).__name__} has no parameter {sorted(unknown)}; it has {list(self.params)}"
+            )
         new = copy.copy(self)
         for name, value in params.items():
             object.__setattr__(new, name, value)

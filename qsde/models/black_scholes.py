@@ -28,7 +28,9 @@ class BlackScholes(Parametric, Model):
     vol: Tensor
 
     PARAMETERS: ClassVar[Mapping[str, Parameter]] = {
-        "vol": Parameter("volatility, annualised decimal", constraints.nonnegative, (1e-4, 10.0), (0.3, 1.2), 0.2, "vol"),
+        "vol": Parameter(
+            "volatility, annualised decimal", constraints.nonnegative, (1e-4, 10.0), (0.3, 1.2), 0.2, "vol"
+        ),
     }
 
     @property

@@ -42,7 +42,9 @@ class Heston(Parametric, Model):
     PARAMETERS: ClassVar[Mapping[str, Parameter]] = {
         "v0": Parameter("initial variance", constraints.nonnegative, (1e-6, 9.0), (0.4, 2.5), 0.04, "short variance"),
         "kappa": Parameter("mean reversion per year", constraints.nonnegative, (1e-3, 100.0), (0.2, 20.0), 2.0),
-        "theta": Parameter("long-run variance", constraints.nonnegative, (1e-6, 9.0), (0.4, 2.5), 0.06, "long variance"),
+        "theta": Parameter(
+            "long-run variance", constraints.nonnegative, (1e-6, 9.0), (0.4, 2.5), 0.06, "long variance"
+        ),
         "sigma": Parameter("volatility of variance", constraints.nonnegative, (1e-3, 20.0), (0.1, 4.0), 0.8),
         "rho": Parameter(
             "correlation of spot and variance", constraints.interval(-1.0, 1.0), (-0.9999, 0.9999), (-0.9, 0.9), -0.6

@@ -57,7 +57,9 @@ class JumpDiffusion(Model):
     @property
     def name(self) -> str:
         """Bates, Merton, Kou, HestonKou, or the parts joined by a plus."""
-        return _NAMES.get((type(self.diffusion), type(self.jumps)), f"{self.diffusion.name}+{type(self.jumps).__name__}")
+        return _NAMES.get(
+            (type(self.diffusion), type(self.jumps)), f"{self.diffusion.name}+{type(self.jumps).__name__}"
+        )
 
     def with_params(self, params: Mapping[str, Tensor]) -> Self:
         """The same model with some parameters replaced; values are taken as they are, unchecked."""

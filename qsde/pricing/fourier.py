@@ -290,7 +290,7 @@ class _Hyperbola:
         return _Hyperbola(self.p[rows], self.tilt[rows], self.width[rows], self.reach[rows])
 
     def points(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """z and `dz/dy / i`."""
+        """Z and `dz/dy / i`."""
         root = torch.sqrt(self.width * self.width + y * y)
         z = torch.complex(self.p + self.tilt * (root - self.width), y)
         return z, torch.complex(torch.ones_like(y), -self.tilt * y / root)

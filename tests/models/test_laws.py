@@ -56,7 +56,7 @@ def test_it_is_the_transform_of_a_real_distribution(model: Model, t: float) -> N
 @each()
 @pytest.mark.parametrize("t", EXPIRIES)
 def test_mean_is_minus_half_the_total_variance_of_the_diffusion(model: Model, t: float) -> None:
-    """d log cf / du at 0 is `i E[x]`, and `E[x] = -w/2` plus the jumps' `intensity t (E[J] - E[exp(J)] + 1)`."""
+    """D log cf / du at 0 is `i E[x]`, and `E[x] = -w/2` plus the jumps' `intensity t (E[J] - E[exp(J)] + 1)`."""
     u = torch.tensor(0.0 + 0j, requires_grad=True)
     (slope,) = torch.autograd.grad(model.log_cf(u, real(t)).imag, u)
     mean = slope.real.item()
@@ -111,7 +111,8 @@ def test_heston_without_vol_of_vol_is_black_scholes(sigma: float) -> None:
 def test_heston_gradient_is_continuous_where_the_closed_form_hands_over() -> None:
     u, t = U - 0.5j, real(0.7)
     below, above = (
-        Heston(v0=0.04, kappa=1.5, theta=0.09, sigma=s, rho=-0.7).log_cf_gradient(u, t)[1] for s in (0.999999e-3, 1.000001e-3)
+        Heston(v0=0.04, kappa=1.5, theta=0.09, sigma=s, rho=-0.7).log_cf_gradient(u, t)[1]
+        for s in (0.999999e-3, 1.000001e-3)
     )
     torch.testing.assert_close(below, above, rtol=1e-5, atol=1e-6)
 

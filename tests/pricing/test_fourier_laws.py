@@ -127,7 +127,9 @@ LAWS = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(diffusion=HESTONS, law=st.one_of(st.none(), LAWS), t=st.floats(1 / 365, 20), distance=st.floats(-8, 8))
-def test_error_estimates_are_honest(diffusion: Heston, law: MertonJumps | KouJumps | None, t: float, distance: float) -> None:
+def test_error_estimates_are_honest(
+    diffusion: Heston, law: MertonJumps | KouJumps | None, t: float, distance: float
+) -> None:
     """A run that starts with 16 times the nodes agrees within the estimates, over the whole parameter domain."""
     model = diffusion if law is None else JumpDiffusion(diffusion, law)
     k = distance * math.sqrt(float(model.total_variance(torch.tensor(t, dtype=torch.float64))))
