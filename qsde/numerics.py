@@ -24,7 +24,8 @@ def norm_cdf(x: Tensor) -> Tensor:
         >>> round(float(norm_cdf(torch.tensor(-10.0, dtype=torch.float64))), 30)
         7.619853e-24
     """
-    return torch.special.erfc(-x / math.sqrt(2.0)) / 2.0
+    tail: Tensor = torch.special.erfc(-x / math.sqrt(2.0))
+    return tail / 2.0
 
 
 def norm_pdf(x: Tensor) -> Tensor:

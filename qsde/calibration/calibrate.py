@@ -245,7 +245,7 @@ class _Outcome:
     gap: Tensor
 
     def updated(self, rows: Tensor, other: _Outcome) -> _Outcome:
-        """This with some rows from a later, finer solve; how many starts agreed stays what it was."""
+        """A copy with some rows from a later, finer solve; how many starts agreed stays what it was."""
         later = replace(other, agreeing=self.agreeing[rows], iterations=self.iterations[rows] + other.iterations)
         mixed = {f.name: getattr(self, f.name).index_copy(0, rows, getattr(later, f.name)) for f in fields(self)}
         return _Outcome(**mixed)

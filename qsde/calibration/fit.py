@@ -56,7 +56,9 @@ class Fit:
     @cached_property
     def residual_bp(self) -> np.ndarray:
         """Model minus market implied vol of each quote, basis points of vol."""
-        return (self.model_iv - self.surface.quotes["iv"].to_numpy()) * 1e4
+        market: np.ndarray = self.surface.quotes["iv"].to_numpy()
+        gap: np.ndarray = self.model_iv - market
+        return 1e4 * gap
 
     @property
     def rmse_bp(self) -> float:

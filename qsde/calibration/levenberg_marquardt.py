@@ -53,7 +53,9 @@ def solve(
         residuals: residuals and Jacobian at x, for the data sets whose indices are given.
         x: starting points [S, n, P].
         max_iterations: trial points per problem.
-        cost_tolerance, step_tolerance, gradient_tolerance: see above.
+        cost_tolerance: relative gain below which an accepted step ends the search.
+        step_tolerance: step below which the search ends.
+        gradient_tolerance: cosine between residuals and Jacobian columns below which the search ends.
         max_step: largest change of any unknown in one step.
         on_iteration: called after each iteration with its number.
     """

@@ -1,4 +1,4 @@
-"""Residuals of many surfaces as one tensor problem: Fourier prices on nodes that are fixed for the whole calibration."""
+"""Residuals of many surfaces as one tensor problem: Fourier prices on nodes fixed for the whole calibration."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ def quote_weights(quotes: pd.DataFrame, weights: str | Callable[[pd.DataFrame], 
     """Weight of each quote, normalised to mean square 1.
 
     "spread" is `1 / sqrt(half_spread^2 + 50bp^2)` in vol: the bid/ask error of the quote and the error of the model
-    itself, so that a quote much tighter than any model fits does not rule the fit. One-sided quotes count as the widest.
+    itself, so that a quote much tighter than any model fits does not rule the fit. One-sided quotes count as
+    the widest.
 
     Raises:
         InputError: unknown name, or a function returned weights that are negative, not finite or all zero.
@@ -134,7 +135,8 @@ def quote_weights(quotes: pd.DataFrame, weights: str | Callable[[pd.DataFrame], 
         raise InputError(f"weights must be 'spread', 'equal' or a function of the quotes, got {weights!r}")
     if raw.shape != (len(quotes),) or not np.isfinite(raw).all() or (raw < 0).any() or not raw.any():
         raise InputError(f"weights must be {len(quotes)} finite numbers >= 0, not all zero")
-    return raw / np.sqrt(np.mean(raw**2))
+    normalised: np.ndarray = raw / np.sqrt(np.mean(raw**2))
+    return normalised
 
 
 class Objective:

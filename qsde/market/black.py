@@ -49,7 +49,7 @@ def as_tensors(*values: float | Tensor) -> tuple[Tensor, ...]:
     """The arguments as float64 tensors of one common shape, on the device of the first tensor among them."""
     device = next((v.device for v in values if isinstance(v, Tensor)), None)
     tensors = [torch.as_tensor(v, dtype=torch.float64, device=device) for v in values]
-    return tuple(torch.broadcast_tensors(*tensors))  # type: ignore[no-untyped-call]
+    return tuple(torch.broadcast_tensors(*tensors))
 
 
 def mills(z: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def normalised_price(x: Tensor, s: Tensor) -> Tensor:
 def batch_first(in_dims: tuple[int | None, ...], args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Elementwise arguments of a vmap rule with their batch axis in front, broadcast to one shape."""
     moved = (v.unsqueeze(0) if dim is None else v.movedim(dim, 0) for v, dim in zip(args, in_dims, strict=True))
-    return tuple(torch.broadcast_tensors(*moved))  # type: ignore[no-untyped-call]
+    return tuple(torch.broadcast_tensors(*moved))
 
 
 def log_moneyness(numerator: Tensor, denominator: Tensor) -> Tensor:

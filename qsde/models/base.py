@@ -124,9 +124,9 @@ class Model(ABC):
         columns = []
         value = self.log_cf(u, t)
         for name, p in params.items():
-            _, tangent = torch.func.jvp(
+            tangent = torch.func.jvp(
                 lambda q, name=name: self.with_params({name: q}).log_cf(u, t), (p,), (torch.ones_like(p),)
-            )
+            )[1]
             columns.append(tangent.expand_as(value))
         return value, torch.stack(columns)
 
@@ -137,7 +137,8 @@ class Model(ABC):
     @property
     def batch_shape(self) -> torch.Size:
         """Broadcast shape of the parameters: () for one model."""
-        return torch.broadcast_shapes(*(p.shape for p in self.params.values()))
+        shape: torch.Size = torch.broadcast_shapes(*(p.shape for p in self.params.values()))
+        return shape
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ widened until it is small enough.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -157,9 +158,8 @@ def _otm_ratio(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Ten
     """Out-of-the-money prices over `sqrt(F K)` for rows of parameters [R, 1], expiries [R, 1], log strikes [R, K]."""
     rows_at_once = max(1, _CHUNK_BYTES // (k.shape[1] * engine.nodes * 32))
     if k.shape[0] > rows_at_once:
-        cuts = range(0, k.shape[0], rows_at_once)
-        parts = [_otm_ratio(model.map(lambda p, i=i: p[i : i + rows_at_once]), t[i : i + rows_at_once],
-                            k[i : i + rows_at_once], engine) for i in cuts]  # fmt: skip
+        cuts = [slice(i, i + rows_at_once) for i in range(0, k.shape[0], rows_at_once)]
+        parts = [_otm_ratio(model.map(operator.itemgetter(cut)), t[cut], k[cut], engine) for cut in cuts]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
     with torch.no_grad():
         scale, reach = lewis_range(model.total_variance(t), k.abs().amax(-1, keepdim=True))
@@ -189,7 +189,7 @@ def _refine(
     absolute: bool,
     nodes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Evaluates a contour, then again with more nodes (and, where the tail was cut, further out) for rows that need it."""
+    """Evaluates a contour, again with more nodes (and further out where the tail was cut) for rows that need it."""
     nodes = nodes or engine.nodes
     y, weight = sinh_nodes(scale, reach, nodes)
     value, difference, tail = contour(y, weight, model, t, k)
@@ -209,8 +209,8 @@ def _refine(
         )
     bad = torch.nonzero(again).squeeze(-1)
     fine, fine_error = _refine(
-        contour.rows(bad), scale[bad], torch.where(cut, reach * 8, reach)[bad], model.map(lambda p: p[bad]), t[bad], k[bad],
-        engine, absolute, 2 * nodes,
+        contour.rows(bad), scale[bad], torch.where(cut, reach * 8, reach)[bad], model.map(lambda p: p[bad]),
+        t[bad], k[bad], engine, absolute, 2 * nodes,
     )  # fmt: skip
     return value.index_put((bad,), fine), (error * unit).index_put((bad,), fine_error)
 

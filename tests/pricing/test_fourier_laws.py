@@ -119,9 +119,8 @@ HESTONS = st.builds(
 )  # fmt: skip
 LAWS = st.one_of(
     st.builds(MertonJumps, intensity=st.floats(0, 10), mean=st.floats(-1, 0.5), std=st.floats(0, 0.8)),
-    st.builds(
-        KouJumps, intensity=st.floats(0, 10), p_up=st.floats(0, 1), eta_up=st.floats(1.2, 80), eta_down=st.floats(0.5, 80)
-    ),
+    st.builds(KouJumps, intensity=st.floats(0, 10), p_up=st.floats(0, 1), eta_up=st.floats(1.2, 80),
+              eta_down=st.floats(0.5, 80)),
 )  # fmt: skip
 
 
@@ -220,8 +219,8 @@ def test_pure_jumps_that_the_integral_cannot_resolve_are_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"strike": -1.0}, "strike must be positive"), ({"t": 0.0}, "t must be positive"), ({"forward": math.nan}, "forward"),
-     ({"discount_factor": 0.0}, "discount_factor")],
+    [({"strike": -1.0}, "strike must be positive"), ({"t": 0.0}, "t must be positive"),
+     ({"forward": math.nan}, "forward"), ({"discount_factor": 0.0}, "discount_factor")],
 )  # fmt: skip
 def test_bad_inputs_are_named(change: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
