@@ -8,7 +8,8 @@ SPX := data/spx_vix_2023-02-15/spx_2023-02-15.parquet
 .PHONY: demo test slow check clean
 
 demo: $(READY)
-	$(BIN)/qsde calibrate $(SPX) --model heston --model bates --out out/fit.json --report out/report.html
+	$(BIN)/qsde calibrate $(SPX) --model heston --model bates --min-days 7 --max-deviations 6 \
+		--out out/fit.json --report out/report.html
 
 # Two workers of one thread each: a test must not depend on, or fight for, the number of cores.
 test: $(READY)

@@ -49,6 +49,7 @@ class Reject(StrEnum):
     NO_FORWARD = "no forward"
     ARBITRAGE_BOUNDS = "outside no-arbitrage bounds"
     IN_THE_MONEY = "in the money"
+    NOT_SELECTED = "not selected"
 
 
 class VolStatus(IntEnum):

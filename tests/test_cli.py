@@ -216,6 +216,23 @@ def test_size_limit_is_named() -> None:
     assert "--max-bytes" in refused("inspect", DAX, "--max-bytes", "1000")
 
 
+def test_selection_is_counted_and_is_part_of_the_settings(tmp_path: Path) -> None:
+    selected = ["--min-days", 30, "--max-days", 400, "--max-deviations", 2]
+    result = qsde("inspect", DAX, *selected)
+    assert result.exit_code == 0, result.output
+    assert "not selected" in result.stdout
+    report, out = tmp_path / "report.html", tmp_path / "fits.parquet"
+    fitted = qsde("calibrate", DAX, "-m", "black_scholes", *selected, "--report", report)
+    assert fitted.exit_code == 0, fitted.output
+    assert "not selected" in report.read_text(encoding="utf-8")
+    for options, earlier in ((selected, False), (selected, True), ([], False)):
+        again = qsde("batch", DAX, "-m", "black_scholes", *options, "--out", out)
+        assert ("done earlier" in again.stdout) == earlier
+    assert "min_days = 9 and max_days = 3" in refused("inspect", DAX, "--min-days", 9, "--max-days", 3)
+    assert "max_deviations: input should be greater than 0" in refused("inspect", DAX, "--max-deviations", 0)
+    assert "widen the selection" in refused("calibrate", DAX, "-m", "heston", "--min-days", 9999)
+
+
 def test_batch_rows_resume_and_exit_codes(tmp_path: Path) -> None:
     out = tmp_path / "fits.parquet"
     good = qsde("batch", GOOG, "-m", "black_scholes", "--out", out)

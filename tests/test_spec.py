@@ -12,6 +12,7 @@ import torch
 from qsde.calibration import Feller, Prior, calibrate
 from qsde.calibration.fit import Fit
 from qsde.errors import FitStatus, InputError, ParameterError, Reject
+from qsde.market.cleaning import CleaningRules
 from qsde.market.quotes import Quotes
 from qsde.market.surface import Surface
 from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps
@@ -114,6 +115,14 @@ def test_calibration_spec_messages(values: dict[str, object], message: str) -> N
 def test_fixed_value_outside_domain() -> None:
     with pytest.raises(ParameterError, match=r"Heston\.kappa"):
         CalibrationSpec(model="heston", fixed={"kappa": -1}).build_template()
+
+
+def test_market_spec_selects() -> None:
+    assert MarketSpec().rules() == CleaningRules()
+    rules = MarketSpec(min_days=7, max_days=90, max_deviations=6).rules()
+    assert (rules.min_days, rules.max_days, rules.max_deviations) == (7, 90, 6)
+    with pytest.raises(ValueError, match="min_days = 7"):
+        MarketSpec(min_days=7, max_days=6)
 
 
 def test_market_spec_curves() -> None:

@@ -24,6 +24,9 @@ def batch(
     rate: o.RateText = None,
     dividend_yield: o.DividendText = None,
     treasury: o.Treasury = None,
+    min_days: o.MinDays = 0.0,
+    max_days: o.MaxDays = None,
+    max_deviations: o.MaxDeviations = None,
     weights: o.Weights = "spread",
     objective: o.Objective = "implied_vol",
     starts: o.Starts = None,
@@ -50,7 +53,7 @@ def batch(
     spec = o.calibration_spec(model, fix, bound, prior, feller, weights=weights, objective=objective, starts=starts,
                               seed=seed, max_iterations=max_iterations)  # fmt: skip
     reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
-    market = o.market_spec(rate, dividend_yield, treasury)
+    market = o.market_spec(rate, dividend_yield, treasury, min_days, max_days, max_deviations)
     out.parent.mkdir(parents=True, exist_ok=True)
     from qsde.batch import run_batch
 

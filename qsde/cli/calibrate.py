@@ -33,6 +33,9 @@ def calibrate(
     rate: o.RateText = None,
     dividend_yield: o.DividendText = None,
     treasury: o.Treasury = None,
+    min_days: o.MinDays = 0.0,
+    max_days: o.MaxDays = None,
+    max_deviations: o.MaxDeviations = None,
     weights: o.Weights = "spread",
     objective: o.Objective = "implied_vol",
     starts: o.Starts = None,
@@ -55,7 +58,7 @@ def calibrate(
     Exit code 1 if a fit did not converge, 2 if the input cannot be used.
 
     [bold]Example:[/bold] qsde calibrate data/spx_vix_2023-02-15/spx_2023-02-15.parquet
-    --model heston --model bates --report report.html
+    --model heston --model bates --min-days 7 --max-deviations 6 --report report.html
     """  # fmt: skip
     specs = [
         o.calibration_spec(name, fix, bound, prior, feller, weights=weights, objective=objective, starts=starts,
@@ -63,7 +66,7 @@ def calibrate(
         for name in dict.fromkeys(model)
     ]  # fmt: skip
     reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
-    market = o.market_spec(rate, dividend_yield, treasury)
+    market = o.market_spec(rate, dividend_yield, treasury, min_days, max_days, max_deviations)
     for path in (out, report):
         _writable(path)
     part = choose_one(read_parts(file, reading), date, symbol, surface)

@@ -24,6 +24,9 @@ def inspect(
     rate: o.RateText = None,
     dividend_yield: o.DividendText = None,
     treasury: o.Treasury = None,
+    min_days: o.MinDays = 0.0,
+    max_days: o.MaxDays = None,
+    max_deviations: o.MaxDeviations = None,
     column_map: o.Map = None,
     timezone: o.Timezone = None,
     quote_time: o.QuoteTime = None,
@@ -37,7 +40,7 @@ def inspect(
     [bold]Example:[/bold] qsde inspect data/spx_vix_2023-02-15/spx_2023-02-15.parquet
     """
     reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
-    market = o.market_spec(rate, dividend_yield, treasury)
+    market = o.market_spec(rate, dividend_yield, treasury, min_days, max_days, max_deviations)
     parts = read_parts(file, reading)
     line(f"{file}: {parts[0].vendor if parts else 'no'} format, {sum(map(len, parts)):,} readable quotes, "
          f"{sum(len(p.rejected) for p in parts):,} unreadable or unusable")  # fmt: skip

@@ -12,7 +12,7 @@ from qsde.errors import InputError
 if TYPE_CHECKING:
     from qsde.spec import CalibrationSpec, MarketSpec, ReadingSpec
 
-READING, MARKET, FITTING = "Reading the file", "Market", "Fitting"
+READING, MARKET, SELECTING, FITTING = "Reading the file", "Market", "Selecting quotes", "Fitting"
 
 ChainFile = Annotated[Path, typer.Argument(metavar="FILE", help="Option chain: CSV, Parquet or JSON.")]
 Map = Annotated[
@@ -44,6 +44,15 @@ Treasury = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="CSV of US Treasury par yields, instead of --rate.", rich_help_panel=MARKET),
 ]
+MinDays = Annotated[float, typer.Option(help="Leave out expiries nearer than this, days.", rich_help_panel=SELECTING)]
+MaxDays = Annotated[
+    float | None, typer.Option(help="Leave out expiries farther than this, days.", rich_help_panel=SELECTING)
+]
+MaxDeviations = Annotated[
+    float | None,
+    typer.Option(metavar="N", rich_help_panel=SELECTING,
+                 help="Leave out strikes over N at-the-money standard deviations from the forward, e.g. 6."),
+]  # fmt: skip
 Weights = Annotated[str, typer.Option(help="spread or equal.", rich_help_panel=FITTING)]
 Objective = Annotated[str, typer.Option(help="implied_vol or price (over vega).", rich_help_panel=FITTING)]
 Starts = Annotated[int | None, typer.Option(help="Number of starting points.", rich_help_panel=FITTING)]
@@ -145,8 +154,15 @@ def reading_spec(
     return spec
 
 
-def market_spec(rate_text: str | None, dividend_text: str | None, treasury: str | None) -> MarketSpec:
-    """The market options as a spec."""
+def market_spec(
+    rate_text: str | None,
+    dividend_text: str | None,
+    treasury: str | None,
+    min_days: float,
+    max_days: float | None,
+    max_deviations: float | None,
+) -> MarketSpec:
+    """The market and selection options as a spec."""
     from qsde.spec import MarketSpec, checked
 
     spec: MarketSpec = checked(
@@ -155,6 +171,9 @@ def market_spec(rate_text: str | None, dividend_text: str | None, treasury: str 
             "rate": rate(rate_text, "--rate"),
             "dividend_yield": rate(dividend_text, "--dividend-yield"),
             "treasury": treasury,
+            "min_days": min_days,
+            "max_days": max_days,
+            "max_deviations": max_deviations,
         },
     )
     return spec

@@ -1,6 +1,8 @@
-"""From quotes to a surface: clean, find forwards, imply vols, keep the out-of-the-money side."""
+"""From quotes to a surface: clean, find forwards, imply vols, keep the out-of-the-money side, select."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,9 @@ from qsde.market.cleaning import (
     judge_pairs,
     mark,
     reject_outliers,
+    select_days,
+    select_deviations,
+    select_filled,
     working_table,
 )
 from qsde.market.curves import Curve
@@ -47,15 +52,15 @@ def build_surface(
 ) -> Surface:
     """Turns the quotes of one underlying at one time into a clean surface of out-of-the-money vols.
 
-    Bad quotes go to `rejected` with a reason and a sentence; accepted and rejected together are the rows of
-    `quotes`. Vols are implied from prices where there are prices, else those of the file are taken. American options
-    are treated as European on the out-of-the-money side, with a warning.
+    Bad quotes, and those that `rules` does not select, go to `rejected` with a reason and a sentence; accepted and
+    rejected together are the rows of `quotes`. Vols are implied from prices where there are prices, else those of the
+    file are taken. American options are treated as European on the out-of-the-money side, with a warning.
 
     Args:
         quotes: one underlying, one quote time; `Quotes.surfaces()` splits a file.
         rate: continuous zero rate (decimal) or curve; by default from the file or put-call parity.
         dividend_yield: continuous yield or curve; with the spot it gives the forwards.
-        rules: thresholds of the cleaning.
+        rules: thresholds of the cleaning and selection. Forwards come from all quotes, whatever is selected.
         min_quotes_per_expiry: expiries with fewer usable quotes are dropped.
 
     Raises:
@@ -78,6 +83,7 @@ def build_surface(
     apply_rules(QUOTE_RULES, table, options)
     forwards = _add_forwards(table, rate, dividend_yield)
     warnings = [*quotes.warnings, *forwards.warnings]
+    select_days(table, options)
     apply_rules(FORWARD_RULES, table, options)
     table["otm"] = (table["strike"] < table["F"]) == (table["option_type"] == "P")
     warnings += _trust_vols_over_prices(table)
@@ -87,8 +93,10 @@ def build_surface(
     judge_pairs(table, options)
     mark(table, ~table["otm"], Reject.IN_THE_MONEY, "the other option of strike {strike:g} is out of the money")
     reject_outliers(table, options)
-    _drop_thin(table, min_quotes_per_expiry)
-    return _assemble(quotes, table, forwards, warnings)
+    select_deviations(table, options)
+    select_filled(table, min_quotes_per_expiry)
+    wanted = (365 * forwards.slices["t"]).between(options.min_days, options.max_days)
+    return _assemble(quotes, table, replace(forwards, slices=forwards.slices[wanted]), warnings)
 
 
 def _require_one(quotes: Quotes) -> None:
@@ -170,13 +178,6 @@ def _tensors(rows: pd.DataFrame) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _is_call(rows: pd.DataFrame) -> Tensor:
     return torch.tensor((rows["option_type"] == "C").to_numpy())
-
-
-def _drop_thin(table: pd.DataFrame, least: int) -> None:
-    standing = table["reason"].isna()
-    table["n_usable"] = table["t"].map(table.loc[standing, "t"].value_counts())
-    detail = f"only {{n_usable:.0f}} usable quotes at {{expiry}}: min_quotes_per_expiry is {least}"
-    mark(table, table["n_usable"] < least, Reject.NO_QUOTE, detail)
 
 
 def _assemble(quotes: Quotes, table: pd.DataFrame, forwards: Forwards, warnings: list[str]) -> Surface:
@@ -263,6 +264,8 @@ _ADVICE = {
     Reject.IN_THE_MONEY.value: "the surface is built from out-of-the-money options: supply calls above and puts below "
     "the forward",
     Reject.WIDE.value: "raise max_relative_spread if such spreads are normal here",
+    Reject.NOT_SELECTED.value: "widen the selection (--min-days, --max-days, --max-deviations, or "
+    "min_quotes_per_expiry)",
     Reject.ZERO_BID.value: "supply mid prices or quotes with a bid",
 }
 

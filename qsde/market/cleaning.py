@@ -1,20 +1,21 @@
-"""Which quotes to believe: a table of rules, each with a reason and a sentence that shows the numbers."""
+"""Which quotes to believe and to use: a table of rules, each with a reason and a sentence that shows the numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from qsde.errors import Reject
+from qsde.errors import InputError, Reject
 from qsde.market.smile import fit_smile, running_median
 
 
 @dataclass(frozen=True)
 class CleaningRules:
-    """Thresholds of the cleaning; the defaults suit listed options.
+    """Thresholds of the cleaning and selection; the defaults suit listed options and select everything.
 
     Attributes:
         max_relative_spread: widest `(ask - bid) / mid`; 1 rejects an ask above three times the bid.
@@ -27,6 +28,13 @@ class CleaningRules:
         outlier_deviations: robust deviations off the local smile from which a vol is an outlier.
         outlier_floor: relative distance off the smile that is never an outlier.
         stale_floor: the same for the out-of-the-money leg of a pair that violates put-call parity.
+        min_days: shortest time to expiry selected, in days of 24 hours.
+        max_days: longest time to expiry selected.
+        max_deviations: farthest strike selected: `|log(K / F)|` over the at-the-money vol of its expiry times
+            `sqrt(t)`.
+
+    Raises:
+        InputError: the selection can hold no quote.
 
     Example:
         >>> CleaningRules(max_relative_spread=0.5).outlier_floor
@@ -42,6 +50,17 @@ class CleaningRules:
     outlier_deviations: float = 6.0
     outlier_floor: float = 0.015
     stale_floor: float = 0.01
+    min_days: float = 0.0
+    max_days: float = math.inf
+    max_deviations: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_days <= self.max_days:
+            raise InputError(
+                f"min_days = {self.min_days:g} and max_days = {self.max_days:g}: write 0 <= min_days <= max_days"
+            )
+        if not self.max_deviations > 0:
+            raise InputError(f"max_deviations must be positive, got {self.max_deviations:g}")
 
 
 @dataclass(frozen=True)
@@ -232,6 +251,35 @@ def reject_outliers(table: pd.DataFrame, options: CleaningRules) -> None:
     mark(table, off & ~between, Reject.OUTLIER, _OFF_SMILE)
     wide = (table["noise"] > options.max_noise_ratio * table["usual_noise"]) & (table["noise"] > options.noise_floor)
     mark(table, wide, Reject.WIDE, "bid/ask spans +-{noise:.1%} of the vol where the neighbours have {usual_noise:.1%}")
+
+
+def select_days(table: pd.DataFrame, options: CleaningRules) -> None:
+    """Marks, in place, the quotes of expiries nearer or farther than selected."""
+    table["days"] = 365 * table["t"]
+    detail = f"{{days:.4g}} days to expiry {{expiry}}: selected are {options.min_days:g} to {options.max_days:g}"
+    mark(table, ~table["days"].between(options.min_days, options.max_days), Reject.NOT_SELECTED, detail)
+
+
+def select_deviations(table: pd.DataFrame, options: CleaningRules) -> None:
+    """Marks, in place, strikes too many at-the-money standard deviations away from the forward."""
+    standing = table[table["reason"].isna()]
+    moneyness = pd.Series(np.abs(np.log(standing["strike"] / standing["F"])), index=standing.index)
+    nearest = standing.loc[moneyness.sort_values(kind="stable").index].groupby("t")["iv"].first()
+    table["atm_vol"] = standing["t"].map(nearest).astype(float).reindex(table.index)
+    table["deviations"] = (moneyness / (table["atm_vol"] * np.sqrt(standing["t"]))).reindex(table.index)
+    detail = (
+        "strike {strike:g} is {deviations:.1f} standard deviations (at-the-money vol {atm_vol:.4g}) from the forward "
+        f"{{F:.6g}}: selected are {options.max_deviations:g}"
+    )
+    mark(table, table["deviations"] > options.max_deviations, Reject.NOT_SELECTED, detail)
+
+
+def select_filled(table: pd.DataFrame, least: int) -> None:
+    """Marks, in place, the quotes of expiries with fewer than `least` of them standing."""
+    standing = table["reason"].isna()
+    table["n_usable"] = table["t"].map(table.loc[standing, "t"].value_counts())
+    detail = f"only {{n_usable:.0f}} usable quotes at {{expiry}}: min_quotes_per_expiry is {least}"
+    mark(table, table["n_usable"] < least, Reject.NOT_SELECTED, detail)
 
 
 _PARITY = "call minus put misses D (F - K) by {gap:.4g}, bid/ask explain {allowed:.4g}"

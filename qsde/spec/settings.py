@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from qsde.calibration.penalties import Feller, Penalty, Prior
 from qsde.errors import InputError
 from qsde.market.build import build_surface
+from qsde.market.cleaning import CleaningRules
 from qsde.market.curves import Curve, FlatCurve, PillarCurve, as_curve, read_treasury
 from qsde.market.quotes import Quotes
 from qsde.market.surface import Surface
@@ -23,12 +24,15 @@ Rate = float | dict[float, float]
 
 
 class MarketSpec(Spec):
-    """Rates and dividend yields a user supplies: one continuous rate, or zero rates by years.
+    """What a user says about the market: rates, dividend yields, and which quotes to use.
 
     Attributes:
         rate: interest rate, annualised decimal, or `{years: zero rate}`; None means implied from the quotes.
         dividend_yield: dividend or borrow yield in the same form; None means implied from the quotes.
         treasury: CSV file of US Treasury par yields (date,1M,...,30Y in percent), instead of `rate`.
+        min_days: shortest time to expiry to use.
+        max_days: longest time to expiry to use; None for no limit.
+        max_deviations: farthest strike to use, in at-the-money standard deviations of its expiry; None for no limit.
 
     Example:
         >>> MarketSpec(rate={0.5: 0.04, 1.0: 0.045}).rate_curve().zero_rate(1.0)
@@ -38,11 +42,19 @@ class MarketSpec(Spec):
     rate: Rate | None = None
     dividend_yield: Rate | None = None
     treasury: str | None = None
+    min_days: float = Field(default=0.0, ge=0)
+    max_days: float | None = Field(default=None, gt=0)
+    max_deviations: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _one_rate(self) -> MarketSpec:
         if self.rate is not None and self.treasury is not None:
             raise InputError("give a rate or a file of Treasury yields, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _some_days(self) -> MarketSpec:
+        self.rules()
         return self
 
     def surface(self, quotes: Quotes) -> Surface:
@@ -51,7 +63,12 @@ class MarketSpec(Spec):
         Raises:
             QuoteError: no quote is usable, or the Treasury file has no yields for the day.
         """
-        return build_surface(quotes, self.rate_curve(_day(quotes)), self.dividend_curve())
+        return build_surface(quotes, self.rate_curve(_day(quotes)), self.dividend_curve(), self.rules())
+
+    def rules(self) -> CleaningRules:
+        """The rules of the cleaning, with this selection."""
+        limits = {"max_days": self.max_days, "max_deviations": self.max_deviations}
+        return CleaningRules(min_days=self.min_days, **{k: v for k, v in limits.items() if v is not None})
 
     def rate_curve(self, day: str | None = None) -> Curve | None:
         """The interest rate curve of `day` (ISO date), None where the quotes decide."""

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qsde.errors import Reject
+from qsde.errors import InputError, QuoteError, Reject
 from qsde.market.build import build_surface
 from qsde.market.cleaning import QUOTE_RULES, CleaningRules, apply_rules, mark, working_table
 from qsde.market.quotes import Quotes
@@ -171,3 +171,65 @@ def test_smile_fit_ignores_the_untrusted():
     fit = fit_smile(x, spoilt, np.full(31, 0.01), np.abs(x) >= 0.3)
     assert (fit.distance[np.abs(x) < 0.3] > 6).all()
     assert (fit.gap[np.abs(x) >= 0.3] < 0.02).all()
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept", "sentence"),
+    [
+        ({"min_days": 100}, [0.5, 2.0], "36.5 days to expiry in 0.1y: selected are 100 to inf"),
+        ({"max_days": 365}, [0.1, 0.5], "730 days to expiry in 2y: selected are 0 to 365"),
+        ({"min_days": 182.5, "max_days": 182.5}, [0.5], "selected are 182.5 to 182.5"),
+    ],
+)
+def test_expiries_are_selected_by_days(chain, limits, kept, sentence):
+    frame = chain()
+    surface = build_surface(Quotes.from_frame(frame), rules=CleaningRules(**limits))
+    assert surface.slices["t"].tolist() == kept
+    assert len(surface) + len(surface.rejected) == len(frame)
+    left_out = surface.rejected[surface.rejected["reason"] == Reject.NOT_SELECTED]
+    assert len(left_out) == len(frame) * (3 - len(kept)) / 3
+    assert left_out["detail"].str.contains(sentence).any()
+    assert not any("no usable quote" in w for w in surface.warnings)
+    every = build_surface(Quotes.from_frame(frame)).slices.set_index("t")
+    np.testing.assert_array_equal(surface.slices["forward"], every.loc[kept, "forward"])
+
+
+def test_strikes_are_selected_by_deviations(chain):
+    frame = chain()
+    surface = build_surface(Quotes.from_frame(frame), rules=CleaningRules(max_deviations=1.5))
+    assert len(surface) + len(surface.rejected) == len(frame)
+    every = build_surface(Quotes.from_frame(frame)).quotes
+    moneyness = np.log(every["strike"] / every["forward"]).abs()
+    atm = every.assign(m=moneyness).sort_values("m").groupby("t")["iv"].first()
+    near = moneyness / (every["t"].map(atm) * np.sqrt(every["t"])) <= 1.5
+    pd.testing.assert_frame_equal(surface.quotes, every[near].reset_index(drop=True))
+    left_out = surface.rejected[surface.rejected["reason"] == Reject.NOT_SELECTED]
+    assert len(left_out) == (~near).sum() > 0
+    assert left_out["detail"].str.contains(r"strike .* is \d\.\d standard deviations .*: selected are 1.5").all()
+
+
+def test_thin_expiries_are_not_selected(chain):
+    frame = pd.concat([chain(times=[0.5]), chain(times=[0.1], n=3)], ignore_index=True)
+    surface = build_surface(Quotes.from_frame(frame), min_quotes_per_expiry=5)
+    assert surface.slices["t"].tolist() == [0.5]
+    left_out = surface.rejected[surface.rejected["reason"] == Reject.NOT_SELECTED]
+    assert left_out["detail"].tolist() == ["only 3 usable quotes at in 0.1y: min_quotes_per_expiry is 5"] * 3
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"min_days": 7, "max_days": 3}, "min_days = 7 and max_days = 3"),
+        ({"min_days": -1}, "0 <= min_days"),
+        ({"min_days": np.nan}, "0 <= min_days"),
+        ({"max_deviations": 0}, "max_deviations must be positive"),
+    ],
+)
+def test_selections_of_nothing_are_refused(limits, message):
+    with pytest.raises(InputError, match=message):
+        CleaningRules(**limits)
+
+
+def test_a_selection_that_leaves_nothing_says_how_to_widen_it(chain):
+    with pytest.raises(QuoteError, match=r"246 not selected.*widen the selection \(--min-days"):
+        build_surface(Quotes.from_frame(chain()), rules=CleaningRules(min_days=1000))
