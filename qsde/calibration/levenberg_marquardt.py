@@ -45,9 +45,10 @@ def solve(
 
     S indexes data sets (surfaces) and n starts on the same data. Damping follows Nielsen (1999), "Damping parameter in
     Marquardt's method", on Marquardt's diagonal scaling. A problem has converged when an accepted step lowers its cost
-    by less than `cost_tolerance` (relative) with the model of the cost agreeing, when the step is below
-    `step_tolerance`, or when the cosine between residuals and Jacobian columns is below `gradient_tolerance`. Data
-    sets whose problems have all ended are dropped from later evaluations.
+    by less than `cost_tolerance` (relative) with the model of the cost agreeing, when a step that heavy damping did not
+    shorten is below `step_tolerance` or changes the cost by less than `cost_tolerance`, or when the cosine between
+    residuals and Jacobian columns is below `gradient_tolerance`. Data sets whose problems have all ended are dropped
+    from later evaluations.
 
     Args:
         residuals: residuals and Jacobian at x, for the data sets whose indices are given.
@@ -89,7 +90,7 @@ class _State:
         cost, normal, gradient = _normal_equations(*residuals(x, torch.arange(x.shape[0])))
         flags = torch.zeros(x.shape[:2], dtype=torch.bool)
         return cls(
-            x, cost, normal, gradient, torch.full_like(cost, 1e-2), torch.full_like(cost, 2.0),
+            x.clone(), cost, normal, gradient, torch.full_like(cost, 1e-2), torch.full_like(cost, 2.0),
             torch.isfinite(cost), flags, flags.clone(), torch.zeros(x.shape[:2], dtype=torch.int64),
         )  # fmt: skip
 
@@ -111,7 +112,12 @@ class _State:
         better = active & (new_cost < cost)
 
         small_gain = better & (cost - new_cost <= cost_tol * cost) & (predicted <= 10 * cost_tol * cost)
-        small_step = active & (step.abs().amax(-1) <= step_tol) & (predicted <= 1e3 * cost_tol * cost)
+        # A step that heavy damping made small says nothing: only one that is small by itself, or lowers the cost.
+        undamped = better | (damping <= 1)
+        small_step = active & undamped & (step.abs().amax(-1) <= step_tol) & (predicted <= 1e3 * cost_tol * cost)
+        no_gain = (
+            active & (damping <= 1) & (predicted <= cost_tol * cost) & ((new_cost - cost).abs() <= cost_tol * cost)
+        )
         accepted_gradient = torch.where(better.unsqueeze(-1), new_gradient, gradient)
         accepted_diagonal = torch.where(better.unsqueeze(-1), new_normal.diagonal(dim1=-2, dim2=-1), diagonal)
         accepted_cost = torch.where(better, new_cost, cost)
@@ -119,7 +125,7 @@ class _State:
             accepted_diagonal * accepted_cost.unsqueeze(-1)
         ).clamp(min=1e-300)  # fmt: skip
         flat = active & ((cosine.amax(-1) <= gradient_tol) | (accepted_cost <= 1e-26))
-        converged = small_gain | small_step | flat
+        converged = small_gain | small_step | no_gain | flat
 
         shrink = torch.clamp(1 - (2 * gain - 1) ** 3, min=1 / 3)
         damping = torch.where(better, damping * shrink, damping * growth).clamp(min=1e-15)
