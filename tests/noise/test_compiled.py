@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import Tensor
 
 from qsde.noise import Antithetic, BlockNoise, Noise, Sobol, Threefry

@@ -101,14 +101,13 @@ def test_high_path_numbers_are_as_good() -> None:
         assert stats.kstest(uniforms[0].numpy(), "uniform").pvalue > 1e-4
 
 
-@pytest.mark.parametrize("bridge", [True, False])
-def test_sobol_has_the_law_too(bridge: bool) -> None:
-    """Tighter than chance: every factor and step of balanced points."""
+@pytest.mark.parametrize(("bridge", "distance"), [(True, 1.2), (False, 0.1)])
+def test_sobol_has_the_law_too(bridge: bool, distance: float) -> None:
+    """Every factor and step; points without the bridge are balanced one by one, far closer than chance."""
     normals, uniforms = table(Sobol(4, bridge=bridge), torch.float32)
-    for row in normals.flatten(0, 1):
-        assert stats.kstest(row.numpy(), "norm").statistic < 0.3 / math.sqrt(N_PATHS)
-    for row in uniforms.flatten(0, 1):
-        assert stats.kstest(row.numpy(), "uniform").statistic < 0.3 / math.sqrt(N_PATHS)
+    for values, law in ((normals, "norm"), (uniforms, "uniform")):
+        worst = max(stats.kstest(row.numpy(), law).statistic for row in values.flatten(0, 1))
+        assert worst < distance / math.sqrt(N_PATHS)
     everything = torch.cat([normals, torch.special.ndtri(uniforms)], dim=1).flatten(0, 1)
     off_diagonal = torch.corrcoef(everything) - torch.eye(len(everything), dtype=torch.float64)
-    assert off_diagonal.abs().max() < 1 / math.sqrt(N_PATHS)
+    assert off_diagonal.abs().max() < WIDTH / math.sqrt(N_PATHS)

@@ -68,10 +68,10 @@ def test_points_are_balanced() -> None:
     assert torch.equal(cells.sort(1).values, torch.arange(256)[None, :, None].expand(12, 256, 3))
 
 
-def asian_error(n_paths: int, bridge: bool = True) -> float:
+def asian_error(n_paths: int) -> float:
     """Error of the geometric average's exponential over 16 steps; root mean square over scrambles."""
     times = torch.linspace(0, 1, 17, dtype=torch.float64)
-    noise = Sobol(11, scrambles=16, bridge=bridge)
+    noise = Sobol(11, scrambles=16)
     paths = torch.arange(16 * n_paths)
     block = noise.block(paths, 16, 1, 0, torch.float64, "cpu", times)
     motion = torch.stack([block.draw(step)[0][0] for step in range(16)]).cumsum(0) / 4
@@ -89,8 +89,17 @@ def test_integration_error_decays_faster_than_monte_carlo() -> None:
     assert slope < -0.8
 
 
-def test_bridge_helps() -> None:
-    assert asian_error(1024) < 0.5 * asian_error(1024, bridge=False)
+def end_point_error(bridge: bool) -> float:
+    """Root mean square error over scrambles of E max(W(1), 0) from 64 steps and 256 points."""
+    noise, paths = Sobol(11, scrambles=16, bridge=bridge), torch.arange(16 * 256)
+    block = noise.block(paths, 64, 1, 0, torch.float64, "cpu")
+    end = torch.stack([block.draw(step)[0][0] for step in range(64)]).sum(0) / 8
+    means = torch.zeros(16, dtype=torch.float64).index_add(0, noise.groups(paths), end.clamp_min(0)) / 256
+    return float((means - 1 / math.sqrt(2 * math.pi)).square().mean().sqrt())
+
+
+def test_bridge_makes_the_end_point_one_dimensional() -> None:
+    assert end_point_error(bridge=True) < 0.2 * end_point_error(bridge=False)
 
 
 def test_scrambles_are_independent() -> None:
