@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-#: Taylor coefficients in x^2 of sin(x) / x and cos(x), highest first; on |x| < pi / 4 the remainder is below rounding.
-_SIN = {n: [(-1.0) ** k / math.factorial(2 * k + 1) for k in range(n, -1, -1)] for n in (4, 7)}
-_COS = {n: [(-1.0) ** k / math.factorial(2 * k) for k in range(n, -1, -1)] for n in (4, 8)}
+#: Taylor coefficients in x^2 of sin(x) / x and cos(x), highest first; on |x| < pi / 2 the remainder is below rounding.
+_SIN = {n: [(-1.0) ** k / math.factorial(2 * k + 1) for k in range(n, -1, -1)] for n in (6, 10)}
+_COS = {n: [(-1.0) ** k / math.factorial(2 * k) for k in range(n, -1, -1)] for n in (6, 10)}
 
 
 def word_uniform(high: Tensor, low: Tensor | None = None) -> Tensor:
@@ -33,8 +33,7 @@ def box_muller(
 ) -> tuple[Tensor, Tensor]:
     """Two independent standard normals `sqrt(-2 log u) (cos t, sin t)` from two (float64: four) random words.
 
-    The top bits of the second word choose the sign and which of the two is the sine, so that the angle needs no range
-    reduction.
+    The top bit of the second word is the sign of both, so that half a turn of angles suffices.
 
     Reference:
         Box, Muller: A note on the generation of random normal deviates. Ann. Math. Stat. 29 (1958).
@@ -44,20 +43,18 @@ def box_muller(
         >>> box_muller((word, word))[0] ** 2 / 2, -torch.log(torch.tensor(0.5))
         (tensor(0.6931), tensor(0.6931))
     """
-    word = high[1]
     radius = torch.sqrt(-2.0 * torch.log(word_uniform(high[0], low[0])))
-    radius = torch.where(word < 0, -radius, radius)
-    cosine, sine = _turn(_octant(word << 2, low[1]))
-    swap = (word & (1 << 30)) != 0
-    return radius * torch.where(swap, sine, cosine), radius * torch.where(swap, -cosine, sine)
+    radius = radius * ((high[1] >> 31) | 1).to(radius.dtype)
+    cosine, sine = _turn(_half_turn(high[1] << 1, low[1]))
+    return radius * cosine, radius * sine
 
 
-def _octant(word: Tensor, low: Tensor | None) -> Tensor:
-    """Uniform on (-pi/4, pi/4) from the upper 30 bits of a word, and the upper 22 of a second one."""
+def _half_turn(word: Tensor, low: Tensor | None) -> Tensor:
+    """Uniform on (-pi/2, pi/2) from the upper 31 bits of a word, and the upper 21 of a second one."""
     if low is None:
-        return ((word >> 9).float() * 2.0**-22 + 2.0**-23) * (math.pi / 4)
-    fine = ((low >> 10) & 0x3FFFFF).double()
-    return ((word.double() * 2.0**-31 + fine * 2.0**-51) + 2.0**-52) * (math.pi / 4)
+        return ((word >> 9).float() * 2.0**-22 + 2.0**-23) * (math.pi / 2)
+    fine = ((low >> 11) & 0x1FFFFF).double()
+    return ((word.double() * 2.0**-31 + fine * 2.0**-51) + 2.0**-52) * (math.pi / 2)
 
 
 def _turn(angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,10 +63,10 @@ def _turn(angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _polynomial_turn(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine on |angle| < pi/4 to rounding."""
+    """Cosine and sine on |angle| < pi/2 to rounding."""
     single = angle.dtype == torch.float32
     square = angle * angle
-    return _horner(_COS[4 if single else 8], square), angle * _horner(_SIN[4 if single else 7], square)
+    return _horner(_COS[6 if single else 10], square), angle * _horner(_SIN[6 if single else 10], square)
 
 
 def _horner(coefficients: list[float], x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qsde.noise.transforms import _octant, _polynomial_turn, box_muller, word_uniform
+from qsde.noise.transforms import _half_turn, _polynomial_turn, box_muller, word_uniform
 
 EXTREMES = torch.tensor([-(2**31), -(2**31) + 511, -(2**31) + 512, -512, -1, 0, 1, 511, 2**31 - 512, 2**31 - 1]).int()
 
@@ -58,18 +58,18 @@ def test_pairs_lie_on_the_circle_of_their_radius() -> None:
     torch.testing.assert_close(cosine**2 + sine**2, -2 * torch.log(word_uniform(high[0])))
 
 
-@pytest.mark.parametrize(("dtype", "ulps"), [(torch.float32, 2), (torch.float64, 2)])
-def test_polynomials_are_cosine_and_sine(dtype: torch.dtype, ulps: int) -> None:
-    angle = torch.linspace(-math.pi / 4, math.pi / 4, 100_001, dtype=torch.float64).to(dtype)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_polynomials_are_cosine_and_sine(dtype: torch.dtype) -> None:
+    angle = torch.linspace(-math.pi / 2, math.pi / 2, 100_001, dtype=torch.float64).to(dtype)
     cosine, sine = _polynomial_turn(angle)
     eps = torch.finfo(dtype).eps
-    assert float((cosine.double() - torch.cos(angle.double())).abs().max()) < ulps * eps / 2
-    relative = (sine.double() / torch.sin(angle.double()) - 1)[angle != 0]
-    assert float(relative.abs().max()) < ulps * eps
+    assert float((cosine.double() - torch.cos(angle.double())).abs().max()) < 2 * eps
+    assert float((sine.double() - torch.sin(angle.double())).abs().max()) < 2 * eps
+    small = (angle != 0) & (angle.abs() < 0.1)
+    assert float((sine.double() / torch.sin(angle.double()) - 1)[small].abs().max()) < 2 * eps
 
 
-def test_angles_stay_in_their_octant() -> None:
-    words = EXTREMES << 2
+def test_angles_stay_in_half_a_turn() -> None:
     for low in (None, EXTREMES):
-        angles = _octant(words, low)
-        assert float(angles.abs().max()) <= math.pi / 4 * (1 + 1e-7)
+        angles = _half_turn(EXTREMES << 1, low)
+        assert float(angles.abs().max()) <= math.pi / 2 * (1 + 1e-7)
