@@ -182,7 +182,7 @@ class _Job:
         p = self.space.to_params(x)
         data = objective.data
         _, jacobian, vega = objective.vols(p.unsqueeze(1))
-        exact = model_vols(self.space.with_free(p), data.t, torch.exp(data.k), 1.0, Fourier(tolerance=1e-6))
+        exact = model_vols(self.space.with_free(p), data.t, torch.exp(data.k), 1.0, Fourier(tolerance=1e-8))
         gap = objective.quadrature_gap(p, exact, vega.squeeze(1))
         _, weighted = objective.residuals(x.unsqueeze(1), torch.arange(x.shape[0]))
         weighted = weighted.squeeze(1) / self.space.slope(p).unsqueeze(-2)
