@@ -11,6 +11,9 @@ from torch import Tensor
 #: `residuals(x [S, n, P], surfaces [S]) -> (r [S, n, Q], J [S, n, Q, P])`
 Residuals = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
+#: Cost that counts as an exact fit: a residual (in vol) of 1e-9, near the rounding of implied vols.
+_ZERO_COST = 1e-18
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -46,9 +49,9 @@ def solve(
     S indexes data sets (surfaces) and n starts on the same data. Damping follows Nielsen (1999), "Damping parameter in
     Marquardt's method", on Marquardt's diagonal scaling. A problem has converged when an accepted step lowers its cost
     by less than `cost_tolerance` (relative) with the model of the cost agreeing, when a step that heavy damping did not
-    shorten is below `step_tolerance` or changes the cost by less than `cost_tolerance`, or when the cosine between
-    residuals and Jacobian columns is below `gradient_tolerance`. Data sets whose problems have all ended are dropped
-    from later evaluations.
+    shorten is below `step_tolerance` or changes the cost by less than `cost_tolerance`, when the cosine between
+    residuals and Jacobian columns is below `gradient_tolerance`, or when the cost is 0 to rounding. Data sets whose
+    problems have all ended are dropped from later evaluations.
 
     Args:
         residuals: residuals and Jacobian at x, for the data sets whose indices are given.
@@ -124,7 +127,7 @@ class _State:
         cosine = accepted_gradient.abs() / torch.sqrt(
             accepted_diagonal * accepted_cost.unsqueeze(-1)
         ).clamp(min=1e-300)  # fmt: skip
-        flat = active & ((cosine.amax(-1) <= gradient_tol) | (accepted_cost <= 1e-26))
+        flat = active & ((cosine.amax(-1) <= gradient_tol) | (accepted_cost <= _ZERO_COST))
         converged = small_gain | small_step | no_gain | flat
 
         shrink = torch.clamp(1 - (2 * gain - 1) ** 3, min=1 / 3)
