@@ -126,7 +126,7 @@ class SobolBlock(BlockNoise):
         return self.table.new_empty((0, self.table.shape[-1]))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _scrambled(seed: int, scramble: int, dimension: int) -> tuple[Tensor, Tensor]:
     """Shift `[dimension]` and direction numbers `[30, dimension]` of one scramble, int32."""
     counter = torch.tensor([scramble, -1], dtype=torch.int32)
