@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 from typer.testing import CliRunner, Result
 
 from qsde import __version__
@@ -192,7 +193,10 @@ BAD_FILES = {
     "expired.csv": (table(expiry=["2023-06-21"] * 2).encode(), "expired"),
     "negative.csv": (table(bid=[-1.0, -2.0], ask=[-0.5, -1.0]).encode(), "negative price"),
     "nan.csv": (table(bid=[np.nan] * 2, ask=[np.nan] * 2).encode(), "no quote"),
-    "words.csv": (table(strike=["ninety", "many"]).encode(), "2 unreadable"),
+    "words.csv": (table(strike=["ninety", "many"]).encode(), "2 unreadable): the first of them says: strike"),
+    "word_bids.csv": (table(bid=["n/a", "oops"]).encode(), "1 unreadable, 1 zero bid"),
+    "half.parquet": (Path(GOOG).read_bytes()[:100_000], "not a complete parquet file; copy or download it again"),
+    "renamed.parquet": (b"apple,pear\n1,2\n", "found: 'apple', 'pear'"),
     "torn.parquet": (b"PAR1\x00\x01", "parquet"),
     "broken.json": (b'{"a": [1, 2', "json"),
     "binary.csv": (bytes(range(256)) * 8, ""),
@@ -205,6 +209,77 @@ def test_bad_files(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     assert word in refused("calibrate", path, "-m", "black_scholes").lower()
+
+
+def one_day(path: Path, option_types: str = "CP", repeat: int = 1, **columns: object) -> Path:
+    """Quotes at 20 % vol of one expiry without spot, forward or rate."""
+    strike, forward, t = np.linspace(80.0, 120.0, 9), 100.0, 171 / 365
+    call = norm.cdf(np.log(forward / strike) / (0.2 * np.sqrt(t)) + 0.1 * np.sqrt(t)) * forward - strike * norm.cdf(
+        np.log(forward / strike) / (0.2 * np.sqrt(t)) - 0.1 * np.sqrt(t)
+    )
+    parts = [
+        pd.DataFrame({"strike": strike, "option_type": side, "price": call if side == "C" else call - forward + strike})
+        for side in option_types
+    ]
+    frame = pd.concat(parts * repeat).assign(
+        quote_time="2024-01-02T21:00Z", expiry_time="2024-06-21T21:00Z", expiry="2024-06-21", underlying="X",
+        bid=lambda q: 0.99 * q["price"], ask=lambda q: 1.01 * q["price"], **columns,
+    )  # fmt: skip
+    frame.drop(columns="price").to_csv(path, index=False)
+    return path
+
+
+def fitted_vol(*args: object) -> tuple[float, str]:
+    result = qsde("calibrate", *args, "-m", "black_scholes")
+    assert result.exit_code == 0, result.output
+    assert "Traceback" not in result.output
+    row = next(line.split() for line in result.stdout.splitlines() if line.strip().startswith("vol "))
+    return float(row[4]), result.stderr
+
+
+def test_one_quote_is_fitted_with_every_doubt_spoken_out(tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("\n".join(table().splitlines()[:2]))
+    vol, warnings = fitted_vol(path)
+    assert 0.1 < vol < 0.25
+    for words in ("only one expiry", "fewer than 5 strikes", "standard errors need more quotes than parameters"):
+        assert words in warnings, words
+    assert "no discount factor for 1 of 1 expiries: 1 is assumed" in warnings
+
+
+def test_one_expiry_without_spot_or_rate_is_fitted_from_parity(tmp_path: Path) -> None:
+    vol, warnings = fitted_vol(one_day(tmp_path / "day.csv"))
+    assert vol == pytest.approx(0.2, abs=1e-4)
+    assert "only one expiry: the term structure of the model is not determined" in warnings
+
+
+def test_duplicated_rows_count_once(tmp_path: Path) -> None:
+    path = one_day(tmp_path / "twice.csv", repeat=2)
+    assert fitted_vol(path)[0] == pytest.approx(0.2, abs=1e-4)
+    assert "duplicate 18" in qsde("inspect", path).stdout
+
+
+def test_some_missing_and_negative_prices_cost_only_their_rows(tmp_path: Path) -> None:
+    path = one_day(tmp_path / "spoilt.csv")
+    frame = pd.read_csv(path)
+    frame.loc[2, ["bid", "ask"]] = np.nan
+    frame.loc[15, "bid"] = -1.0
+    frame.to_csv(path, index=False)
+    assert fitted_vol(path)[0] == pytest.approx(0.2, abs=1e-4)
+    shown = qsde("inspect", path)
+    assert "negative price 1" in shown.stdout
+    assert "no quote 1" in shown.stdout
+
+
+@pytest.mark.parametrize("side", ["C", "P"])
+def test_one_side_only_needs_a_forward_from_elsewhere(side: str, tmp_path: Path) -> None:
+    path = one_day(tmp_path / "side.csv", side)
+    message = refused("calibrate", path, "-m", "heston")
+    assert "9 no forward" in message
+    assert "--rate 0.03 --dividend-yield 0.01 --spot 100" in message
+    assert "--spot 100" in refused("calibrate", path, "-m", "heston", "--rate", 0, "--dividend-yield", 0)
+    vol, _ = fitted_vol(path, "--rate", 0, "--dividend-yield", 0, "--spot", 100)
+    assert vol == pytest.approx(0.2, abs=1e-4)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -221,7 +221,12 @@ class _Job:
                     starts_agreeing=int(outcome.agreeing[i]),
                     seconds=seconds,
                     warnings=_warnings(
-                        n - int(used[i]), int(freedom[i]), at_bounds, bool(determined[i]), float(outcome.gap[i])
+                        n - int(used[i]),
+                        int(used[i]),
+                        len(self.space.free),
+                        at_bounds,
+                        bool(determined[i]),
+                        float(outcome.gap[i]),
                     ),
                 )
             )
@@ -289,12 +294,16 @@ def _status(outcome: _Outcome, i: int) -> FitStatus:
     return FitStatus.STALLED if bool(outcome.stalled[i]) else FitStatus.MAX_ITERATIONS
 
 
-def _warnings(unused: int, freedom: int, at_bounds: tuple[str, ...], determined: bool, gap: float) -> tuple[str, ...]:
+def _warnings(
+    unused: int, used: int, free: int, at_bounds: tuple[str, ...], determined: bool, gap: float
+) -> tuple[str, ...]:
     found = []
     if unused:
         found.append(f"{unused} quotes have weight 0 or lie over {FAR:g} standard deviations away: not in the fit")
-    if freedom <= 0:
-        found.append(f"{-freedom} fewer quotes than needed beyond the parameters: they are not determined; fix some")
+    if used <= free:
+        found.append(
+            f"quotes in the fit: {used}, parameters: {free}; standard errors need more quotes than parameters: fix some"
+        )
     elif not determined:
         found.append("the quotes do not determine all parameters: standard errors are not available; fix some")
     if at_bounds:

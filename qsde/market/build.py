@@ -259,7 +259,6 @@ def _text(value: object) -> str:
 
 _ADVICE = {
     Reject.EXPIRED.value: "check the quote time (--quote-time)",
-    Reject.UNREADABLE.value: "check the quote time (--quote-time) and the expiry column",
     Reject.NO_FORWARD.value: NO_FORWARD_HINT,
     Reject.IN_THE_MONEY.value: "the surface is built from out-of-the-money options: supply calls above and puts below "
     "the forward",

@@ -130,7 +130,11 @@ def _zero_bid(table: pd.DataFrame, _: CleaningRules) -> pd.Series:
 
 #: Rules on the quotes alone, before any forward is known.
 QUOTE_RULES = (
-    Rule(Reject.UNREADABLE, lambda q, _: q["t"].isna(), "no time to expiry: quote time or expiry is missing"),
+    Rule(
+        Reject.UNREADABLE,
+        lambda q, _: q["t"].isna(),
+        "no time to expiry: the quote time (--quote-time) or the expiry is missing",
+    ),
     Rule(Reject.EXPIRED, lambda q, _: q["t"] <= 0, "expiry {expiry} is not after the quote time: t = {t:.6g} years"),
     Rule(Reject.BAD_STRIKE, lambda q, _: ~(q["strike"] > 0) | np.isinf(q["strike"]), "strike is {strike:g}"),
     Rule(

@@ -17,7 +17,7 @@ from qsde.market.parity import ParityFit, call_put_pairs, fit_all
 IDENTIFIED_SE = 0.01
 #: What to supply where neither the user, the file nor parity gives a forward.
 NO_FORWARD_HINT = (
-    "supply a rate and a dividend yield with a spot price (--rate 0.03 --dividend-yield 0.01), or a forward column"
+    "supply a rate, a dividend yield and the spot (--rate 0.03 --dividend-yield 0.01 --spot 100), or a forward column"
 )
 
 
@@ -176,7 +176,9 @@ def _fill_forward(
     slices["forward"], slices["forward_source"] = slices["file_forward"], "file"
     if dividend_yield is not None:
         if slices["spot"].isna().all():
-            raise QuoteError("a dividend yield needs the spot price: add a spot column, or give forwards instead")
+            raise QuoteError(
+                "a dividend yield needs the spot price: add a spot column or --spot 100, or give forwards instead"
+            )
         growth = as_curve(dividend_yield, "dividend_yield").discount(torch.tensor(slices["t"].to_numpy(float)))
         slices["forward"] = slices["spot"] * growth.detach().numpy() / slices["discount_factor"]
         slices["forward_source"] = "curve"

@@ -224,7 +224,7 @@ def test_too_few_quotes_are_fitted_with_a_warning(n: int) -> None:
     surface = Surface.from_vols(0.5, np.linspace(90, 110, n), np.linspace(0.25, 0.2, n), 100.0)
     fit = calibrate(Heston.typical(), surface)
     assert fit.rmse_bp < 5
-    assert any("fewer quotes than needed" in w for w in fit.warnings)
+    assert any("need more quotes than parameters" in w for w in fit.warnings)
     assert all(np.isnan(e) for e in fit.std_errors.values())
     assert set(fit.params) == set(HESTON.params)
 
@@ -241,7 +241,7 @@ def test_parameters_without_influence_have_no_standard_error(model_surface) -> N
 
     fit = calibrate(Heston.typical(), model_surface(HESTON), weights=no_skew)
     assert any("60 quotes have weight 0" in w for w in fit.warnings)
-    assert any("fewer quotes" in w for w in fit.warnings)
+    assert any("quotes in the fit: 5, parameters: 5" in w for w in fit.warnings)
     assert np.isfinite(fit.model_iv).all()
 
 
