@@ -86,7 +86,7 @@ class FitStatus(StrEnum):
     CONVERGED = "converged"
     MAX_ITERATIONS = "stopped at the iteration limit before converging; raise max_iterations or fix a parameter"
     STALLED = "stopped: no step lowers the error any further, although the gradient is not zero"
-    INACCURATE = "stopped: the prices of the residuals miss the exact ones by more than 10 basis points of vol"
+    INACCURATE = "stopped: the prices of the residuals miss the exact ones by more than 10 bp of vol, or defy the check"
     FAILED = "failed: the model gave no finite prices at any start"
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,7 +17,7 @@ from qsde.calibration.levenberg_marquardt import Solution, solve
 from qsde.calibration.objective import FAR, Data, Objective, rank_in_slice
 from qsde.calibration.penalties import Penalty
 from qsde.calibration.space import Space
-from qsde.errors import FitStatus, InputError, QuoteError
+from qsde.errors import FitStatus, InputError, NumericsError, QuoteError
 from qsde.market.surface import Surface
 from qsde.models.base import Model
 from qsde.pricing.fourier import Fourier, model_vols
@@ -181,11 +182,12 @@ class _Job:
         x = torch.where(torch.isfinite(cost).unsqueeze(-1), x, torch.zeros_like(x))
         p = self.space.to_params(x)
         data = objective.data
-        _, jacobian, vega = objective.vols(p.unsqueeze(1))
-        exact = model_vols(self.space.with_free(p), data.t, torch.exp(data.k), 1.0, Fourier(tolerance=1e-8))
+        vol, jacobian, vega = objective.vols(p.unsqueeze(1))
+        exact = _exact_vols(self.space, p, data)
         gap = objective.quadrature_gap(p, exact, vega.squeeze(1))
         _, weighted = objective.residuals(x.unsqueeze(1), torch.arange(x.shape[0]))
         weighted = weighted.squeeze(1) / self.space.slope(p).unsqueeze(-2)
+        exact = torch.where(torch.isnan(exact), vol.squeeze(1), exact)
         return _Outcome(x, p, cost, converged, stalled, iterations, agreeing, exact, jacobian.squeeze(1),
                         weighted.mT @ weighted, gap)  # fmt: skip
 
@@ -267,6 +269,17 @@ def _thinned(surface: Surface) -> Surface:
     return surface.select((rank == 0) | (bucket != previous))
 
 
+def _exact_vols(space: Space, p: Tensor, data: Data) -> Tensor:
+    """Vols [S, E, K] by the verified quadrature at parameters [S, P]; NaN for surfaces where it does not converge."""
+    try:
+        return model_vols(space.with_free(p), data.t, torch.exp(data.k), 1.0, Fourier(tolerance=1e-8))
+    except NumericsError:
+        if p.shape[0] == 1:
+            return torch.full_like(data.k, torch.nan)
+        rows = torch.arange(p.shape[0]).split(1)
+        return torch.cat([_exact_vols(space, p[row], data.rows(row)) for row in rows])
+
+
 def _in_quote_order(position: Tensor) -> Tensor:
     """For each surface, where in the padded grid its quotes are, in the order of `surface.quotes`: [S, E K]."""
     flat = position.flatten(1)
@@ -287,7 +300,7 @@ def _covariance(normal: Tensor, variance: Tensor) -> Tensor:
 def _status(outcome: _Outcome, i: int) -> FitStatus:
     if not bool(torch.isfinite(outcome.cost[i])):
         return FitStatus.FAILED
-    if float(outcome.gap[i]) > _INACCURATE:
+    if not float(outcome.gap[i]) <= _INACCURATE:
         return FitStatus.INACCURATE
     if bool(outcome.converged[i]):
         return FitStatus.CONVERGED
@@ -308,7 +321,9 @@ def _warnings(
         found.append("the quotes do not determine all parameters: standard errors are not available; fix some")
     if at_bounds:
         found.append(f"at a bound: {', '.join(at_bounds)}; widen the bound or fix the parameter")
-    if gap > _AGREE:
+    if math.isnan(gap):
+        found.append("the exact prices did not converge at the solution: model vols are those of the residuals")
+    elif gap > _AGREE:
         found.append(f"the residuals' quadrature was off by up to {gap * 1e4:.2g} bp of vol at the solution")
     return tuple(found)
 

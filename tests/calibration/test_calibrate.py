@@ -1,5 +1,6 @@
 """Calibration as a user sees it: known parameters come back, published fits are met, and doubts are spoken out."""
 
+import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from qsde.calibration import Feller, Fit, Prior, calibrate, calibrate_many
-from qsde.errors import FitStatus, InputError, QuoteError
+from qsde.errors import FitStatus, InputError, NumericsError, QuoteError
 from qsde.market.surface import Surface
 from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps
 from qsde.pricing.fourier import model_vols
@@ -102,6 +103,20 @@ def test_a_hopeless_neighbour_costs_only_itself(model_surface, dax) -> None:
     alone = calibrate(Heston.typical(), dax)
     assert fit.status.converged
     np.testing.assert_allclose(fit.model_iv, alone.model_iv, atol=1e-6)
+
+
+def test_exact_prices_that_fail_cost_only_their_surface(dax, model_surface, monkeypatch: pytest.MonkeyPatch) -> None:
+    def moody(model: Any, t: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if bool((t == 7.0).any()):
+            raise NumericsError("Heston: 1 slices did not converge")
+        return model_vols(model, t, *rest)
+
+    monkeypatch.setattr(importlib.import_module("qsde.calibration.calibrate"), "model_vols", moody)
+    good, bad = calibrate_many(Heston.typical(), [dax, model_surface(HESTON, times=(0.5, 7.0))])
+    assert good.status.converged
+    assert bad.status is FitStatus.INACCURATE
+    assert any("exact prices did not converge" in w for w in bad.warnings)
+    assert bad.rmse_bp < 0.1
 
 
 def test_no_surfaces_no_fits() -> None:
