@@ -16,7 +16,8 @@ from qsde.calibration.space import Space
 from qsde.errors import InputError
 from qsde.market.black import black_price
 from qsde.market.surface import Surface
-from qsde.pricing.fourier import lewis_range, sinh_nodes
+from qsde.numerics import complex_exp
+from qsde.pricing.contours import lewis_range, nodes_needed, sinh_nodes
 
 #: Model error of vol that the weights allow for beside half the bid/ask spread: 50 basis points.
 VOL_FLOOR = 0.0050
@@ -94,10 +95,9 @@ class Data:
 
     @property
     def nodes(self) -> int:
-        """Quadrature nodes that resolve the farthest quote: a strike n deviations away makes n / pi waves per node."""
+        """Quadrature nodes that resolve the farthest quote of any expiry."""
         distance = torch.where(self.weight > 0, self.k.abs(), torch.zeros_like(self.k)).amax(-1)
-        needed = 7.3 * (float((distance / torch.sqrt(self.variance)).max()) + 3)
-        return max(64, 32 * math.ceil(needed / 32))
+        return max(64, 32 * math.ceil(float(nodes_needed(self.variance, distance).max()) / 32))
 
     def at_the_money_vol(self) -> Tensor:
         """Vol of the quote nearest the forward, [S, E]."""
@@ -151,7 +151,7 @@ class Objective:
         t, k = data.t.unsqueeze(-1), data.k
         variance = data.variance.unsqueeze(-1)
         k = torch.where(data.weight > 0, k, torch.zeros_like(k))
-        y, weight = sinh_nodes(*lewis_range(variance, k.abs().amax(-1, keepdim=True)), nodes)
+        y, weight = sinh_nodes(*lewis_range(variance, variance, k.abs().amax(-1, keepdim=True)), nodes)
         self.u, self.t = (y - 0.5j).unsqueeze(1), t.unsqueeze(1)  # [S, 1, E, N], [S, 1, E, 1]
         q = y * y + 0.25
         angle = k.unsqueeze(-1) * y.unsqueeze(-2)
@@ -174,7 +174,7 @@ class Objective:
         names = list(self.space.model.params)
         if len(self.space.free) < len(names):
             gradient = gradient[[names.index(name) for name in self.space.free]]
-        phi = torch.exp(value)
+        phi = complex_exp(value)
         stack = torch.cat([phi.unsqueeze(0), gradient * phi])  # [1 + P, S, n, E, N]
         parts = torch.cat([stack.real, stack.imag], -1).permute(1, 3, 4, 2, 0)  # [S, E, 2N, n, 1 + P]
         s, e, n2, n, width = parts.shape

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from qsde.errors import ParameterError
+from qsde.numerics import broadcast_shape
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,14 @@ class Model(ABC):
     def moment_range(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The open interval of real `p` with `E[exp(p x_t)]` finite; it contains [0, 1]."""
 
+    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Up to which |u| the cf ripples, and the distance in `x` that sets the frequency: zeros if it falls smoothly.
+
+        Jumps of nearly one size make a distribution with several peaks; a quadrature must resolve their interference.
+        """
+        none = torch.zeros_like(t)
+        return none, none
+
     def log_cf_gradient(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """`log_cf` and its derivatives to the parameters, stacked on a new first axis in the order of `params`.
 
@@ -137,7 +146,7 @@ class Model(ABC):
     @property
     def batch_shape(self) -> torch.Size:
         """Broadcast shape of the parameters: () for one model."""
-        shape: torch.Size = torch.broadcast_shapes(*(p.shape for p in self.params.values()))
+        shape: torch.Size = broadcast_shape(*(p.shape for p in self.params.values()))
         return shape
 
     @property

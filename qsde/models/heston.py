@@ -11,7 +11,16 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from qsde.models.base import Model, Parameter, Parametric
-from qsde.numerics import exp_quotient, log1p_quotient, nonzero
+from qsde.numerics import (
+    broadcast_shape,
+    complex_exp,
+    complex_expm1,
+    complex_log,
+    complex_sqrt,
+    exp_quotient,
+    log1p_quotient,
+    nonzero,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +72,18 @@ class Heston(Parametric, Model):
 
     def log_cf(self, u: Tensor, t: Tensor) -> Tensor:
         """Heston (1993) in the branch-free form of Lord and Kahl (2010), arranged to be exact as sigma -> 0."""
+        s2 = self.sigma * self.sigma
         z = 1j * u
         q = z - z * z
-        xi = self.kappa - self.rho * self.sigma * z
-        d = torch.sqrt(xi * xi + self.sigma * self.sigma * q)
-        decay = t * exp_quotient(d * t)  # (1 - exp(-d t)) / d
-        b_denominator = xi * decay + 1 + torch.exp(-d * t)
-        b = -q * decay / b_denominator
+        xi = self.kappa - (self.rho * self.sigma) * z
+        d = complex_sqrt(torch.addcmul(s2 * q, xi, xi))
+        lost = complex_expm1(-t * d)  # exp(-d t) - 1
+        decay = lost / d  # minus (1 - exp(-d t)) / d
+        b = q * decay / (lost + 2 - xi * decay)
         # a = (2/sigma^2) [(xi - d) t / 2 - log(...)]: both terms are O(sigma^2), so sigma^2 is divided out by hand
-        q_over = q / nonzero(xi + d)
-        a = -q_over * (t - decay * log1p_quotient(-0.5 * self.sigma * self.sigma * q_over * decay))
-        return self.kappa * self.theta * a + b * self.v0
+        q_over = q / (xi + d + 1e-100)
+        a = q_over * (t + decay * log1p_quotient((0.5 * s2) * (q_over * decay)))
+        return b * self.v0 - (self.kappa * self.theta) * a
 
     def log_cf_gradient(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """`log_cf` and its closed-form derivatives to v0, kappa, theta, sigma, rho (chain rule through xi and d).
@@ -89,13 +99,13 @@ class Heston(Parametric, Model):
         z = 1j * u
         q = z - z * z
         xi = kappa - self.rho * sigma * z
-        d = torch.sqrt(xi * xi + s2 * q)
-        e = torch.exp(-d * t)
+        d = complex_sqrt(xi * xi + s2 * q)
+        e = complex_exp(-d * t)
         one_e = 1 - e
         m = xi * one_e + d * (1 + e)
         q_m = q / m
         b = -q_m * one_e
-        a = ((xi - d) * t - 2 * torch.log(m / (2 * d))) / s2
+        a = ((xi - d) * t - 2 * complex_log(m / (2 * d))) / s2
         value = kappa * self.theta * a + b * v0
 
         # value depends on (kappa, sigma, rho) through xi, through d, and explicitly; r = xi / d = d(d)/d(xi)
@@ -129,7 +139,7 @@ class Heston(Parametric, Model):
 
     def _critical_moment(self, t: Tensor, side: float) -> Tensor:
         base = 1.0 if side > 0 else 0.0
-        shape = torch.broadcast_shapes(self.batch_shape, t.shape)
+        shape = broadcast_shape(self.batch_shape, t.shape)
         low = torch.zeros(shape, dtype=t.dtype, device=t.device)
         high = torch.full_like(low, 1e8)
         for _ in range(90):  # distance from [0, 1], bisected geometrically once it is away from 0

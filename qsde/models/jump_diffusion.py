@@ -89,6 +89,13 @@ class JumpDiffusion(Model):
         """Total variance of the diffusion plus `intensity t E[J^2]`."""
         return self.diffusion.total_variance(t) + self.jumps.intensity * t * self.jumps.mean_square()
 
+    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Ripples of both parts, as far out as the diffusion does not smooth them away."""
+        inner, inner_distance = self.diffusion.ripple(t)
+        own, distance = self.jumps.ripple(t)
+        smooth = 30 / torch.sqrt(self.diffusion.total_variance(t).clamp(min=1e-14))
+        return torch.minimum(torch.maximum(inner, own), smooth), inner_distance + distance
+
     def moment_range(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Intersection of the two strips."""
         lower, upper = self.diffusion.moment_range(t)

@@ -37,6 +37,11 @@ class JumpLaw(Parametric):
     def moment_range(self) -> tuple[Tensor, Tensor]:
         """The open interval of real `z` where `mgf` is finite."""
 
+    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Model.ripple`; laws with a wide density have none."""
+        none = torch.zeros_like(t)
+        return none, none
+
     def log_cf(self, u: Tensor, t: Tensor) -> Tensor:
         """`intensity t (E[exp(i u J)] - 1 - i u (E[exp(J)] - 1))`: the compensated jump part of `log_cf`."""
         z = 1j * u
@@ -87,6 +92,12 @@ class MertonJumps(JumpLaw):
     def mean_square(self) -> Tensor:
         """`mean^2 + std^2`."""
         return self.mean * self.mean + self.std * self.std
+
+    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`exp(i mean u)` shows until `exp(-std^2 u^2 / 2)` hides it; as many jumps add up as are at all likely."""
+        expected = self.intensity * t
+        jumps = expected + 6 * torch.sqrt(expected) + 2
+        return 7.4 / self.std.clamp(min=1e-12), torch.where(expected > 0, jumps * self.mean.abs(), 0.0)
 
     def moment_range(self) -> tuple[Tensor, Tensor]:
         """All moments exist."""

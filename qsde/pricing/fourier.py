@@ -1,44 +1,42 @@
 """European options under any model with a characteristic function, by quadrature that checks its own error.
 
 Two contours serve two needs. The first, Lewis (2001) at `Re z = 1/2` with a Black-Scholes control variate, shares its
-nodes among all strikes of an expiry and is exact to about 1e-15 of `sqrt(F K)`. Options worth so little that this is
-not enough *relative* precision are priced again, each on the contour through its own saddle point (Lord and Kahl
-2007), where the integrand does not cancel. Both use the trapezoidal rule after a sinh map, which converges
-exponentially; the difference to the rule with every second node measures the error, and nodes are doubled or the range
-widened until it is small enough.
+nodes among all strikes of an expiry and all parameter sets of a batch, and is exact to about 1e-15 of `sqrt(F K)`.
+Options worth so little that this is not enough *relative* precision, and slices where it does not converge, are priced
+on contours through their own saddle points, bent to where the integrand falls.
 """
 
 from __future__ import annotations
 
 import math
-import operator
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from qsde.errors import InputError, NumericsError
-from qsde.market.black import black_price
 from qsde.market.implied_vol import implied_vol
 from qsde.models.base import Model
+from qsde.numerics import broadcast_shape
+from qsde.pricing.contours import (
+    ABSOLUTE,
+    GAP_POWER,
+    Lewis,
+    lewis_range,
+    nodes_for_ripples,
+    nodes_needed,
+    refine,
+    sinh_nodes,
+    through_saddle,
+)
 
 Number = float | Tensor
 
-#: Bytes of the largest temporary: rows are priced in chunks that stay below.
+#: Bytes of the largest temporary: larger jobs are priced in pieces.
 _CHUNK_BYTES = 1 << 28
-#: Accuracy of the first contour in units of sqrt(F K).
-_ABSOLUTE = 1e-15
-#: Rounding of the second contour, relative.
-_RELATIVE = 1e-13
-#: Nodes reach this many standard deviations' inverses at first: a Gaussian needs 9, exponential tails some tens.
-_REACH = 50.0
-#: The rule with every second node may differ by this much: its error is about the square root of that of the full rule.
-_GAP = 1e-9
-#: Integrand at the last node, times the node: what the cut-off tail may amount to.
-_TAIL = 1e-16
-#: Slopes `d Re z / d Im z` of the far contour that are tried, and the fall of the integrand that ends it.
-_TILTS, _LOG_EPS = (0.0, 0.25, 0.5, 1.0), 38.0
+#: Nodes beyond which a slice leaves the first contour for the second, and an option the second for the first.
+_LEWIS_NODES, _SADDLE_NODES = 1536, 6144
 
 
 @dataclass(frozen=True)
@@ -106,27 +104,29 @@ def price_european(
     """
     engine = engine or Fourier()
     strike, t, forward, discount_factor = (_tensor(x) for x in (strike, t, forward, discount_factor))
-    for name, x in (("strike", strike), ("t", t), ("forward", forward), ("discount_factor", discount_factor)):
-        if not bool(((x > 0) & torch.isfinite(x)).all()):
-            raise InputError(f"{name} must be positive and finite; smallest entry {x.min().item()}")
+    _check(strike=strike, t=t, forward=forward, discount_factor=discount_factor)
     no_expiry_axis, no_strike_axis = t.dim() == 0, strike.dim() == 0
     batch = model.batch_shape
-    row_shape = torch.broadcast_shapes((*batch, 1), t.shape, forward.shape, discount_factor.shape, strike.shape[:-1])
     n_strikes = strike.shape[-1] if strike.dim() else 1
-    grid = (*row_shape, n_strikes)
-
-    rows = model.map(lambda p: p.unsqueeze(-1).expand(row_shape).reshape(-1, 1))
-    forward_, df_ = (x.expand(row_shape).unsqueeze(-1) for x in (forward, discount_factor))
-    k = torch.log(strike / forward_).expand(grid)
-    ratio, error = _otm_ratio(rows, t.expand(row_shape).reshape(-1, 1), k.reshape(-1, n_strikes), engine)
-    scale = torch.sqrt(strike * forward_)
-    otm, error = ratio.reshape(grid) * scale * df_, error.reshape(grid) * scale * df_
+    expiries = broadcast_shape(t.shape, forward.shape, strike.shape[:-1], (1,))
+    rows = broadcast_shape((*batch, 1), expiries, discount_factor.shape)
+    forward_, df_ = forward.unsqueeze(-1), discount_factor.unsqueeze(-1)
+    k = torch.log(strike / forward_).expand(*expiries, n_strikes)
+    if len(expiries) == 1:  # one grid for all parameter sets: they share the nodes
+        shaped = model.map(lambda p: p.expand(batch).reshape(-1, 1, 1)) if batch else model
+        ratio, error = _otm_ratio(shaped, t.expand(expiries).unsqueeze(-1), k, engine)
+    else:
+        shaped = model.map(lambda p: p.unsqueeze(-1).expand(rows).reshape(-1, 1))
+        flat_k = k.expand(*rows, n_strikes).reshape(-1, n_strikes)
+        ratio, error = _otm_ratio(shaped, t.expand(rows).reshape(-1, 1), flat_k, engine)
+    common = (*broadcast_shape((*batch, 1), expiries), n_strikes)
+    scale = torch.sqrt(strike * forward_) * df_
+    otm, error = ratio.reshape(common) * scale, error.reshape(common) * scale.detach()
 
     call = torch.as_tensor(is_call, device=otm.device)
-    moneyness = torch.where(call, forward_ - strike, strike - forward_)
-    in_the_money = torch.where(call, k < 0, k >= 0)
-    value = otm + torch.where(in_the_money, moneyness * df_, torch.zeros_like(otm))
-    error = error + 4e-16 * value.detach().abs()
+    intrinsic = torch.where(call, forward_ - strike, strike - forward_) * df_
+    value = otm + torch.where((k < 0) == call, intrinsic, 0.0)  # a call is in the money at k < 0, a put at k >= 0
+    error = torch.add(error, value.detach().abs(), alpha=4e-16)
     if no_strike_axis:
         value, error = value.squeeze(-1), error.squeeze(-1)
     if no_expiry_axis:
@@ -154,200 +154,109 @@ def _tensor(x: Number) -> Tensor:
     return x if isinstance(x, Tensor) and x.dtype == torch.float64 else torch.as_tensor(x, dtype=torch.float64)
 
 
+def _check(**inputs: Tensor) -> None:
+    for name, x in inputs.items():
+        least, most = torch.aminmax(x.detach())
+        if not (float(least) > 0 and float(most) < math.inf):
+            raise InputError(f"{name} must be positive and finite; got values from {least.item()} to {most.item()}")
+
+
 def _otm_ratio(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Tensor, Tensor]:
-    """Out-of-the-money prices over `sqrt(F K)` for rows of parameters [R, 1], expiries [R, 1], log strikes [R, K]."""
-    rows_at_once = max(1, _CHUNK_BYTES // (k.shape[1] * engine.nodes * 32))
-    if k.shape[0] > rows_at_once:
-        cuts = [slice(i, i + rows_at_once) for i in range(0, k.shape[0], rows_at_once)]
-        parts = [_otm_ratio(model.map(operator.itemgetter(cut)), t[cut], k[cut], engine) for cut in cuts]
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+    """Out-of-the-money prices over `sqrt(F K)` and their errors, [B, E, K] each.
+
+    Parameters broadcast to [B, E, 1] (or are [E, 1], one set per expiry); t is [E, 1], k is [E, K].
+    """
+    n_sets = math.prod(model.batch_shape[:-2])
+    if n_sets > 1 and n_sets * t.shape[0] * engine.nodes * 160 > _CHUNK_BYTES:
+        pieces = torch.arange(n_sets).tensor_split(2)
+        return _joined([_otm_ratio(model.map(lambda p, i=i: p[i]), t, k, engine) for i in pieces], 0)  # type: ignore[misc]
+    if t.shape[0] > 1 and k.numel() * engine.nodes * 32 > _CHUNK_BYTES:
+        pieces = torch.arange(t.shape[0]).tensor_split(2)
+        own = model.batch_shape[-2:-1] == t.shape[:1]
+        parts = [(model.map(lambda p, i=i: p[i]) if own else model, t[i], k[i]) for i in pieces]  # type: ignore[misc]
+        return _joined([_otm_ratio(*part, engine) for part in parts], 1)
+    return _with_own_contours(model, t, k, engine)
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
+    return torch.cat([p[0] for p in parts], axis), torch.cat([p[1] for p in parts], axis)
+
+
+def _with_own_contours(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Tensor, Tensor]:
+    limit = (1e-2 * engine.tolerance) ** (1 / GAP_POWER)
     with torch.no_grad():
-        scale, reach = lewis_range(model.total_variance(t), k.abs().amax(-1, keepdim=True))
-    ratio, error = _refine(_Lewis(), scale, reach, model, t, k, engine, absolute=True)
-    cheap = (ratio.detach() < _ABSOLUTE / engine.tolerance) & (k != 0)
-    if bool(cheap.any()):
-        row, column = torch.nonzero(cheap, as_tuple=True)
-        one = model.map(lambda p: p[row])
-        t_one, k_one = t[row], k[row, column].unsqueeze(-1)
-        hyperbola = _saddle(one, t_one, k_one)
-        fine, fine_error = _refine(
-            hyperbola, hyperbola.width, hyperbola.reach, one, t_one, k_one, engine, absolute=False
-        )  # fmt: skip
-        ratio = ratio.index_put((row, column), fine.squeeze(-1))
-        error = error.index_put((row, column), fine_error.squeeze(-1))
+        variance = model.total_variance(t)
+        variance = variance.reshape(-1, *t.shape)
+        farthest = k.abs().amax(-1, keepdim=True)
+        least, most = (variance[0], variance[0]) if len(variance) == 1 else torch.aminmax(variance, dim=0)
+        scale, reach = lewis_range(least, most, farthest)
+    first = Lewis()(*sinh_nodes(scale, reach, engine.nodes), model, t, k)
+    ratio, error = first.value, first.error(1.0) + ABSOLUTE
+    with torch.no_grad():
+        needed = torch.maximum(nodes_needed(least, farthest), nodes_for_ripples(model, t, farthest, reach))
+    again = first.unfinished(1.0, limit)[0] | (needed > engine.nodes).squeeze(-1)
+    cheap = (ratio.detach() < ABSOLUTE / engine.tolerance) & (k != 0)
+    if not (bool(again.any()) or bool(cheap.any())):
+        return ratio, error
+    stuck = torch.zeros_like(again)
+    if bool(again.any()):
+        b, e = torch.nonzero(again, as_tuple=True)
+        value, gap, failed = _lewis_rows(model, variance, t, k, b, e, 2 * engine.nodes, _LEWIS_NODES, limit)
+        ratio, error = ratio.index_put((b, e), value), error.index_put((b, e), gap + ABSOLUTE)
+        stuck[b[failed], e[failed]] = True
+    cheap = (ratio.detach() < ABSOLUTE / engine.tolerance) & (k != 0)
+    own = cheap | stuck.unsqueeze(-1)
+    if bool(own.any()):
+        b, e, column = torch.nonzero(own, as_tuple=True)
+        value, gap, failed = _saddle_options(model, ratio.shape, t[e], k[e, column].unsqueeze(-1), b, e, engine, limit)
+        ratio, error = ratio.index_put((b, e, column), value), error.index_put((b, e, column), gap)
+        if failed.numel():  # many nodes on the first contour are the last resort
+            b, e, column = b[failed], e[failed], column[failed]
+            k_one = k[e, column].unsqueeze(-1)
+            value, gap, failed = _lewis_rows(
+                model, variance, t, k_one, b, e, 2 * _LEWIS_NODES, engine.max_nodes, limit, paired=True
+            )
+            if failed.numel():
+                raise NumericsError(
+                    f"{model.name}: {failed.numel()} prices did not converge with {engine.max_nodes} Fourier nodes (t "
+                    f"from {t[e[failed]].min().item():.3g} years); the characteristic function hardly decays: is there "
+                    "any diffusion?"
+                )
+            ratio = ratio.index_put((b, e, column), value.squeeze(-1))
+            error = error.index_put((b, e, column), gap.squeeze(-1) + ABSOLUTE)
     return ratio, error
 
 
-def _refine(
-    contour: _Contour,
-    scale: Tensor,
-    reach: Tensor,
-    model: Model,
-    t: Tensor,
-    k: Tensor,
-    engine: Fourier,
-    absolute: bool,
-    nodes: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Evaluates a contour, again with more nodes (and further out where the tail was cut) for rows that need it."""
-    nodes = nodes or engine.nodes
-    y, weight = sinh_nodes(scale, reach, nodes)
-    value, difference, tail = contour(y, weight, model, t, k)
-    unit = torch.ones_like(value) if absolute else value.detach().abs().clamp(min=1e-300)
-    gap = difference / unit
-    error = gap**1.5 + tail / unit + (_ABSOLUTE if absolute else _RELATIVE)
+def _lewis_rows(
+    model: Model, variance: Tensor, t: Tensor, k: Tensor, b: Tensor, e: Tensor,
+    nodes: int, max_nodes: int, limit: float, paired: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """`refine` on the first contour for chosen (set, expiry) pairs; `paired` if k already has one row per pair."""
+    spread = variance[b, e] if len(variance) > 1 else variance[0, e]
+    own, rows_k = _rows(model, (len(variance), len(t)), b, e), k if paired else k[e]
     with torch.no_grad():
-        missed = (gap > _GAP).any(-1, keepdim=True)
-        cut = (tail / unit > _TAIL).any(-1, keepdim=True)
-        again = (missed | cut | ~torch.isfinite(value).all(-1, keepdim=True)).squeeze(-1)
-    if not bool(again.any()):
-        return value, error * unit
-    if 2 * nodes > engine.max_nodes:
-        raise NumericsError(
-            f"{model.name}: {int(again.sum())} slices did not converge with {nodes} Fourier nodes (t from "
-            f"{t[again].min().item():.3g} years); the characteristic function hardly decays: is there any diffusion?"
-        )
-    bad = torch.nonzero(again).squeeze(-1)
-    fine, fine_error = _refine(
-        contour.rows(bad), scale[bad], torch.where(cut, reach * 8, reach)[bad], model.map(lambda p: p[bad]),
-        t[bad], k[bad], engine, absolute, 2 * nodes,
+        farthest = rows_k.abs().amax(-1, keepdim=True)
+        scale, reach = lewis_range(spread, spread, farthest)
+        ripples = nodes_for_ripples(own, t[e], farthest, reach)
+        needed = torch.maximum(nodes_needed(spread, farthest), ripples)
+    return refine(
+        Lewis(), scale, reach, own, t[e], rows_k, needed, nodes, max_nodes, limit, relative=False,
     )  # fmt: skip
-    return value.index_put((bad,), fine), (error * unit).index_put((bad,), fine_error)
 
 
-def sinh_nodes(scale: Tensor, reach: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Trapezoidal nodes and weights on [0, scale * reach] after `y = scale sinh(tau)`: [R, n] each."""
-    step = torch.asinh(reach) / n
-    tau = step * torch.arange(n, dtype=scale.dtype, device=scale.device)
-    grow = torch.exp(tau)
-    weight = scale * step * 0.5 * (grow + 1 / grow)
-    weight[..., 0] *= 0.5
-    return scale * 0.5 * (grow - 1 / grow), weight
+def _saddle_options(
+    model: Model, shape: torch.Size, t: Tensor, k: Tensor, b: Tensor, e: Tensor, engine: Fourier, limit: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`refine` on the second contour for single options: t, k [Q, 1] with their (set, expiry) pairs."""
+    own = _rows(model, shape, b, e)
+    contour = through_saddle(own, t, k)
+    value, gap, failed = refine(
+        contour, contour.width, contour.reach, own, t, k, torch.zeros_like(t),
+        min(engine.nodes, engine.max_nodes), min(engine.max_nodes, _SADDLE_NODES), limit, relative=True,
+    )  # fmt: skip
+    return value.squeeze(-1), (gap + contour.rounding * value.detach().abs()).squeeze(-1), failed
 
 
-def lewis_range(variance: Tensor, farthest: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and reach of the sinh map for an expiry of this total variance and largest `|k|`.
-
-    Nodes are dense near 0 where heavy tails show, and even further out the more standard deviations away a strike is.
-    """
-    deviation = torch.sqrt(variance.clamp(min=1e-14))
-    stretch = (farthest / (3 * deviation)).clamp(2.0, 8.0)
-    return stretch / deviation, _REACH / stretch
-
-
-class _Contour(Protocol):
-    """A path of integration: from nodes to values, the difference to the half rule, and a bound on the tail.
-
-    The bound is the size of the integrand at the last node times that node.
-    """
-
-    def rows(self, rows: Tensor) -> _Contour:
-        """The contour of some rows."""
-
-    def __call__(self, y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Integrates over nodes [R, n] for rows of parameters [R, 1], t [R, 1] and k [R, K]: three of [R, K]."""
-
-
-@dataclass(frozen=True)
-class _Lewis:
-    """Lewis (2001) eq. 3.11 minus its own Black-Scholes case, the variance chosen to match at the first node."""
-
-    def rows(self, rows: Tensor) -> _Lewis:
-        return self
-
-    def __call__(self, y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        phi = torch.exp(model.log_cf(y - 0.5j, t))
-        q = y * y + 0.25
-        variance = (-8 * torch.log(phi[:, :1].real.detach())).clamp(min=1e-30)
-        psi = (torch.exp(-0.5 * q * variance) - phi) * (weight / (math.pi * q))
-        angle = k.unsqueeze(-1) * y.unsqueeze(-2)
-        half_rule = torch.zeros_like(y)
-        half_rule[:, ::2] = 2.0
-        wave = torch.cat([torch.cos(angle), torch.sin(angle)], -1)
-        parts = torch.cat([psi.real, psi.imag], -1)
-        correction = (wave @ parts.unsqueeze(-1)).squeeze(-1)
-        with torch.no_grad():
-            coarse = (wave @ (parts * half_rule.repeat(1, 2)).unsqueeze(-1)).squeeze(-1)
-            tail = psi[:, -1:].abs() / weight[:, -1:] * y[:, -1:]
-        smooth = black_price(torch.exp(-0.5 * k), torch.exp(0.5 * k), 1.0, torch.sqrt(variance), 1.0, k >= 0)
-        return smooth + correction, (correction - coarse).abs().detach(), tail.expand_as(correction)
-
-
-@dataclass(frozen=True)
-class _Hyperbola:
-    """`Re z = p + tilt (sqrt(width^2 + y^2) - width)`, `Im z = y` for the Bromwich integral of one option per row.
-
-    The value is `1/(2 pi i) int E[exp(z x)] e^{(1/2 - z) k} / (z (z - 1)) dz`. Bending the line towards the side where
-    `e^{-z k}` falls turns its oscillation into decay; the singularities of the models all lie on the real axis.
-    """
-
-    p: Tensor
-    tilt: Tensor
-    width: Tensor
-    reach: Tensor
-
-    def rows(self, rows: Tensor) -> _Hyperbola:
-        return _Hyperbola(self.p[rows], self.tilt[rows], self.width[rows], self.reach[rows])
-
-    def points(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Z and `dz/dy / i`."""
-        root = torch.sqrt(self.width * self.width + y * y)
-        z = torch.complex(self.p + self.tilt * (root - self.width), y)
-        return z, torch.complex(torch.ones_like(y), -self.tilt * y / root)
-
-    def log_integrand(self, z: Tensor, model: Model, t: Tensor, k: Tensor) -> Tensor:
-        """Logarithm of `E[exp(z x)] e^{(1/2 - z) k} / (z (z - 1))`."""
-        return model.log_cf(-1j * z, t) + (0.5 - z) * k - torch.log(z * (z - 1))
-
-    def __call__(self, y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        z, slope = self.points(y)
-        term = torch.exp(self.log_integrand(z, model, t, k)) * slope * (weight / math.pi)
-        value = term.real.sum(-1, keepdim=True)
-        with torch.no_grad():
-            coarse = 2 * term.real[:, ::2].sum(-1, keepdim=True)
-            tail = term[:, -1:].abs() / weight[:, -1:] * y[:, -1:]
-        return value, (value - coarse).abs().detach(), tail
-
-
-@torch.no_grad()
-def _saddle(model: Model, t: Tensor, k: Tensor) -> _Hyperbola:
-    """The contour through the real `p` where the integrand is smallest, bent as far as it does not grow."""
-    lower, upper = model.moment_range(t)
-    call = k > 0
-    room = torch.where(call, upper - 1, -lower).expand_as(k).clamp(max=1e7)
-    # distances from the pole at 1 (calls) or 0 (puts), as logits of the share of the room that is used
-    logit = torch.linspace(-30.0, 12.0, 64, dtype=k.dtype, device=k.device).expand(k.shape[0], 64)
-    for _ in range(3):
-        distance = room * torch.sigmoid(logit)
-        p = torch.where(call, 1 + distance, -distance)
-        height = model.log_cf(-1j * p, t).real + (0.5 - p) * k - torch.log(distance * (1 + distance))
-        height = torch.where(torch.isfinite(height), height, torch.full_like(height, torch.inf))
-        best = height.argmin(-1, keepdim=True)
-        spacing = logit[:, 1:2] - logit[:, :1]
-        logit = logit.gather(-1, best) + spacing * torch.linspace(-1.0, 1.0, 64, dtype=k.dtype, device=k.device)
-    p, peak = p.gather(-1, best), height.gather(-1, best)
-    y = torch.logspace(-5, 9, 141, dtype=k.dtype, device=k.device).expand(k.shape[0], 141)
-
-    def fall(line: _Hyperbola) -> Tensor:
-        return peak - line.log_integrand(line.points(y)[0], model, t, k).real
-
-    straight = _Hyperbola(p, torch.zeros_like(p), torch.ones_like(p), torch.ones_like(p))
-    width = y.gather(-1, _first(fall(straight) > 1))
-    chosen = replace(straight, width=width, reach=torch.full_like(p, torch.inf))
-    for tilt in _TILTS:
-        line = replace(chosen, tilt=torch.where(call, tilt, -tilt).to(p))
-        drop = fall(line)
-        end = y.gather(-1, _first(drop > _LOG_EPS)) / width
-        usable = (drop > -0.5).all(-1, keepdim=True) & (end < 0.8 * chosen.reach)
-        chosen = replace(
-            chosen,
-            tilt=torch.where(usable, line.tilt, chosen.tilt),
-            reach=torch.where(usable, end, chosen.reach),
-        )
-    return replace(chosen, reach=torch.where(torch.isfinite(chosen.reach), 1.3 * chosen.reach, _REACH))
-
-
-def _first(condition: Tensor) -> Tensor:
-    """Index of the first true entry of each row (the last index if there is none): [R, 1]."""
-    last = condition.shape[-1] - 1
-    return torch.where(condition.any(-1, keepdim=True), condition.to(torch.int8).argmax(-1, keepdim=True), last)
+def _rows(model: Model, shape: Sequence[int], b: Tensor, e: Tensor) -> Model:
+    """The parameter sets of chosen (set, expiry) pairs, [R, 1] each."""
+    return model.map(lambda p: p.expand(*shape[:2], 1)[b, e])
