@@ -17,7 +17,8 @@ from qsde.errors import InputError
 from qsde.market.black import black_price
 from qsde.market.surface import Surface
 from qsde.numerics import complex_exp
-from qsde.pricing.contours import lewis_range, nodes_needed, sinh_nodes
+from qsde.pricing.contours import lewis_range, nodes_needed
+from qsde.pricing.grid import LewisGrid
 
 #: Model error of vol that the weights allow for beside half the bid/ask spread: 50 basis points.
 VOL_FLOOR = 0.0050
@@ -142,8 +143,8 @@ def quote_weights(quotes: pd.DataFrame, weights: str | Callable[[pd.DataFrame], 
 class Objective:
     """Weighted implied-vol (or vega-weighted price) errors and their Jacobian for a batch of parameter sets.
 
-    The quadrature nodes of an expiry depend on its market at-the-money variance only, so the matrix from
-    characteristic function to prices is computed once: `price = base - matrix [Re phi; Im phi]`.
+    The quadrature nodes of an expiry depend on its market at-the-money variance only, so one `LewisGrid` serves the
+    whole calibration.
     """
 
     def __init__(self, data: Data, space: Space, penalties: Sequence[Penalty], in_vol: bool, nodes: int) -> None:
@@ -151,15 +152,9 @@ class Objective:
         t, k = data.t.unsqueeze(-1), data.k
         variance = data.variance.unsqueeze(-1)
         k = torch.where(data.weight > 0, k, torch.zeros_like(k))
-        y, weight = sinh_nodes(*lewis_range(variance, variance, k.abs().amax(-1, keepdim=True)), nodes)
-        self.u, self.t = (y - 0.5j).unsqueeze(1), t.unsqueeze(1)  # [S, 1, E, N], [S, 1, E, 1]
-        q = y * y + 0.25
-        angle = k.unsqueeze(-1) * y.unsqueeze(-2)
-        factor = (weight / (math.pi * q)).unsqueeze(-2)
-        self.matrix = torch.cat([torch.cos(angle) * factor, torch.sin(angle) * factor], -1)  # [S, E, K, 2N]
-        smooth = _black(k, torch.sqrt(variance).expand_as(k))
-        gauss = torch.exp(-0.5 * q * variance).unsqueeze(-1)
-        self.base = smooth + (self.matrix[..., :nodes] @ gauss).squeeze(-1)
+        scale, reach = lewis_range(variance, variance, k.abs().amax(-1, keepdim=True))
+        self.grid = LewisGrid.of(k, variance, scale, reach, nodes)
+        self.t = t.unsqueeze(1)  # [S, 1, E, 1]
         self.root_t = torch.sqrt(t)
         total = data.vol * self.root_t
         self.market_price = _black(k, total)
@@ -169,7 +164,7 @@ class Objective:
     def prices(self, p: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised out-of-the-money prices [S, n, E, K] and derivatives to the free parameters [S, n, E, K, P]."""
         model = self.space.with_free(p).map(lambda x: x[..., None, None])
-        u, t = self.u[rows], self.t[rows]
+        u, t = self.grid.u[rows].unsqueeze(1), self.t[rows]
         value, gradient = model.log_cf_gradient(u, t)
         names = list(self.space.model.params)
         if len(self.space.free) < len(names):
@@ -178,9 +173,9 @@ class Objective:
         stack = torch.cat([phi.unsqueeze(0), gradient * phi])  # [1 + P, S, n, E, N]
         parts = torch.cat([stack.real, stack.imag], -1).permute(1, 3, 4, 2, 0)  # [S, E, 2N, n, 1 + P]
         s, e, n2, n, width = parts.shape
-        flat = self.matrix[rows] @ parts.reshape(s, e, n2, n * width)
+        flat = self.grid.matrix[rows] @ parts.reshape(s, e, n2, n * width)
         out = flat.reshape(s, e, -1, n, width).permute(0, 3, 1, 2, 4)
-        return self.base[rows].unsqueeze(1) - out[..., 0], -out[..., 1:]
+        return self.grid.base[rows].unsqueeze(1) - out[..., 0], -out[..., 1:]
 
     def vols(self, p: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Vols of the model's prices plus the floor [S, n, E, K], derivatives [S, n, E, K, P], normalised vega."""

@@ -116,13 +116,12 @@ class Model(ABC):
     def moment_range(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The open interval of real `p` with `E[exp(p x_t)]` finite; it contains [0, 1]."""
 
-    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Up to which |u| the cf ripples, and the distance in `x` that sets the frequency: zeros if it falls smoothly.
+    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Up to which |u| the cf ripples, and the distance in `x` that sets the frequency; None if it falls smoothly.
 
         Jumps of nearly one size make a distribution with several peaks; a quadrature must resolve their interference.
         """
-        none = torch.zeros_like(t)
-        return none, none
+        return None
 
     def log_cf_gradient(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """`log_cf` and its derivatives to the parameters, stacked on a new first axis in the order of `params`.

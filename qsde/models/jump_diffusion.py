@@ -89,12 +89,14 @@ class JumpDiffusion(Model):
         """Total variance of the diffusion plus `intensity t E[J^2]`."""
         return self.diffusion.total_variance(t) + self.jumps.intensity * t * self.jumps.mean_square()
 
-    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
         """Ripples of both parts, as far out as the diffusion does not smooth them away."""
-        inner, inner_distance = self.diffusion.ripple(t)
-        own, distance = self.jumps.ripple(t)
+        found = [r for r in (self.diffusion.ripple(t), self.jumps.ripple(t)) if r is not None]
+        if not found:
+            return None
         smooth = 30 / torch.sqrt(self.diffusion.total_variance(t).clamp(min=1e-14))
-        return torch.minimum(torch.maximum(inner, own), smooth), inner_distance + distance
+        extent = found[0][0] if len(found) == 1 else torch.maximum(found[0][0], found[1][0])
+        return torch.minimum(extent, smooth), sum((r[1] for r in found[1:]), found[0][1])
 
     def moment_range(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Intersection of the two strips."""

@@ -37,10 +37,9 @@ class JumpLaw(Parametric):
     def moment_range(self) -> tuple[Tensor, Tensor]:
         """The open interval of real `z` where `mgf` is finite."""
 
-    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
         """As `Model.ripple`; laws with a wide density have none."""
-        none = torch.zeros_like(t)
-        return none, none
+        return None
 
     def log_cf(self, u: Tensor, t: Tensor) -> Tensor:
         """`intensity t (E[exp(i u J)] - 1 - i u (E[exp(J)] - 1))`: the compensated jump part of `log_cf`."""
@@ -93,7 +92,7 @@ class MertonJumps(JumpLaw):
         """`mean^2 + std^2`."""
         return self.mean * self.mean + self.std * self.std
 
-    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
         """`exp(i mean u)` shows until `exp(-std^2 u^2 / 2)` hides it; as many jumps add up as are at all likely."""
         expected = self.intensity * t
         jumps = expected + 6 * torch.sqrt(expected) + 2

@@ -97,11 +97,13 @@ def nodes_needed(variance: Tensor, farthest: Tensor) -> Tensor:
     return 7.3 * (farthest / torch.sqrt(variance.clamp(min=1e-14)) + 3)
 
 
-def nodes_for_ripples(model: Model, t: Tensor, farthest: Tensor, reach: Tensor) -> Tensor:
+def nodes_for_ripples(model: Model, t: Tensor, farthest: Tensor, reach: Tensor) -> Tensor | None:
     """Nodes that resolve the interference of jumps of nearly one size: spacing there is `asinh(reach) / n` of u."""
-    extent, distance = model.ripple(t)
-    waves = extent * (distance + farthest) * torch.asinh(reach) / math.pi
-    return torch.where(distance > 0, waves, 0.0)
+    found = model.ripple(t)
+    if found is None:
+        return None
+    extent, distance = found
+    return torch.where(distance > 0, extent * (distance + farthest) * torch.asinh(reach) / math.pi, 0.0)
 
 
 @dataclass(frozen=True)
@@ -130,24 +132,24 @@ class Lewis:
         angle = k.unsqueeze(-1) * y.unsqueeze(-2)
         wave = torch.cat([torch.cos(angle), torch.sin(angle)], -1)
         fixed = parts.detach()
-        half = fixed * _half_rule(y.shape[-1], y.dtype, y.device)
+        half = fixed * half_rule(y.shape[-1], y.dtype, y.device)
         sums = (wave @ torch.cat([parts, half]).permute(1, 2, 0)).permute(2, 0, 1)
         value, coarse = sums[: len(phi)], sums.detach()[len(phi) :]
         last = y.shape[-1] - 1
         tail = (fixed[..., last :: last + 1].abs().sum(-1, keepdim=True)) * (y[:, -1:] / weight[:, -1:])
-        smooth = _black(k, torch.sqrt(variance))
+        smooth = black_otm(k, torch.sqrt(variance))
         return Integral(smooth + value, (value.detach() - coarse).abs(), tail)
 
 
 @functools.lru_cache(maxsize=64)
-def _half_rule(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def half_rule(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Weights [2 n] that turn the rule into the one with every second node."""
     one = torch.zeros(n, dtype=dtype, device=device)
     one[::2] = 2.0
     return one.repeat(2)
 
 
-def _black(k: Tensor, deviation: Tensor) -> Tensor:
+def black_otm(k: Tensor, deviation: Tensor) -> Tensor:
     """Out-of-the-money Black price over `sqrt(F K)`; absolute accuracy is all that the sum with an integral needs."""
     distance = torch.where(k >= 0, k, -k)  # abs has no slope at 0, where a call counts as out of the money
     half = 0.5 * deviation

@@ -22,6 +22,7 @@ from qsde.numerics import broadcast_shape
 from qsde.pricing.contours import (
     ABSOLUTE,
     GAP_POWER,
+    Integral,
     Lewis,
     lewis_range,
     nodes_for_ripples,
@@ -103,8 +104,8 @@ def price_european(
         16.070154917
     """
     engine = engine or Fourier()
-    strike, t, forward, discount_factor = (_tensor(x) for x in (strike, t, forward, discount_factor))
-    _check(strike=strike, t=t, forward=forward, discount_factor=discount_factor)
+    strike, t, forward, discount_factor = (to_tensor(x) for x in (strike, t, forward, discount_factor))
+    check_positive(strike=strike, t=t, forward=forward, discount_factor=discount_factor)
     no_expiry_axis, no_strike_axis = t.dim() == 0, strike.dim() == 0
     batch = model.batch_shape
     n_strikes = strike.shape[-1] if strike.dim() else 1
@@ -143,18 +144,20 @@ def model_vols(model: Model, t: Number, strike: Number, forward: Number, engine:
         >>> model_vols(BlackScholes(0.2), t=0.5, strike=torch.tensor([80.0, 120.0]), forward=100.0)
         tensor([0.2000, 0.2000], dtype=torch.float64)
     """
-    strike, t, forward = _tensor(strike), _tensor(t), _tensor(forward)
+    strike, t, forward = to_tensor(strike), to_tensor(t), to_tensor(forward)
     row_forward, row_t = (x.unsqueeze(-1) if strike.dim() and x.dim() else x for x in (forward, t))
     is_call = strike >= row_forward
     price = price_european(model, strike, t, forward, 1.0, is_call, engine).value
     return implied_vol(price, row_forward, strike, row_t, 1.0, is_call).vol
 
 
-def _tensor(x: Number) -> Tensor:
+def to_tensor(x: Number) -> Tensor:
+    """A float64 tensor."""
     return x if isinstance(x, Tensor) and x.dtype == torch.float64 else torch.as_tensor(x, dtype=torch.float64)
 
 
-def _check(**inputs: Tensor) -> None:
+def check_positive(**inputs: Tensor) -> None:
+    """Raises InputError, naming the input, unless all entries are positive and finite."""
     for name, x in inputs.items():
         least, most = torch.aminmax(x.detach())
         if not (float(least) > 0 and float(most) < math.inf):
@@ -183,17 +186,35 @@ def _joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tens
 
 
 def _with_own_contours(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Tensor, Tensor]:
-    limit = (1e-2 * engine.tolerance) ** (1 / GAP_POWER)
     with torch.no_grad():
         variance = model.total_variance(t)
         variance = variance.reshape(-1, *t.shape)
         farthest = k.abs().amax(-1, keepdim=True)
         least, most = (variance[0], variance[0]) if len(variance) == 1 else torch.aminmax(variance, dim=0)
         scale, reach = lewis_range(least, most, farthest)
+        ripples = nodes_for_ripples(model, t, farthest, reach)
+        needed = nodes_needed(least, farthest)
+        needed = needed if ripples is None else torch.maximum(needed, ripples)
     first = Lewis()(*sinh_nodes(scale, reach, engine.nodes), model, t, k)
+    return finish(first, needed, variance, model, t, k, engine)
+
+
+def finish(
+    first: Integral, needed: Tensor, variance: Tensor, model: Model, t: Tensor, k: Tensor, engine: Fourier
+) -> tuple[Tensor, Tensor]:
+    """Prices over `sqrt(F K)` and their errors [B, E, K] from a first pass: what missed its tolerance is done again.
+
+    Args:
+        first: the first contour with `engine.nodes` nodes.
+        needed: nodes that this contour needs to be trusted, broadcasts to [B, E, 1].
+        variance: total variance of each set and expiry [B, E, 1].
+        model: parameters broadcast to [B, E, 1], or are [E, 1], one set per expiry.
+        t: years [E, 1].
+        k: log strikes [E, K].
+        engine: settings.
+    """
+    limit = (1e-2 * engine.tolerance) ** (1 / GAP_POWER)
     ratio, error = first.value, first.error(1.0) + ABSOLUTE
-    with torch.no_grad():
-        needed = torch.maximum(nodes_needed(least, farthest), nodes_for_ripples(model, t, farthest, reach))
     again = first.unfinished(1.0, limit)[0] | (needed > engine.nodes).squeeze(-1)
     cheap = (ratio.detach() < ABSOLUTE / engine.tolerance) & (k != 0)
     if not (bool(again.any()) or bool(cheap.any())):
@@ -238,7 +259,8 @@ def _lewis_rows(
         farthest = rows_k.abs().amax(-1, keepdim=True)
         scale, reach = lewis_range(spread, spread, farthest)
         ripples = nodes_for_ripples(own, t[e], farthest, reach)
-        needed = torch.maximum(nodes_needed(spread, farthest), ripples)
+        needed = nodes_needed(spread, farthest)
+        needed = needed if ripples is None else torch.maximum(needed, ripples)
     return refine(
         Lewis(), scale, reach, own, t[e], rows_k, needed, nodes, max_nodes, limit, relative=False,
     )  # fmt: skip
