@@ -46,4 +46,4 @@ class Scheme(ABC):
 
     @abstractmethod
     def step(self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor) -> State:
-        """One step: state [*batch, P] each, c [C, *batch, 1], normals [n, P], uniforms [m, P]; keeps dtype and device."""
+        """One step: state [*batch, P] each, c [C, *batch, 1], normals [n, P], uniforms [m, P]; keeps dtype, device."""

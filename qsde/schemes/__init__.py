@@ -1,0 +1,22 @@
+"""One-step discretisations of the models, and the one to take for each."""
+
+from qsde.schemes.base import Scheme, State
+from qsde.schemes.exact import Exact
+from qsde.schemes.heston_qe import HestonQE
+from qsde.schemes.log_euler import LogEuler
+from qsde.schemes.milstein import Milstein
+from qsde.schemes.table import SCHEMES, SchemeRow, scheme_for
+from qsde.schemes.with_jumps import WithJumps
+
+__all__ = [
+    "SCHEMES",
+    "Exact",
+    "HestonQE",
+    "LogEuler",
+    "Milstein",
+    "Scheme",
+    "SchemeRow",
+    "State",
+    "WithJumps",
+    "scheme_for",
+]

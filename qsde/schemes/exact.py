@@ -1,0 +1,56 @@
+"""The exact step of geometric Brownian motion."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from qsde.models.base import Model
+from qsde.models.black_scholes import BlackScholes
+from qsde.schemes.base import Scheme, State
+from qsde.schemes.layers import refusal
+from qsde.schemes.rows import double, rows
+
+
+@dataclass(frozen=True)
+class Exact(Scheme):
+    """`x += -vol^2 dt / 2 + vol sqrt(dt) z`: the exact law of Black-Scholes at any step size.
+
+    State `(x,)`; one normal per step.
+
+    Example:
+        >>> from qsde.models import BlackScholes
+        >>> Exact().coefficients(BlackScholes(vol=0.2), torch.tensor(0.25, dtype=torch.float64))
+        tensor([-0.0050,  0.1000], dtype=torch.float64)
+    """
+
+    weak_order: ClassVar[float] = math.inf
+    strong_order: ClassVar[float] = math.inf
+    exact: ClassVar[bool] = True
+
+    def check(self, model: Model) -> None:
+        """Refuses everything but Black-Scholes."""
+        if not isinstance(model, BlackScholes):
+            raise refusal("Exact steps a BlackScholes", model)
+
+    def draws(self, model: Model, dt: float) -> tuple[int, int]:
+        """One normal."""
+        return 1, 0
+
+    def initial(self, model: Model) -> State:
+        """`(0,)`."""
+        return (torch.zeros_like(model.params["vol"]),)
+
+    def coefficients(self, model: Model, dt: Tensor) -> Tensor:
+        """Drift and deviation of the step: [2, *batch]."""
+        p, dt = double(model, dt)
+        # vol sqrt(dt), not sqrt(vol^2 dt): its derivative is finite at vol = 0
+        return rows(model, -0.5 * p["vol"] * p["vol"] * dt, p["vol"] * torch.sqrt(dt))
+
+    def step(self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor) -> State:
+        """Adds a normal increment."""
+        return (state[0] + (c[0] + c[1] * normals[0]),)

@@ -1,0 +1,65 @@
+"""The table of schemes, and the one to take for a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qsde.errors import InputError
+from qsde.models.base import Model
+from qsde.models.black_scholes import BlackScholes
+from qsde.models.heston import Heston
+from qsde.models.jump_diffusion import JumpDiffusion
+from qsde.schemes.base import Scheme
+from qsde.schemes.exact import Exact
+from qsde.schemes.heston_qe import HestonQE
+from qsde.schemes.layers import layers
+from qsde.schemes.log_euler import LogEuler
+from qsde.schemes.milstein import Milstein
+from qsde.schemes.with_jumps import WithJumps
+
+
+@dataclass(frozen=True)
+class SchemeRow:
+    """One row of the table: what a scheme steps, and its orders in the step size."""
+
+    name: str
+    scheme: type[Scheme]
+    models: tuple[type[Model], ...]
+    weak_order: float
+    strong_order: float
+
+
+def _row(name: str, scheme: type[Scheme], *models: type[Model]) -> SchemeRow:
+    return SchemeRow(name, scheme, models, scheme.weak_order, scheme.strong_order)
+
+
+#: Every scheme by the name that texts use. Jumps are exact, so WithJumps has the orders of its diffusion.
+SCHEMES: dict[str, SchemeRow] = {
+    row.name: row
+    for row in (
+        _row("exact", Exact, BlackScholes),
+        _row("log_euler", LogEuler, BlackScholes, Heston),
+        _row("milstein", Milstein, Heston),
+        _row("heston_qe", HestonQE, Heston),
+        _row("with_jumps", WithJumps, JumpDiffusion),
+    )
+}
+
+_DEFAULTS: dict[type[Model], Scheme] = {BlackScholes: Exact(), Heston: HestonQE()}
+
+
+def scheme_for(model: Model) -> Scheme:
+    """The default scheme: exact for Black-Scholes, HestonQE for Heston, and either with jumps around it.
+
+    Raises:
+        InputError: no scheme steps this model.
+
+    Example:
+        >>> scheme_for(BlackScholes(0.2))
+        Exact()
+    """
+    inner, jumps = layers(model)
+    scheme = _DEFAULTS.get(type(inner))
+    if scheme is None:
+        raise InputError(f"no scheme steps a {inner.name}; there are schemes for {[m.__name__ for m in _DEFAULTS]}")
+    return WithJumps(scheme, tuple(type(law) for law in jumps)) if jumps else scheme
