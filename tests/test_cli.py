@@ -376,7 +376,7 @@ def test_implied_vol_and_back() -> None:
     assert "at or above the no-arbitrage maximum" in refused("implied-vol", "--price", 200, *market)
     assert "below intrinsic value" in refused("implied-vol", "--price", 1, *market)
     assert "either --price" in refused("implied-vol", *market)
-    assert "--vol must be positive" in refused("implied-vol", "--vol", -1, *market)
+    assert "volatilities are positive annualised decimals" in refused("implied-vol", "--vol", -1, *market)
 
 
 def test_usage_errors_have_no_traceback() -> None:

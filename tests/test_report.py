@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from qsde.calibration import calibrate
 from qsde.calibration.fit import Fit
@@ -16,7 +17,9 @@ from qsde.market.quotes import Quotes
 from qsde.market.surface import Surface
 from qsde.models import BlackScholes, Heston
 from qsde.report import render, write_report
+from qsde.report.arbitrage import fitted_arbitrage
 from qsde.report.smiles import representative, residual_bins, smiles, variance_lines
+from qsde.report.tables import rate_note
 from qsde.spec import template
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -153,6 +156,25 @@ def test_report_replaces_a_file_in_one_piece(fits: list[Fit], tmp_path: Path) ->
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     with pytest.raises(InputError):
         write_report(fits[0], tmp_path / "missing" / "report.html")
+
+
+def test_a_model_is_not_accused_of_arbitrage_by_rounding() -> None:
+    # the fit to SPX 2023-02-15: rare huge jumps, whose far wings a loose quadrature gets wrong by 1e-5 of the forward
+    jumpy = template("bates").with_params({
+        k: torch.tensor(v, dtype=torch.float64) for k, v in
+        {"v0": 0.0247, "kappa": 3.27, "theta": 0.0487, "sigma": 0.806, "rho": -0.69, "jump_intensity": 0.0063,
+         "jump_mean": -2.16, "jump_std": 1.24}.items()
+    })  # fmt: skip
+    t = np.repeat([0.0219, 0.0356, 0.25, 1.0, 4.84], 9)
+    s = Surface.from_vols(t, np.tile(np.linspace(2000, 6000, 9), 5), np.full(45, 0.22), 4150.0)
+    fit = replace(calibrate(BlackScholes(0.2), s), model=jumpy)  # type: ignore[arg-type]
+    assert not len(fitted_arbitrage(fit))
+
+
+def test_rates_of_zero_are_explained() -> None:
+    undiscounted = Surface.from_vols([0.5, 1.0], [100.0, 100.0], [0.2, 0.2], 100.0)
+    assert "taken as undiscounted" in rate_note(undiscounted)
+    assert "taken as undiscounted" not in rate_note(surface())
 
 
 def test_model_curves_pass_through_the_residuals(fits: list[Fit]) -> None:

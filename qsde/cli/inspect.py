@@ -11,6 +11,8 @@ from qsde.cli.show import line, number, progress, records, table
 from qsde.errors import QsdeError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from qsde.market.quotes import Quotes
     from qsde.market.surface import Surface
     from qsde.spec import MarketSpec
@@ -68,20 +70,34 @@ def _overview(built: list[tuple[int, Quotes, Surface | str]]) -> None:
     for i, part, surface in built:
         read = f"{len(part) + len(part.rejected):,}"
         if isinstance(surface, str):
-            rows.append([str(i), label(part), "-", read, "0", "-", "-", "-"])
+            rows.append(
+                [
+                    str(i),
+                    label(part),
+                    "-",
+                    read,
+                    "0",
+                    "-",
+                    "-",
+                    _reasons(part.rejected) if len(part.rejected) else "see the warning",
+                ]
+            )
             problems.setdefault(surface, []).append(label(part))
             continue
-        rejected = surface.rejected["reason"].value_counts()
-        reasons = ", ".join(f"{name} {count:,}" for name, count in rejected.items()) or "none"
         expiries = f"{surface.slices['expiry'].iloc[0]} .. {surface.slices['expiry'].iloc[-1]}"
         rows.append([str(i), label(part), expiries, read, f"{len(surface):,}", str(len(surface.slices)),
-                     number(surface.spot, ",.2f"), reasons])  # fmt: skip
+                     number(surface.spot, ",.2f"), _reasons(surface.rejected)])  # fmt: skip
         for text in surface.warnings:
             problems.setdefault(text, []).append(label(part))
     head = ["#", "surface", "expiries", "quotes read", "usable", "expiries", "spot", "set aside (quotes)"]
     table("Surfaces", head, rows, text_columns=3)
     for text, labels in problems.items():
         warn(f"{labels[0] if len(labels) == 1 else f'{len(labels)} surfaces'}: {text}")
+
+
+def _reasons(rejected: pd.DataFrame) -> str:
+    counts = rejected["reason"].value_counts()
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
 def _details(surface: Surface) -> None:

@@ -133,7 +133,9 @@ def _float(text: str, option: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"{option}: {text.strip()!r} is not a number") from None
+        percent = text.strip().endswith("%")
+        hint = "; write a decimal: 0.05, not 5%" if percent else ""
+        raise InputError(f"{option}: {text.strip()!r} is not a number{hint}") from None
 
 
 def reading_spec(

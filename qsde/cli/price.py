@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from qsde.models import Model
     from qsde.spec import Contract
 
+#: A larger --vol is taken for percent.
+_HIGHEST_VOL = 10.0
+
 Strikes = Annotated[list[float], typer.Option("--strike", "-k", help="Strike. Repeatable.")]
 Expiry = Annotated[str, typer.Option(help="Years (0.5), or a date (2026-12-18), taken as 16:00 in New York.")]
 SpotPrice = Annotated[float | None, typer.Option("--spot", help="Price of the underlying.")]
@@ -102,8 +105,8 @@ def _vol_of(price: float, c: Contract) -> list[str]:
 def _price_of(vol: float | None, c: Contract) -> list[str]:
     from qsde.market.black import black_price
 
-    if vol is None or not 0 < vol < float("inf"):
-        raise InputError(f"--vol must be positive, an annualised decimal such as 0.2, got {vol}")
+    if vol is None or not 0 < vol <= _HIGHEST_VOL:
+        raise InputError(f"--vol is {vol}: volatilities are positive annualised decimals: 0.2, not 20")
     value = black_price(c.forward, c.strike, c.t, vol, c.discount_factor, c.is_call)
     return [number(float(value), ".10g"), number(100 * vol, ".8f")]
 

@@ -121,6 +121,8 @@ def sniff(path: Path) -> tuple[str, str]:
     if b"\0" in head and not head.startswith(_BYTE_ORDER_MARKS):
         raise FileFormatError(f"{path}: binary data that is neither Parquet nor gzip; give CSV, Parquet or JSON")
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:15].lower().startswith((b"<!doctype html", b"<html")):
+        raise FileFormatError(f"{path}: this is a web page, not a table: download the file that it shows or links to")
     return packing, "json" if _looks_like_json(start) else "text"
 
 

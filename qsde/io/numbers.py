@@ -22,6 +22,8 @@ OPTION_TYPES = {
 }
 EXERCISE_STYLES = {**dict.fromkeys(("e", "european"), "E"), **dict.fromkeys(("a", "american"), "A")}
 
+#: "12,5": a decimal comma for certain. "1,234" may be either.
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,(\d{1,2}|\d{4,})%?|[+-]?0,\d+%?|[+-]?\d{4,},\d+%?")
 _NUMBER = re.compile(r"[+-]?[$€£]?[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?([eE][+-]?\d+)?%?")
 
 
@@ -48,6 +50,16 @@ def parse_number(value: object) -> float | None:
     return number / 100 if number is not None and text.endswith("%") else number
 
 
+def is_decimal_comma(value: object) -> bool:
+    """Whether a text is a number with a decimal comma and nothing else.
+
+    Example:
+        >>> is_decimal_comma("12,5"), is_decimal_comma("1,234"), is_decimal_comma("0,125")
+        (True, False, True)
+    """
+    return isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()) is not None
+
+
 def to_numbers(values: pd.Series) -> tuple[Floats, Flags]:
     """Parses a column; the second array is true where a value is there but is no finite number."""
     if values.dtype.kind in "iuf" and isinstance(values.dtype, np.dtype):
@@ -55,6 +67,8 @@ def to_numbers(values: pd.Series) -> tuple[Floats, Flags]:
         return np.where(np.isinf(numbers), np.nan, numbers), np.isinf(numbers)
     codes, different = distinct(values)
     parsed = [parse_number(value) for value in different]
+    if any(map(is_decimal_comma, different)):  # then "1,234" in the same column is no thousand
+        parsed = [None if isinstance(v, str) and "," in v else x for v, x in zip(different, parsed, strict=True)]
     numbers = np.array([math.nan if x is None else x for x in parsed], dtype=np.float64)
     bad = np.array([x is None for x in parsed], dtype=bool)
     return numbers[codes], bad[codes]

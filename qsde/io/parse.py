@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,7 @@ from qsde.io.numbers import EXERCISE_STYLES, OPTION_TYPES, as_text, map_unique, 
 from qsde.io.source import BROKEN, ROW, Origin
 from qsde.io.vendors.base import NUMERIC, TEXT, TIMES, Vendor
 
+NO_NUMBER = "is no number"
 _LABELS = {"option_type": OPTION_TYPES, "exercise_style": EXERCISE_STYLES}
 
 
@@ -44,7 +46,7 @@ def _typed(batch: pd.DataFrame, names: Mapping[str, str], leg: str | None, print
         if canonical in names:
             raw = batch[names[canonical]]
             columns[canonical], bad = to_numbers(raw)
-            trouble.note(bad, raw, printed.get(names[canonical], canonical), "is no number")
+            trouble.note(bad, raw, printed.get(names[canonical], canonical), NO_NUMBER)
     for canonical in TEXT:
         columns[canonical] = _texts(batch, names, canonical)
     columns["type_text"] = to_texts(batch[names["option_type"]]) if "option_type" in names else None
@@ -75,6 +77,16 @@ def _texts(batch: pd.DataFrame, names: Mapping[str, str], canonical: str) -> np.
     return to_texts(raw)
 
 
+def _hint(value: object, verdict: str) -> str:
+    """What to do about a value that cannot be read, where that is known."""
+    text = str(value).strip()
+    if verdict == NO_NUMBER:
+        return ": write decimals with a point (80.5), not a comma" if re.fullmatch(r"[+-]?\d+,\d+%?", text) else ""
+    if re.fullmatch(r"[2-7]\d{4}(\.\d*)?", text):
+        return ": it looks like an Excel day number; format the column as a date and save again"
+    return ": years 1900 to 2199 are read" if re.match(r"\d{4}-\d\d-\d\d", text) else ""
+
+
 class _Trouble:
     """The first sentence of trouble of every row."""
 
@@ -86,7 +98,7 @@ class _Trouble:
         at = np.flatnonzero(bad)
         for place, value in zip(at, raw.iloc[at].astype(object), strict=True):
             if self._detail[place] is None:
-                self._detail[place] = f"{name} is {str(value)[:60]!r}, which {verdict}"
+                self._detail[place] = f"{name} is {str(value)[:60]!r}, which {verdict}{_hint(value, verdict)}"
 
     def onto(self, frame: pd.DataFrame) -> pd.DataFrame:
         bad = ~pd.isna(self._detail)

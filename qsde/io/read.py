@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -78,6 +78,7 @@ def read_quotes(
     chosen = choose_vendor(names, source.found, str(path), vendor, bool(columns))
     printed = dict(zip(names, source.found, strict=True))
     wanted = chosen.used()
+    source.origin.warnings.extend(_repeated(names, wanted, printed))
     parts = [parse_batch(batch, chosen, source.origin, printed) for batch in source.batches(names, wanted)]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if frame.empty:
@@ -124,6 +125,15 @@ def _map_columns(source: Source, columns: Mapping[str, str]) -> list[str]:
         names = [f"{name}.unused" if name == canonical and i != at else name for i, name in enumerate(names)]
         names[at] = canonical
     return names
+
+
+def _repeated(names: list[str], wanted: Collection[str], printed: Mapping[str, str]) -> list[str]:
+    """Warns of columns that occur again where the format has them once."""
+    again = {name.rpartition(".")[0] for name in names if name not in wanted and name.rpartition(".")[2].isdigit()}
+    return [
+        f"column {printed[name]!r} occurs more than once: the first is used; delete or rename the others"
+        for name in sorted(again & set(wanted))
+    ]
 
 
 def _about_times(quotes: Quotes) -> list[str]:

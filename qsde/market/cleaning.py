@@ -145,11 +145,8 @@ QUOTE_RULES = (
         lambda q, _: (q["bid"] < 0) | (q["ask"] < 0) | (q["mid"] < 0),
         "negative price: bid {bid:g}, ask {ask:g}, mid {mid:g}",
     ),
-    Rule(
-        Reject.CROSSED,
-        lambda q, _: (q["bid"] > q["ask"]) | (q["iv_bid"] > q["iv_ask"]),
-        "bid above ask: prices {bid:g}/{ask:g}, vols {iv_bid:g}/{iv_ask:g}",
-    ),
+    Rule(Reject.CROSSED, lambda q, _: q["bid"] > q["ask"], "bid {bid:g} is above ask {ask:g}"),
+    Rule(Reject.CROSSED, lambda q, _: q["iv_bid"] > q["iv_ask"], "bid vol {iv_bid:g} is above ask vol {iv_ask:g}"),
     Rule(Reject.ZERO_BID, _zero_bid, "nobody bids: bid {bid:g}, ask {ask:g}"),
     Rule(
         Reject.NO_QUOTE,

@@ -18,6 +18,8 @@ from torch import Tensor
 from qsde.errors import FileFormatError, ParameterError, QuoteError
 
 Times = Tensor | ArrayLike
+#: Flat rates outside are taken for percent or a slip of the hand.
+_LOWEST_RATE, _HIGHEST_RATE = -0.5, 1.0
 
 
 @runtime_checkable
@@ -113,7 +115,7 @@ def as_curve(rate: float | Curve, name: str = "rate") -> Curve:
     """A curve from a continuous rate or a curve.
 
     Raises:
-        ParameterError: `rate` is neither, or looks like percent (absolute value above 1).
+        ParameterError: `rate` is neither, or outside -0.5 to 1, and so most likely percent.
 
     Example:
         >>> as_curve(0.03)
@@ -125,8 +127,11 @@ def as_curve(rate: float | Curve, name: str = "rate") -> Curve:
         value = float(rate)
     except (TypeError, ValueError):
         raise ParameterError(f"{name} must be a number or a curve, got {rate!r}") from None
-    if not abs(value) <= 1.0:
-        raise ParameterError(f"{name} is {value:g}: give an annualised decimal such as 0.03, not percent")
+    if not _LOWEST_RATE <= value <= _HIGHEST_RATE:
+        raise ParameterError(
+            f"{name} is {value:g}, {value:.0%} a year: rates are decimals: 0.05, not 5 (not percent), and must lie "
+            f"between {_LOWEST_RATE:g} and {_HIGHEST_RATE:g}"
+        )
     return FlatCurve(value)
 
 

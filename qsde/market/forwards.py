@@ -15,6 +15,8 @@ from qsde.market.parity import ParityFit, call_put_pairs, fit_all
 
 #: A parity rate with a larger standard error than this is reported as not identified.
 IDENTIFIED_SE = 0.01
+#: Forward and spot further apart than this factor are not in the same unit.
+_UNITS_APART = 3.0
 #: What to supply where neither the user, the file nor parity gives a forward.
 NO_FORWARD_HINT = (
     "supply a rate, a dividend yield and the spot (--rate 0.03 --dividend-yield 0.01 --spot 100), or a forward column"
@@ -68,6 +70,7 @@ def find_forwards(
     warnings = _fill_discount(slices, frame, fits)
     warnings += _fill_forward(slices, fits, dividend_yield)
     _describe(slices, fits)
+    warnings += _other_units(slices)
     missing = slices["forward"].isna()
     slices.loc[missing, "forward_source"] = "none"
     slices["rate"] = np.log(1 / slices["discount_factor"]) / slices["t"]
@@ -202,6 +205,19 @@ def _disagreements(slices: pd.DataFrame, fits: dict[float, ParityFit]) -> list[s
                 f"{fit.forward:.6g}; the former is used"
             )
     return warnings
+
+
+def _other_units(slices: pd.DataFrame) -> list[str]:
+    """Warns where forwards are so far from the spot that one of the two must be in other units."""
+    ratio = slices["forward"] / slices["spot"]
+    odd = slices[(ratio > _UNITS_APART) | (ratio < 1 / _UNITS_APART)]
+    if odd.empty:
+        return []
+    forward, spot = odd["forward"].iloc[0], odd["spot"].iloc[0]
+    return [
+        f"the forward is {forward:.6g} where the spot is {spot:.6g}, at {len(odd)} of {len(slices)} expiries: are "
+        "strikes, prices and spot in the same unit (cents, a split, another underlying)?"
+    ]
 
 
 def _describe(slices: pd.DataFrame, fits: dict[float, ParityFit]) -> None:

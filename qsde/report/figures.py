@@ -12,6 +12,8 @@ from qsde.report.smiles import Array, Smile, VarianceLine, representative, resid
 
 Figure = dict[str, Any]
 INK, GRID, MARKET = "#1c2733", "#e7eaee", "#8793a1"
+#: Line styles of the models where colour says something else: plotly's name, and the word for it.
+DASHES = {"solid": "solid", "dash": "dashed", "dot": "dotted", "dashdot": "dash-dotted"}
 MODEL_COLOURS = ("#1668b8", "#d1571a", "#2a8a4a", "#8b4bb5", "#b8860b", "#c2266b")
 #: Colours of moneyness levels: blue below the forward, dark at it, orange above, paler towards it.
 LEVEL_COLOURS = {-0.4: "#0b3c5d", -0.2: "#1668b8", -0.1: "#6ba5da", 0.0: INK, 0.05: "#e8b04a", 0.1: "#dd7a26",
@@ -242,10 +244,10 @@ def _heat_map(
 def total_variance(lines: list[VarianceLine], names: list[str]) -> Figure:
     """Total implied variance against expiry at fixed log-moneyness: market markers and model lines."""
     data: list[Figure] = []
-    dashes = ("solid", "dash", "dot", "dashdot")
+    dashes = list(DASHES)
     for line in lines:
         quoted = np.isfinite(line.market)
-        label = "ATM (K = F)" if line.moneyness == 0 else f"ln(K/F) = {line.moneyness:+.2f}"
+        label = "ATM (K = F)" if line.moneyness == 0 else f"ln(K/F) = {line.moneyness:+.2f}".replace("-", "−")
         paint = LEVEL_COLOURS[line.moneyness]
         hover = "%{x:.3f} years<br>total variance %{y:.5f}<extra>" + label
         common = {"type": "scatter", "x": numbers(line.t[quoted]), "legendgroup": label}
@@ -253,7 +255,7 @@ def total_variance(lines: list[VarianceLine], names: list[str]) -> Figure:
                      "marker": {"color": paint, "size": 5}, "hovertemplate": hover + " market</extra>"})  # fmt: skip
         data += [
             {**common, "mode": "lines", "name": name, "y": numbers(model[quoted]), "showlegend": False,
-             "line": {"color": paint, "width": 1.3, "dash": dashes[i % 4]},
+             "line": {"color": paint, "width": 1.3, "dash": dashes[i % len(dashes)]},
              "hovertemplate": hover + f" {name}</extra>"}
             for i, (name, model) in enumerate(zip(names, line.models, strict=True))
         ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def render(fits: Fit | Sequence[Fit], title: str | None = None) -> str:
         _fit_section(several, names),
         _smile_section(all_smiles),
         _residual_section(),
-        _variance_section(),
+        _variance_section(names),
         arbitrage_section(several, names),
         _forward_section(several[0]),
         _correlation_section(several, names),
@@ -160,9 +161,10 @@ def _residual_section() -> str:
     )
 
 
-def _variance_section() -> str:
+def _variance_section(names: list[str]) -> str:
+    lines = ", ".join(f"{name} {dash}" for name, dash in zip(names, cycle(figures.DASHES.values()), strict=False))
     return (
-        '<section><h2>Total variance</h2><p class="note">Dots: market mid, lines: models (solid is the first). Each '
+        f'<section><h2>Total variance</h2><p class="note">Dots: market mid; lines: {escape(lines)}. Each '
         "series must rise with expiry: where one falls, a calendar spread is free money.</p>"
         '<div class="figure" id="variance"></div></section>'
     )
@@ -172,7 +174,8 @@ def _forward_section(fit: Fit) -> str:
     rows = tables.forwards(fit.surface)
     count = len(fit.surface.slices)
     body = rows if count <= 15 else f"<details><summary>Table of {count} expiries</summary>{rows}</details>"
-    return f'<section><h2>Forwards and rates</h2><div class="figure" id="forwards"></div>{body}</section>'
+    note = f'<p class="note">{escape(tables.rate_note(fit.surface))}</p>'
+    return f'<section><h2>Forwards and rates</h2>{note}<div class="figure" id="forwards"></div>{body}</section>'
 
 
 def _correlation_section(fits: list[Fit], names: list[str]) -> str:

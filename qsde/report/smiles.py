@@ -17,8 +17,8 @@ Array = np.ndarray
 CURVE_POINTS = 61
 #: Log-moneyness levels whose total variance is plotted, where the quotes reach them.
 LEVELS = (-0.4, -0.2, -0.1, 0.0, 0.05, 0.1, 0.2, 0.4)
-#: Plots need three digits of the vol, not ten of the price.
-_ENGINE = Fourier(tolerance=1e-5)
+#: Plots need fewer digits than prices.
+_ENGINE = Fourier(tolerance=1e-7)
 
 
 @dataclass(frozen=True)

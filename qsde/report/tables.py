@@ -127,6 +127,17 @@ def forwards(surface: Surface) -> str:
     return table(head, rows, "dense", text_columns=2)
 
 
+def rate_note(surface: Surface) -> str:
+    """Where forwards and discount factors come from, and what a rate of zero throughout means."""
+    forwards, discounts = (
+        " and ".join(str(s) for s in surface.slices[c].drop_duplicates()) for c in ("forward_source", "discount_source")
+    )
+    note = f"Forwards from: {forwards}; discount factors from: {discounts}."
+    if (surface.slices["discount_factor"] == 1).all():
+        note += " Every discount factor is 1: the prices are taken as undiscounted, so no rate is shown by them."
+    return note
+
+
 def rejected_counts(surface: Surface) -> str:
     """Rejected quotes by reason, each with its share of all quotes read."""
     counts = surface.rejected["reason"].value_counts()

@@ -44,10 +44,26 @@ def parsed(kind: type[T], text: str | bytes, source: str = "JSON") -> T:
 
 def explain(error: ValidationError, limit: int = 5) -> str:
     """The errors of a validation as one line: `field: what is wrong (got value)`, at most `limit` of them."""
-    details = error.errors(include_url=False, include_context=False)
+    details = _without_echoes(error.errors(include_url=False, include_context=False))
     lines = [_sentence(detail) for detail in details[:limit]]
     more = [f"and {len(details) - limit} more"] if len(details) > limit else []
     return "; ".join([*lines, *more])
+
+
+def _without_echoes(details: list[Any]) -> list[Any]:
+    """One error per field: of a union the first kind that refused, and no complaint about a list of refused items."""
+    kept: dict[tuple[Any, ...], Any] = {}
+    for detail in details:
+        where = tuple(part for part in detail["loc"] if not _is_kind(part))
+        if detail["type"] == "too_short" and any(other[: len(where)] == where for other in kept):
+            continue
+        kept.setdefault(where, {**detail, "loc": where})
+    return list(kept.values())
+
+
+def _is_kind(part: Any) -> bool:
+    """Whether a place in an error is pydantic's name for a member of a union."""
+    return part in ("float", "date") or (isinstance(part, str) and part.startswith("dict["))
 
 
 def _sentence(detail: Any) -> str:

@@ -20,6 +20,8 @@ from qsde.spec.settings import MarketSpec, Rate
 
 _EXPIRY_CLOCK = time(16, 0, tzinfo=ZoneInfo("America/New_York"))
 _YEAR = 365 * 24 * 3600.0
+#: Longest time to expiry, years: beyond it a date was meant, or days.
+_LONGEST = 200.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class ContractSpec(Spec):
         """The contract; what the spec leaves open comes from `surface`, interpolated between its expiries.
 
         Raises:
-            InputError: a strike is not positive, the expiry has passed, or forward and spot are both missing or given.
+            InputError: a strike is not positive, the expiry has passed or is centuries away, or forward and spot are
+                both missing or given.
         """
         bad = [k for k in self.strikes if not k > 0]
         if bad:
@@ -83,6 +86,8 @@ class ContractSpec(Spec):
             t = (datetime.combine(self.expiry, _EXPIRY_CLOCK) - self._now(surface)).total_seconds() / _YEAR
         else:
             t = self.expiry
+        if t > _LONGEST:
+            raise InputError(f"expiry is {t:,.10g} years away: give years (0.5) or a date (2026-12-18)")
         if not t > 0:
             raise InputError(f"expiry must lie in the future: {self.expiry} is {t:.4g} years away")
         return t

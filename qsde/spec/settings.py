@@ -92,8 +92,8 @@ def _curve(rate: Rate | None, name: str) -> Curve | None:
     if rate is None:
         return None
     if isinstance(rate, dict):
-        for value in rate.values():
-            as_curve(value, name)
+        for years, value in rate.items():
+            as_curve(value, f"{name} at {years:g} years")
         pillars = sorted(rate)
         return PillarCurve(pillars, [rate[t] for t in pillars])
     return as_curve(rate, name) if rate else FlatCurve(0.0)

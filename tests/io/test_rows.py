@@ -125,7 +125,9 @@ def test_number_spellings(text, value, read_text):
 
 def test_decimal_comma_is_refused_rather_than_read_a_thousand_times_too_large(read_text):
     quotes = read_text((HEAD + "2024-01-02,SPX,2024-02-16,4800,C,12*5,52\n").replace(",", ";").replace("*", ","))
-    assert quotes.rejected["detail"].tolist() == ["bid is '12,5', which is no number"]
+    assert quotes.rejected["detail"].tolist() == [
+        "bid is '12,5', which is no number: write decimals with a point (80.5), not a comma"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_clean_chain_loses_nothing_but_its_in_the_money_half(chain):
         ({"strike": 0.0}, Reject.BAD_STRIKE, "strike is 0"),
         ({"option_type": "X"}, Reject.BAD_TYPE, "option type is 'X'"),
         ({"bid": -1.0}, Reject.NEGATIVE_PRICE, "bid -1"),
-        ({"bid": 50.0, "ask": 1.0}, Reject.CROSSED, "prices 50/1"),
+        ({"bid": 50.0, "ask": 1.0}, Reject.CROSSED, "bid 50 is above ask 1"),
         ({"bid": 0.0, "ask": 0.3}, Reject.ZERO_BID, "bid 0, ask 0.3"),
         ({"bid": 0.0, "ask": 0.3, "implied_vol": 0.2}, Reject.ZERO_BID, "bid 0, ask 0.3"),
         ({"bid": 0.0, "ask": 0.0}, Reject.ZERO_BID, "bid 0, ask 0"),
