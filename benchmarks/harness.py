@@ -104,7 +104,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         return "-" if value is None else f"{value:.3g} {unit}".strip()
 
     holds = {True: "yes", False: "NO", None: "-"}[row.holds]
-    peer = number(row.peer, row.unit) if row.peer is not None else "not installed"
+    missing = "not installed" if row.floor is not None else "-"
+    peer = number(row.peer, row.unit) if row.peer is not None else missing
     return (row.figure, number(row.ours, row.unit), peer, number(row.ratio), number(row.floor), holds)
 
 
