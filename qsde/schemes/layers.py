@@ -50,4 +50,5 @@ def with_jumps_text(diffusion: str, laws: tuple[type[JumpLaw], ...]) -> str:
         >>> with_jumps_text("HestonQE()", (KouJumps,))
         'WithJumps(HestonQE(), (KouJumps,))'
     """
-    return f"WithJumps({diffusion}, ({', '.join(law.__name__ for law in laws)},))"
+    names = ", ".join(law.__name__ for law in laws) + ("," if len(laws) == 1 else "")
+    return f"WithJumps({diffusion}, ({names}))"

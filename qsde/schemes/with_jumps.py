@@ -74,7 +74,7 @@ class WithJumps(Scheme):
         """Normals of the jumps and the diffusion; uniforms, as many for each law as the neediest of them takes."""
         inner, jumps = layers(model)
         normals = sum(SAMPLERS[type(law)].normals for law in jumps) + self.diffusion.draws(inner, dt)[0]
-        share = max(SAMPLERS[type(law)].uniforms(float(law.intensity.max()) * dt) for law in jumps)
+        share = max(SAMPLERS[type(law)].uniforms(float(law.intensity.detach().max()) * dt) for law in jumps)
         return normals, share * len(jumps)
 
     def initial(self, model: Model) -> State:
