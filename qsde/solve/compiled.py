@@ -1,0 +1,46 @@
+"""The same kernel, compiled: an accelerator that falls back to eager with a logged reason."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from qsde.schemes.base import Scheme
+from qsde.solve.loop import Kernel
+
+_log = logging.getLogger("qsde.solve")
+#: Inductor would inline the cipher's rounds into every use of a draw; stored once, it compiles in half the time.
+_OPTIONS = {"realize_opcount_threshold": 8}
+#: Shapes a kernel may be compiled for before torch gives up; its default of 8 falls back to eager without a word.
+_SHAPES = 64
+
+
+@functools.lru_cache(maxsize=32)
+def compiled_kernel(scheme: Scheme) -> Kernel:
+    """The kernel of a scheme through `torch.compile`; each distinct shape is compiled once and cached on disk."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
+    eager = Kernel.eager(scheme)
+    return Kernel(_OrEager(eager.advance, scheme), _OrEager(eager.pull, scheme))
+
+
+class _OrEager:
+    """Calls the compiled function; if compiling fails, says why once and calls the plain one from then on."""
+
+    def __init__(self, function: Callable[..., Any], scheme: Scheme) -> None:
+        self._plain = function
+        self._scheme = scheme
+        self._fast: Callable[..., Any] | None = torch.compile(function, dynamic=False, options=_OPTIONS)  # type: ignore[arg-type]
+
+    def __call__(self, *args: Any) -> Any:
+        if self._fast is None:
+            return self._plain(*args)
+        try:
+            return self._fast(*args)
+        except Exception as reason:  # torch raises many kinds, none of them its own base class
+            _log.warning("%s runs uncompiled: %s", type(self._scheme).__name__, str(reason).splitlines()[0])
+            self._fast = None
+            return self._plain(*args)

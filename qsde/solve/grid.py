@@ -1,0 +1,81 @@
+"""The time grid: the union of all observation dates, with as many equal steps between them as the step size asks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qsde.errors import InputError
+
+#: Steps beyond which a grid is refused.
+MAX_STEPS = 1 << 20
+#: Times closer than this (years, 0.03 seconds) are one date.
+_SAME = 1e-9
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """Steps from time 0 through all observation dates.
+
+    Attributes:
+        dates: observation dates, increasing; 0 is allowed and means today.
+        sizes: distinct step sizes, years.
+        step_size: for each step, the index of its size in `sizes`.
+        observed_after: for each date, the number of steps taken before it is observed.
+    """
+
+    dates: tuple[float, ...]
+    sizes: tuple[float, ...]
+    step_size: tuple[int, ...]
+    observed_after: tuple[int, ...]
+
+    @classmethod
+    def of(cls, dates: Iterable[float], max_dt: float) -> TimeGrid:
+        """The grid of all dates with steps of at most `max_dt` years (`inf`: one step from date to date).
+
+        Raises:
+            InputError: `max_dt` is not positive, there are no dates, or the grid has more than 2^20 steps.
+
+        Example:
+            >>> grid = TimeGrid.of([0.5, 1.0, 0.5], max_dt=0.3)
+            >>> grid.dates, grid.sizes, grid.observed_after
+            ((0.5, 1.0), (0.25,), (2, 4))
+        """
+        if not max_dt > 0:
+            raise InputError(f"max_dt must be positive (years per step), got {max_dt}")
+        merged: list[float] = []
+        for date in sorted(dates):
+            if not merged or date - merged[-1] > _SAME:
+                merged.append(date)
+        if not merged:
+            raise InputError("there are no observation dates to simulate to")
+        sizes: dict[float, int] = {}
+        steps: list[int] = []
+        observed: list[int] = []
+        now = 0.0
+        for date in merged:
+            if date - now > _SAME:
+                n = 1 if math.isinf(max_dt) else math.ceil((date - now) / max_dt - 1e-9)
+                if len(steps) + n > MAX_STEPS:
+                    raise InputError(
+                        f"more than {MAX_STEPS:,} steps are needed to reach {date:g} years with max_dt = {max_dt:g}; "
+                        "use a larger max_dt"
+                    )
+                size = float(f"{(date - now) / n:.12g}")  # sizes that differ by rounding are one size
+                steps += [sizes.setdefault(size, len(sizes))] * n
+                now = date
+            observed.append(len(steps))
+        return cls(tuple(merged), tuple(sizes), tuple(steps), tuple(observed))
+
+    def column(self, date: float) -> int:
+        """Index of a date among the observation dates."""
+        return min(range(len(self.dates)), key=lambda i: abs(self.dates[i] - date))
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Times of all steps' ends, with 0 first."""
+        out = [0.0]
+        for i in self.step_size:
+            out.append(out[-1] + self.sizes[i])
+        return tuple(out)
