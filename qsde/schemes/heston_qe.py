@@ -22,7 +22,8 @@ SWITCH = 1.5
 _MEAN, _VARIANCE, _SQUARE = 1e-12, 1e-30, 1e-20
 #: Both moment conditions hold in every state where `sigma A` is below this over `sigma (1 - exp(-kappa dt)) / kappa`.
 _MOMENT = 1.14
-_SMALLEST_SIGMA = 1e-6
+#: Divisors that may be 0 stay above these; forward mode subtracts what `minimum` did not take, so not too small.
+_SMALLEST_SIGMA, _SHORTEST = 1e-6, 1e-4
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class HestonQE(Scheme):
         decay, span = torch.exp(-kappa * dt), dt * exp_quotient(kappa * dt)
         pull = p["theta"] * kappa * span
         lift = rho * (1 + 0.5 * kappa * dt) - 0.25 * sigma * rho * rho * dt
-        lift = torch.minimum(lift, _MOMENT / (sigma * span + 1e-30))
+        lift = torch.minimum(lift, _MOMENT / (sigma * span).clamp(min=_SHORTEST))
         return rows(
             model,
             decay,

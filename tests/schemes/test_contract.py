@@ -90,7 +90,9 @@ def test_batches_and_dtypes(model: Model, scheme: Scheme | None, dtype: torch.dt
         assert c.dtype == dtype
         assert c.shape[1:] == one.batch_shape
         start = tuple(s.unsqueeze(-1) for s in scheme.initial(one))
-        return torch.stack([s.expand(*one.batch_shape, 5) for s in scheme.step(start, c.unsqueeze(-1), normals, uniforms)])
+        return torch.stack(
+            [s.expand(*one.batch_shape, 5) for s in scheme.step(start, c.unsqueeze(-1), normals, uniforms)]
+        )
 
     together = stepped(model)
     alone = stepped(model.map(lambda p: p.expand(3, 2)[1, 1]))
