@@ -20,12 +20,13 @@ from qsde.pricing.montecarlo import MonteCarlo, price
 
 MODEL = (0.04, 1.5, 0.04, 0.5, -0.7)
 MEMORY = """
-import resource, sys
+import re, sys
+from pathlib import Path
 sys.path.insert(0, "benchmarks")
 from gradients import sensitivities, MonteCarlo
 import torch
 sensitivities(MonteCarlo(n_paths=1 << 16, max_dt=1 / int(sys.argv[1]), dtype=torch.float32, compile="never"))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
 """
 
 

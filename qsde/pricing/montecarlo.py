@@ -181,8 +181,10 @@ class _Run:
             kernel = compiled_kernel(scheme)
         else:
             kernel = Kernel.eager(scheme)
-        return cls(model, book, market, engine, scheme, Job(kernel, grid), coefficients, initial, forward, columns, draws,
-                   group, n_paths, size)  # fmt: skip
+        job = Job(kernel, grid)
+        return cls(
+            model, book, market, engine, scheme, job, coefficients, initial, forward, columns, draws, group, n_paths, size
+        )
 
     def moments(self, progress: Progress) -> Moments:
         """All blocks, merged. Scrambles of a low-discrepancy noise span blocks, so their means are summed first."""
@@ -227,8 +229,8 @@ class _Run:
         seen = prices.index_select(-1, columns)
         if not payoff.continuous and seen.requires_grad:
             raise InputError(
-                f"{payoff.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with inputs "
-                "that do not require grad"
+                f"{payoff.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with "
+                "inputs that do not require grad"
             )
         return payoff(seen)
 

@@ -1,4 +1,4 @@
-"""Monte Carlo against Fourier, gradients against autograd and bumps, and digits that depend on nothing but the noise."""
+"""Monte Carlo against Fourier, gradients against bumps, and digits that depend on nothing but the noise."""
 
 from __future__ import annotations
 
