@@ -1,6 +1,6 @@
 """Bias of the Heston schemes against step size, on the standard stress cases, with a plot.
 
-Each case of Andersen (2008) and Broadie and Kaya (2006) in tests/reference/heston_mc_standard_cases.csv is priced at the
+Cases of Andersen (2008) and Broadie and Kaya (2006) in tests/reference/heston_mc_standard_cases.csv are priced at the
 money with every scheme and steps from one a year to 32, on the same noise; the bias is the distance to the Fourier
 price. A row holds if QE-M at 32 steps a year is within four standard errors and 0.3 % of the forward. `--plot FILE`
 draws bias against step size (needs matplotlib).
@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import torch
 from harness import Row, report
 from surfaces import REFERENCE
 

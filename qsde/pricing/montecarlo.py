@@ -79,7 +79,7 @@ class Estimate:
         value: [*batch] for one payoff, [*batch, payoffs] for a list; differentiable.
         std_error: standard error of the value, same shape, without gradient.
         n_paths: paths simulated.
-        noise: the random numbers used.
+        noise: the random numbers used: with the same noise the same digits come back.
         seconds: wall-clock time.
     """
 
@@ -183,8 +183,9 @@ class _Run:
             kernel = Kernel.eager(scheme)
         job = Job(kernel, grid)
         return cls(
-            model, book, market, engine, scheme, job, coefficients, initial, forward, columns, draws, group, n_paths, size
-        )
+            model, book, market, engine, scheme, job, coefficients, initial, forward, columns, draws,
+            group, n_paths, size,
+        )  # fmt: skip
 
     def moments(self, progress: Progress) -> Moments:
         """All blocks, merged. Scrambles of a low-discrepancy noise span blocks, so their means are summed first."""
