@@ -35,8 +35,8 @@ class HestonQE(Scheme):
     - `psi <= 3/2`: `v' = m (sqrt(s) + sqrt(1 - s) z)^2`, `s = sqrt(1 - psi / 2)`, `z = z_v`;
     - else `v' = m h max(0, -log(h (1 - u)))`, `h = (1 + psi) / 2`, `u = N(z_v)`: an atom at 0 and an exponential tail.
 
-    They are equations (23) and (25) of the paper with (27) and (29) put in, arranged so that nothing divides by psi or
-    sigma. Then, with `A = K_2 + K_4 / 2`, Proposition 9 amounts to
+    These are the two branches of the paper with their matched constants put in, arranged so that nothing divides by psi
+    or sigma. Then, with `A = K_2 + K_4 / 2`, Proposition 9 amounts to
 
         `x' = x + A v' - log E[exp(A v') | v] - w / 2 + sqrt(w) z_x`,   `w = (1 - rho^2) dt (v + v') / 2`.
 
@@ -45,15 +45,15 @@ class HestonQE(Scheme):
     martingale up: such steps carry less correlation.
 
     State `(x, v)` with `v >= 0`; two normals per step, `z_x` and `z_v`. One draw serves both branches of the variance:
-    the uniform of the exponential branch is the normal's own probability, which costs less than a uniform and its
-    quantile, and is what a Brownian bridge provides.
+    the uniform of the exponential branch is the normal's own probability. Compiled, a pair of normals costs 2.4 ns where
+    a normal, a uniform and its quantile cost 15, and normals are what a Brownian bridge provides.
 
     Finite gradients everywhere: both sides of psi = 3/2, v = 0, sigma = 0, kappa = 0, rho = +-1. Path by path v' jumps
     where psi crosses 3/2, so pathwise derivatives miss a boundary term (DESIGN 3.10).
 
     Reference:
         Andersen (2008), "Simple and efficient simulation of the Heston stochastic volatility model", J. Comp. Finance
-        11(3), sections 3.2 and 4.3.
+        11(3): QE scheme, and Proposition 9.
 
     Example:
         >>> m = Heston(v0=0.04, kappa=0.5, theta=0.04, sigma=1.0, rho=-0.9)
@@ -105,22 +105,22 @@ class HestonQE(Scheme):
         """Variance, then log-price given both ends of it."""
         (x, v), (z_x, z_v) = state, (normals[0], normals[1])
         decay, pull, slope, intercept, sigma, lift, a, side = c.unbind(0)
-        mean = decay * v + pull
-        spread = torch.sqrt((slope * v + intercept).clamp(min=_VARIANCE))
+        mean = torch.addcmul(pull, decay, v)
+        spread = torch.sqrt(torch.addcmul(intercept, slope, v).clamp(min=_VARIANCE))
         root = sigma * spread / mean.clamp(min=_MEAN)  # sqrt(psi / 2)
         quadratic = root <= _ROOT
 
         # each branch sees inputs that are good for it, whichever is taken
         low = root.clamp(max=_ROOT)
-        s = torch.sqrt(1 - low * low)
+        s = torch.sqrt(1 - low.square())
         under = torch.rsqrt(1 + s)
         tip, root_s = low * under, torch.sqrt(s)
-        bend = root_s + tip * z_v
+        bend = torch.addcmul(root_s, tip, z_v)
         high = root.clamp(min=_ROOT)
-        h = high * high + 0.5
+        h = high.square() + 0.5
         tail = (exceedance(z_v) - torch.log(h)).clamp(min=0)
         hm = h * mean
-        new = torch.where(quadratic, mean * (bend * bend), hm * tail)
+        new = torch.where(quadratic, mean * bend.square(), hm * tail)
 
         # A v' - log E[exp(A v')]; t is A times the linear coefficient of v' in z over 2 sqrt(s)
         t = lift * (spread * under)
@@ -128,11 +128,12 @@ class HestonQE(Scheme):
         inverse = 1 / torch.where(quadratic, 1 - 2 * square, 1 - a * hm)
         log = torch.log(torch.where(quadratic, inverse, 1 + a * mean * inverse))
         ts = t * root_s
-        lifted = (2 * ts + square * z_v) * z_v - 2 * (ts * ts) * inverse - 0.5 * log
+        lifted = torch.addcmul(2 * ts, square, z_v) * z_v - 2 * ts.square() * inverse - 0.5 * log
         lifted = torch.where(quadratic, lifted, a * hm * tail - log)
 
         w = side * (v + new)
-        return x + (lifted - 0.5 * w + torch.sqrt(w.clamp(min=_SQUARE)) * z_x), new
+        rise = torch.addcmul(lifted - 0.5 * w, torch.sqrt(w.clamp(min=_SQUARE)), z_x)
+        return x + rise, new
 
 
 _ROOT = math.sqrt(SWITCH / 2)

@@ -33,7 +33,7 @@ class LogEuler(Scheme):
 
     Reference:
         Lord, Koekkoek, van Dijk (2010), "A comparison of biased simulation schemes for stochastic volatility models",
-        Quantitative Finance 10(2), section 3.
+        Quantitative Finance 10(2).
 
     Example:
         >>> LogEuler().draws(Heston(v0=0.04, kappa=1.5, theta=0.05, sigma=0.4, rho=-0.7), 0.01)

@@ -31,7 +31,7 @@ class Milstein(Scheme):
 
     Reference:
         Kahl, Jaeckel (2006), "Fast strong approximation Monte Carlo schemes for stochastic volatility models",
-        Quantitative Finance 6(6), section 3.
+        Quantitative Finance 6(6).
 
     Example:
         >>> m = Heston(v0=0.04, kappa=1.5, theta=0.05, sigma=0.4, rho=-0.7)

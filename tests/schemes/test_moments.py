@@ -26,7 +26,7 @@ CASES = {
 
 
 def exact_moments(v: float, kappa: float, theta: float, sigma: float, dt: float) -> tuple[float, float]:
-    """Andersen (2008), equations (17) and (18)."""
+    """Mean and variance of the square-root process (Cox, Ingersoll and Ross 1985)."""
     decay = math.exp(-kappa * dt)
     span = (1 - decay) / kappa if kappa else dt
     mean = theta + (v - theta) * decay
