@@ -45,7 +45,7 @@ class HestonQE(Scheme):
     martingale up: such steps carry less correlation.
 
     State `(x, v)` with `v >= 0`; two normals per step, `z_x` and `z_v`. One draw serves both branches of the variance:
-    the uniform of the exponential branch is the normal's own probability. Compiled, a pair of normals costs 2.4 ns where
+    the uniform of the exponential branch is the normal's own probability. Compiled, two normals cost 2.4 ns where
     a normal, a uniform and its quantile cost 15, and normals are what a Brownian bridge provides.
 
     Finite gradients everywhere: both sides of psi = 3/2, v = 0, sigma = 0, kappa = 0, rho = +-1. Path by path v' jumps
