@@ -101,8 +101,8 @@ def price(
 
     Leading batch axes of the model's parameters are models that are priced together and share the noise. The value is
     differentiable in reverse mode in everything that is a tensor: spot, curves, parameters, payoff constants; the
-    gradient is exact for the simulated price. Payoffs that jump (`continuous` False) have prices but no useful pathwise
-    gradient: asking for one that runs through the path is refused.
+    gradient is exact for the simulated price. What a pathwise gradient would get wrong is refused: payoffs that jump
+    (`continuous` False), and jump intensities, which move the paths by whole jumps.
 
     Args:
         model: the model.
@@ -112,7 +112,7 @@ def price(
         progress: called with (paths done, paths) after each block.
 
     Raises:
-        InputError: nothing to price, or a scheme that does not step the model.
+        InputError: nothing to price, a scheme that does not step the model, or a gradient that would be wrong.
         NumericsError: a path left the finite numbers.
 
     Example:
@@ -255,6 +255,15 @@ class _Run:
         shown = {name: value.detach().flatten()[:3].tolist() for name, value in self.model.params.items()}
         return (
             f"{self.model.name} under {type(self.scheme).__name__}: a path is not finite at {step}; parameters {shown}"
+        )
+
+
+def _refuse_intensity_gradient(model: Model) -> None:
+    moving = [name for name, p in model.params.items() if name.endswith("intensity") and p.requires_grad]
+    if moving and torch.is_grad_enabled():
+        raise InputError(
+            f"{model.name}: the number of jumps on a path does not move smoothly with {moving[0]}, so the pathwise "
+            f"gradient would miss most of it; detach {moving[0]}, or take this one derivative from price_european"
         )
 
 

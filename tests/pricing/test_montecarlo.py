@@ -94,8 +94,8 @@ def gradients(model: Model, engine: MonteCarlo, strike: float = 105.0) -> dict[s
     inputs = {
         **model.params, "spot": torch.tensor(100.0), "rate": torch.tensor(0.03), "strike": torch.tensor(strike),
     }  # fmt: skip
-    inputs = {name: x.double().clone().requires_grad_() for name, x in inputs.items()}
-    moved = model.with_params({name: inputs[name] for name in model.params})
+    inputs = {n: x.double().clone().requires_grad_() for n, x in inputs.items() if n != "jump_intensity"}
+    moved = model.with_params({name: inputs[name] for name in model.params if name in inputs})
     market = Market(inputs["spot"], inputs["rate"], 0.01)
     book = [European(inputs["strike"], 1.0), Asian(inputs["strike"], (0.25, 0.5, 1.0), "put")]
     total = price(moved, book, market, engine).value.sum()
@@ -167,6 +167,15 @@ def test_discrete_barriers_and_digitals_price_but_refuse_a_pathwise_gradient() -
     spot = torch.tensor(100.0, dtype=torch.float64, requires_grad=True)
     with pytest.raises(InputError, match="Digital jumps, so its pathwise gradient is wrong"):
         price(BlackScholes(0.2), Digital(100.0, 1.0), Market(spot), QUICK)
+
+
+def test_a_pathwise_gradient_to_a_jump_intensity_is_refused_with_the_way_out() -> None:
+    moving = {"jump_intensity": torch.tensor(0.3, dtype=torch.float64, requires_grad=True)}
+    model = MODELS[4].with_params(moving)
+    with pytest.raises(InputError, match=r"Bates: the number of jumps .* take this one derivative from price_european"):
+        price(model, European(100.0, 1.0), MARKET, QUICK)
+    with torch.no_grad():
+        assert float(price(model, European(100.0, 1.0), MARKET, QUICK).value) > 0
 
 
 def test_a_payoff_of_the_users_own() -> None:
