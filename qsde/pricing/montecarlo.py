@@ -158,6 +158,7 @@ class _Run:
     def of(cls, model: Model, book: list[Payoff], market: Market, engine: MonteCarlo) -> _Run:
         scheme = engine.scheme or scheme_for(model)
         scheme.check(model)
+        _refuse_intensity_gradient(model)
         grid = TimeGrid.of(
             [t for payoff in book for t in payoff.times], float("inf") if scheme.exact else engine.max_dt
         )
