@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.models.base import Model, Parameter
+from qsde.models.base import Model, Parameter, stated
 
 
 @dataclass(frozen=True)
@@ -120,4 +120,4 @@ def _get(model: Model, name: str) -> Tensor:
 
 def _check_domain(name: str, parameter: Parameter, value: float) -> None:
     if not math.isfinite(value) or not bool(parameter.domain.check(torch.tensor(value, dtype=torch.float64))):
-        raise InputError(f"{name} = {value} is outside its domain: {parameter.text} must satisfy {parameter.domain}")
+        raise InputError(f"{name} = {value} is outside its domain: {parameter.text} must be {stated(parameter.domain)}")

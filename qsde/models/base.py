@@ -159,7 +159,23 @@ def check_parameter(owner: str, name: str, value: Tensor, spec: Parameter) -> No
     if not torch.isfinite(value).all():
         raise ParameterError(f"{owner}.{name} must be finite, got {_shown(value)}")
     if not spec.domain.check(value).all():
-        raise ParameterError(f"{owner}.{name} ({spec.text}) must satisfy {spec.domain}, got {_shown(value)}")
+        raise ParameterError(f"{owner}.{name} ({spec.text}) must be {stated(spec.domain)}, got {_shown(value)}")
+
+
+def stated(domain: constraints.Constraint) -> str:
+    """A domain in words.
+
+    Example:
+        >>> stated(constraints.interval(-1.0, 1.0)), stated(constraints.nonnegative)
+        ('from -1 to 1', 'at least 0')
+    """
+    low, high = (getattr(domain, end, None) for end in ("lower_bound", "upper_bound"))
+    if low is not None and high is not None:
+        return f"from {float(low):g} to {float(high):g}"
+    if low is None:
+        return "finite"
+    strict = not bool(domain.check(torch.tensor(float(low), dtype=torch.float64)))
+    return f"above {float(low):g}" if strict else f"at least {float(low):g}"
 
 
 def _shown(value: Tensor) -> str:

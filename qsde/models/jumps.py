@@ -76,7 +76,7 @@ class MertonJumps(JumpLaw):
     PARAMETERS: ClassVar[Mapping[str, Parameter]] = {
         "intensity": _INTENSITY,
         "mean": Parameter("mean log jump", constraints.real, (-3.0, 3.0), (-0.5, 0.2), -0.1),
-        "std": Parameter("standard deviation of the log jump", constraints.nonnegative, (1e-4, 3.0), (0.02, 0.5), 0.15),
+        "std": Parameter("standard deviation of the log jump", constraints.nonnegative, (1e-2, 3.0), (0.02, 0.5), 0.15),
     }
 
     def mgf(self, z: Tensor) -> Tensor:

@@ -45,7 +45,9 @@ class Fourier:
     """Settings of the quadrature.
 
     Attributes:
-        tolerance: relative error asked for; options cheaper than `1e-15 sqrt(F K) / tolerance` get their own contour.
+        tolerance: error asked for, in units of a hundredth of `sqrt(F K)`; options cheaper than
+            `1e-15 sqrt(F K) / tolerance` get their own contour, where it is relative to the price. The errors returned
+            are estimates for each price, whatever was asked for.
         nodes: nodes of the first attempt.
         max_nodes: nodes beyond which the attempt is given up and a NumericsError raised.
     """

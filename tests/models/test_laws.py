@@ -138,7 +138,7 @@ def test_batch_axes_broadcast() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Heston(-0.04, 1.5, 0.06, 0.5, -0.7), r"Heston.v0 \(initial variance\) must satisfy"),
+        (lambda: Heston(-0.04, 1.5, 0.06, 0.5, -0.7), r"Heston.v0 \(initial variance\) must be"),
         (lambda: Heston(0.04, 1.5, 0.06, 0.5, -1.2), "Heston.rho"),
         (lambda: Heston(0.04, math.nan, 0.06, 0.5, -0.7), "Heston.kappa must be finite"),
         (lambda: BlackScholes(-0.2), "BlackScholes.vol"),
