@@ -1,16 +1,39 @@
-"""Streaming mean, control variate and standard error over blocks of independent samples, in float64."""
+"""Streaming mean, control variate and standard error over blocks of independent samples; sums in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Control:
+    """Samples of a quantity with known mean 0, prepared once for all values regressed on it.
+
+    Attributes:
+        mean: mean [...], differentiable.
+        centred: samples minus mean [..., n], without gradient.
+        square: sum of squares of `centred` [...].
+    """
+
+    mean: Tensor
+    centred: Tensor
+    square: Tensor
+
+    @classmethod
+    def of(cls, samples: Tensor) -> Control:
+        """From samples [..., n]."""
+        mean = samples.mean(-1, dtype=torch.float64)
+        centred = _centred(samples, mean)
+        return cls(mean, centred, _total(centred, centred))
+
+
 @dataclass
 class Moments:
-    """Sums over samples of a value y and a control c with known mean 0; merged block by block.
+    """Means and centred second moments of a value y and its control c; merged block by block.
 
     Attributes:
         n: samples so far.
@@ -26,14 +49,19 @@ class Moments:
     cc: Tensor
 
     @classmethod
-    def of(cls, y: Tensor, c: Tensor) -> Moments:
-        """Moments of one block: y and c [..., samples]."""
-        n = y.shape[-1]
-        mean_y, mean_c = y.mean(-1, dtype=torch.float64), c.mean(-1, dtype=torch.float64)
-        with torch.no_grad():
-            dy = y.double() - mean_y.unsqueeze(-1)
-            dc = c.double() - mean_c.unsqueeze(-1)
-            return cls(n, mean_y, mean_c, (dy * dy).sum(-1), (dy * dc).sum(-1), (dc * dc).sum(-1))
+    def of(cls, y: Tensor, control: Control) -> Moments:
+        """Moments of one block: y [..., n]."""
+        mean = y.mean(-1, dtype=torch.float64)
+        centred = _centred(y, mean)
+        return cls(
+            y.shape[-1], mean, control.mean, _total(centred, centred), _total(centred, control.centred), control.square
+        )
+
+    @classmethod
+    def stack(cls, parts: Sequence[Moments]) -> Moments:
+        """Moments of several values of the same samples on a new first axis."""
+        fields = ("mean_y", "mean_c", "yy", "yc", "cc")
+        return cls(parts[0].n, *(torch.stack([getattr(part, name) for part in parts]) for name in fields))
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both (Chan, Golub and LeVeque 1983)."""
@@ -58,3 +86,11 @@ class Moments:
         beta = torch.where(varies, self.yc / torch.where(varies, self.cc, torch.ones_like(self.cc)), 0.0)
         rest = (self.yy - beta * self.yc).clamp(min=0.0)
         return self.mean_y - beta * self.mean_c, torch.sqrt(rest / max(1, self.n - 2) / self.n)
+
+
+def _centred(samples: Tensor, mean: Tensor) -> Tensor:
+    return samples.detach() - mean.detach().unsqueeze(-1).to(samples.dtype)
+
+
+def _total(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(-1, dtype=torch.float64)

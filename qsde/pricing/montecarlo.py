@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,10 +15,10 @@ from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.noise import Noise, Threefry
 from qsde.payoffs import Payoff
-from qsde.pricing.moments import Moments
+from qsde.pricing.moments import Control, Moments
 from qsde.schemes import Scheme, scheme_for
 from qsde.schemes.base import State
-from qsde.solve import Job, Kernel, TimeGrid, simulate
+from qsde.solve import STORED, Job, Kernel, TimeGrid, simulate
 
 Progress = Callable[[int, int], None]
 
@@ -193,21 +193,31 @@ class _Run:
         merged: Moments | None = None
         sums: list[tuple[Tensor, Tensor]] = []
         for first in range(0, self.n_paths, self.block_size):
-            value, control = self.block(first)
             done = min(first + self.block_size, self.n_paths)
             if self.group < 0:
-                sums.append((value * (done - first), control * (done - first)))
+                values, controls = zip(*self.samples(first), strict=True)
+                sums.append((torch.stack(values) * (done - first), torch.stack(controls) * (done - first)))
             else:
-                block = Moments.of(value, control)
+                block = self._block_moments(first)
                 merged = block if merged is None else merged.merge(block)
             progress(done, self.n_paths)
         if merged is not None:
             return merged
         value, control = (sum(part[1:], part[0]) / self.n_paths for part in zip(*sums, strict=True))
-        return Moments.of(value, control)
+        return Moments.of(value, Control.of(control))
 
-    def block(self, first: int) -> tuple[Tensor, Tensor]:
-        """Values and controls [payoffs, *batch, samples] of one block.
+    def _block_moments(self, first: int) -> Moments:
+        """Payoff by payoff, so that no more than one payoff's samples of all parameter sets are held at once."""
+        controls: dict[int, Control] = {}
+        parts = []
+        for value, control in self.samples(first):
+            if id(control) not in controls:
+                controls[id(control)] = Control.of(control)
+            parts.append(Moments.of(value, controls[id(control)]))
+        return Moments.stack(parts)
+
+    def samples(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Value and control [*batch, samples] of each payoff in one block; payoffs of one maturity share the control.
 
         The last block is padded to full size, so that one compiled shape serves all.
         """
@@ -217,15 +227,17 @@ class _Run:
         noise = engine.noise.block(paths, self.job.n_steps, *self.draws, engine.dtype, engine.device, times)
         batch = self.model.batch_shape
         initial = tuple(s.expand(*batch, self.block_size).contiguous() for s in self.initial)
-        x = simulate(self.job, noise, self.coefficients, initial)
-        keep = min(self.block_size, self.n_paths - first)
-        x = x[..., :keep]
+        x = simulate(self.job, noise, self.coefficients, initial)[..., : min(self.block_size, self.n_paths - first)]
         prices = (self.forward.reshape(-1, *(1,) * (x.dim() - 1)) * torch.exp(x)).movedim(0, -1)
-        amounts = torch.stack([self._amount(p, prices, c) for p, c in zip(self.book, self.columns, strict=True)])
-        if not bool(torch.isfinite(amounts.detach()).all()):
-            raise NumericsError(self._where_not_finite(noise, initial))
-        control = torch.stack([torch.expm1(x[int(c[-1])]) for c in self.columns])
-        return _grouped(amounts, self.group), _grouped(control, self.group)
+        controls: dict[int, Tensor] = {}
+        for payoff, columns in zip(self.book, self.columns, strict=True):
+            last = int(columns[-1])
+            if last not in controls:
+                controls[last] = _grouped(torch.expm1(x[last]), self.group)
+            amount = self._amount(payoff, prices, columns)
+            if not bool(torch.isfinite(amount.detach().sum())):
+                raise NumericsError(self._where_not_finite(noise, initial))
+            yield _grouped(amount, self.group), controls[last]
 
     def _amount(self, payoff: Payoff, prices: Tensor, columns: Tensor) -> Tensor:
         seen = prices.index_select(-1, columns)
@@ -299,5 +311,6 @@ def _bytes_per_path(
     item = 8 if engine.dtype == torch.float64 else 4
     sets = max(1, model.batch_shape.numel())
     n = len(grid.step_size)
-    kept = len(initial) * (min(n, 128) + n // 128 + 12) + 4 * len(grid.dates)
+    stored = min(n, STORED) + n // STORED
+    kept = len(initial) * (stored + 12) + 4 * len(grid.dates) + 8
     return item * sets * kept + engine.noise.bytes_per_path(n, *draws, engine.dtype)

@@ -1,6 +1,6 @@
 """The solver: time grid, time loop, gradients, compilation."""
 
 from qsde.solve.grid import TimeGrid
-from qsde.solve.loop import Job, Kernel, simulate
+from qsde.solve.loop import STORED, Job, Kernel, simulate
 
-__all__ = ["Job", "Kernel", "TimeGrid", "simulate"]
+__all__ = ["STORED", "Job", "Kernel", "TimeGrid", "simulate"]

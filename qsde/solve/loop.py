@@ -1,8 +1,8 @@
 """The one time loop, and its exact gradient by replaying noise over checkpointed segments.
 
 The gradient is that of the discrete simulation (discretise, then differentiate). The forward sweep keeps the state at
-no more than 128 steps; the backward sweep recomputes the states between two of them, then pulls the gradient through
-one step at a time, drawing the same noise again. Up to 128 steps nothing is recomputed; a thousand take 8 more states.
+no more than 100 steps; the backward sweep recomputes the states between two of them, then pulls the gradient through
+one step at a time, drawing the same noise again. Up to 100 steps nothing is recomputed; a thousand take 10 more states.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qsde.schemes.base import Scheme, State
 from qsde.solve.grid import TimeGrid
 
 #: States stored by the forward sweep.
-_STORED = 128
+STORED = 100
 #: `advance(state, c, block, step) -> state`
 Advance = Callable[[State, Tensor, BlockNoise, Tensor], State]
 #: `pull(state, c, block, step, gradient) -> (gradient of the state, gradient of c)`
@@ -65,7 +65,7 @@ class Job:
     @property
     def stride(self) -> int:
         """Steps between two stored states."""
-        return max(1, math.ceil(self.n_steps / _STORED))
+        return max(1, math.ceil(self.n_steps / STORED))
 
 
 def simulate(job: Job, block: BlockNoise, coefficients: Tensor, initial: State) -> Tensor:

@@ -133,7 +133,7 @@ def test_gradients_need_no_more_memory_for_more_steps_than_stored_states() -> No
     engine = MonteCarlo(n_paths=1024, max_dt=1 / 64, compile="never")
     every = gradients(HESTON, engine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qsde.solve.loop._STORED", 5)
+        patch.setattr("qsde.solve.loop.STORED", 5)
         few = gradients(HESTON, engine)
     for name, want in every.items():
         torch.testing.assert_close(few[name], want, rtol=1e-12, atol=0)
