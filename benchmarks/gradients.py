@@ -38,9 +38,13 @@ def sensitivities(engine: MonteCarlo) -> list[float]:
 
 
 def peak(steps: int) -> float:
-    """Peak resident MiB of a process that takes one gradient."""
-    done = subprocess.run([sys.executable, "-c", MEMORY, str(steps)], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    """Peak resident MiB of a process that takes one gradient: the largest of three, as the allocator varies by a tenth."""
+
+    def once() -> float:
+        done = subprocess.run([sys.executable, "-c", MEMORY, str(steps)], capture_output=True, text=True, check=True)
+        return float(done.stdout.split()[-1])
+
+    return max(once() for _ in range(3))
 
 
 def main() -> int:
