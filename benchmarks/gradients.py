@@ -38,7 +38,7 @@ def sensitivities(engine: MonteCarlo) -> list[float]:
 
 
 def peak(steps: int) -> float:
-    """Peak resident MiB of a process that takes one gradient: the largest of three, as the allocator varies by a tenth."""
+    """Peak resident MiB of a process that takes one gradient: the largest of three, as allocators vary."""
 
     def once() -> float:
         done = subprocess.run([sys.executable, "-c", MEMORY, str(steps)], capture_output=True, text=True, check=True)
