@@ -59,10 +59,12 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
 
 @contextmanager
 def progress(what: str) -> Iterator[Tell]:
-    """A progress bar on stderr, fed with (done, total); silent where stderr is not a terminal."""
+    """A progress bar on stderr, fed with (done, total); one line that says what is going on where it is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
                TimeElapsedColumn())  # fmt: skip
     console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        print(f"{what} ...", file=sys.stderr, flush=True)
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
