@@ -91,20 +91,8 @@ def test_merton_prices_of_haug() -> None:
     jump_std = total * torch.sqrt(share / intensity)
     model = merton(total * torch.sqrt(1 - share), intensity, -0.5 * jump_std**2, jump_std)
     got = table_prices(table, model, t="t")
-    # the book truncates its sum at 11 terms, which 10 jumps a year outrun within half a year (QuantLib says so too)
-    truncated = torch.tensor(((table["jump_intensity"] == 10) & (table["t"] == 0.5)).to_numpy())
-    assert int((~truncated).sum()) >= 100
-    assert worst(got[~truncated], expected[~truncated], tolerance[~truncated]) <= 1
-
-
-def test_kou_prices() -> None:
-    table = pd.read_csv(REFERENCE / "kou2002.csv").rename(columns={"S": "spot", "K": "strike"})
-    (expected,) = columns(table, "value")
-    model = kou(*columns(table, "sigma", "lambda", "p_up", "eta1_up", "eta2_down"))
-    printed = printed_half_unit(REFERENCE / "kou2002.csv", "value")
-    replicated = torch.tensor(table["value_source"].str.startswith("COS").to_numpy())  # off by one in the last digit
-    tolerance = torch.where(replicated, 3.0 * printed, 1.1 * printed + 1e-12)
-    assert worst(table_prices(table, model), expected, tolerance) <= 1
+    assert len(table) == 135
+    assert worst(got, expected, tolerance) <= 1
 
 
 @pytest.mark.parametrize(
