@@ -66,14 +66,20 @@ def test_as_curve():
         as_curve("high", "dividend_yield")
 
 
-@given(st.lists(st.floats(-0.01, 0.15), min_size=8, max_size=8))
-def test_par_bonds_reprice(yields):
+@given(st.floats(0.0, 0.14), st.lists(st.floats(-0.01, 0.01), min_size=8, max_size=8))
+def test_par_bonds_reprice(level, moves):
+    yields = [level + move for move in moves]
     tenors = (1 / 12, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
     smooth = np.convolve([yields[0], *yields, yields[-1]], [0.25, 0.5, 0.25], mode="valid")
     par = dict(zip(tenors, smooth.tolist(), strict=True))
     curve = treasury_curve(par)
     for tenor, y in par.items():
         assert abs(par_price(curve, tenor, y) - 1) < 1e-12
+
+
+def test_a_par_curve_that_no_discount_factors_have_is_refused():
+    with pytest.raises(QuoteError, match="no discount factor makes a par bond of 30 years"):
+        treasury_curve({1.0: 0.0, 10.0: 0.0, 30.0: 0.111328})
 
 
 def test_every_thousandth_day_of_the_treasury_file_reprices_and_is_near_its_par_yields():
