@@ -16,17 +16,6 @@ from torch import Tensor
 _TINY = 1e-150
 
 
-def norm_cdf(x: Tensor) -> Tensor:
-    """Standard normal distribution function, accurate in relative terms in the lower tail.
-
-    Example:
-        >>> round(float(norm_cdf(torch.tensor(-10.0, dtype=torch.float64))), 30)
-        7.619853e-24
-    """
-    tail: Tensor = torch.special.erfc(-x / math.sqrt(2.0))
-    return tail / 2.0
-
-
 def norm_pdf(x: Tensor) -> Tensor:
     """Standard normal density."""
     return torch.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
