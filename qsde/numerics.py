@@ -113,3 +113,18 @@ def broadcast_shape(*shapes: tuple[int, ...]) -> torch.Size:
 def nonzero(y: Tensor) -> Tensor:
     """`y` with moduli below 1e-100 replaced by 1e-100, so that it can be a divisor (and the quotient be times 0)."""
     return torch.where(y.abs() < 1e-100, torch.full_like(y, 1e-100), y)
+
+
+def holds(condition: Tensor) -> bool:
+    """Whether `condition` is true everywhere; taken to be inside `torch.func.vmap`, where no value can be looked at.
+
+    Example:
+        >>> holds(torch.tensor([1.0, 2.0]) > 0)
+        True
+    """
+    try:
+        return bool(condition.all())
+    except RuntimeError as reason:
+        if "vmap" not in str(reason):
+            raise
+        return True

@@ -1,48 +1,132 @@
-"""What a payoff is: observation times and a function of the prices seen at them."""
+"""What a payoff is: observation times and a function of what is seen of the path."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.numerics import holds
 
 Kind = Literal["call", "put"]
 
 
-class Payoff(ABC):
-    """A contract that pays a function of the underlying's path at its last observation time.
+@dataclass(frozen=True)
+class Watched:
+    """What is known of paths between the dates of a window that a payoff watches continuously.
 
-    Payoffs are frozen dataclasses: they never simulate and never discount. Their constants may be tensors, so that the
-    price is differentiable in the strike, say.
+    Between two neighbouring times the logarithm of the price is a Brownian bridge from `prices[..., i]` to
+    `ends[..., i]` with quadratic variation `variance[..., i]`; then it jumps to `prices[..., i + 1]`. Bridges of
+    different intervals are independent given the ends. This is exact for Black-Scholes; where the variance moves
+    inside an interval, or jumps arrive at its end only, it has an error of the order of the interval.
+
+    Attributes:
+        times: ends of the intervals, years, [n + 1]; the first is the start of the window.
+        prices: prices [*, path, n + 1] at `times`, after jumps.
+        ends: prices [*, path, n] just before the jumps and dividends at the end of each interval.
+        variance: quadratic variation of log price over each interval, [*, path, n].
+        uniforms: one independent uniform for each interval, [path, n], for sampling extremes.
     """
 
-    #: Whether the payoff is continuous in the path, so that it may be differentiated path by path.
-    continuous: ClassVar[bool] = True
+    times: tuple[float, ...]
+    prices: Tensor
+    ends: Tensor
+    variance: Tensor
+    uniforms: Tensor
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What a payoff sees of a block of paths.
+
+    Attributes:
+        prices: prices [*, path, time] at the payoff's `times`; [*, asset, path, time] if it is on several assets.
+        watched: what lies between, for payoffs with a `window`; None for the others.
+    """
+
+    prices: Tensor
+    watched: Watched | None = None
+
+
+@dataclass(frozen=True)
+class Flows:
+    """Payments of a contract on each path, undiscounted.
+
+    Attributes:
+        times: when they are made, years, [payment].
+        amounts: [*, path, payment].
+    """
+
+    times: tuple[float, ...]
+    amounts: Tensor
+
+
+class Claim(ABC):
+    """A contract on one or several underlyings: frozen data that never simulates and never discounts.
+
+    Its constants may be tensors, so that the price is differentiable in the strike, say.
+    """
 
     @property
     @abstractmethod
     def times(self) -> tuple[float, ...]:
-        """Observation times in years, increasing; the payment is made at the last."""
+        """Observation times in years, increasing."""
 
-    @abstractmethod
-    def __call__(self, paths: Tensor) -> Tensor:
-        """Amount paid [*, path] for prices [*, path, time] at `times`."""
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """The stretch of time in which every moment counts, for continuously watched contracts; None for the others."""
+        return None
+
+    @property
+    def assets(self) -> int:
+        """Number of underlyings."""
+        return 1
 
     @property
     def maturity(self) -> float:
-        """Time of the payment, years."""
+        """Time of the last payment, years."""
         return self.times[-1]
 
     @property
     def name(self) -> str:
         """The name used in tables and messages."""
         return type(self).__name__
+
+    def check_spot(self, spot: Tensor) -> None:
+        """Raises InputError where the contract makes no sense at this spot; most take any."""
+        return
+
+
+class Payoff(Claim):
+    """A contract that pays functions of the underlying's path.
+
+    Subclasses that pay once, at `maturity`, and look at prices only are a `Terminal`.
+    """
+
+    #: Whether the amounts are continuous in the path, so that they may be differentiated path by path.
+    continuous: ClassVar[bool] = True
+
+    @abstractmethod
+    def flows(self, paths: Paths) -> Flows:
+        """What is paid, and when."""
+
+
+class Terminal(Payoff):
+    """A payoff that pays once, at the last of its times: a function of the prices at them."""
+
+    @abstractmethod
+    def __call__(self, prices: Tensor) -> Tensor:
+        """Amount paid [*, path] for prices [*, path, time] at `times` ([*, asset, path, time] for several assets)."""
+
+    def flows(self, paths: Paths) -> Flows:
+        """The one amount, at `maturity`."""
+        return Flows((self.maturity,), self(paths.prices).unsqueeze(-1))
 
 
 def vanilla(price: Tensor, strike: float | Tensor, kind: Kind) -> Tensor:
@@ -60,7 +144,7 @@ def check_positive(owner: str, **values: float | Tensor) -> None:
     """Raises InputError, naming the field, unless every value is positive and finite."""
     for name, value in values.items():
         tensor = torch.as_tensor(value)
-        if not bool((torch.isfinite(tensor) & (tensor > 0)).all()):
+        if not holds(torch.isfinite(tensor) & (tensor > 0)):
             raise InputError(f"{owner}: {name} must be positive and finite, got {value}")
 
 

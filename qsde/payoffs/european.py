@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from qsde.payoffs.base import Kind, Payoff, check_kind, check_positive, check_times, vanilla
+from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, check_times, vanilla
 
 
 @dataclass(frozen=True)
-class European(Payoff):
+class European(Terminal):
     """A European call or put.
 
     Example:
@@ -40,7 +40,7 @@ class European(Payoff):
 
 
 @dataclass(frozen=True)
-class Digital(Payoff):
+class Digital(Terminal):
     """Pays `cash` if the price at expiry is above (call) or below (put) the strike.
 
     Example:

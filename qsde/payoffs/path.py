@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Kind, Payoff, check_kind, check_positive, check_times, vanilla
+from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, check_times, vanilla
 
 
 @dataclass(frozen=True)
-class Asian(Payoff):
+class Asian(Terminal):
     """Average-price option on the arithmetic mean of the fixings at `fixings` (years); paid at the last one.
 
     Example:
@@ -42,7 +42,7 @@ class Asian(Payoff):
 
 
 @dataclass(frozen=True)
-class Barrier(Payoff):
+class Barrier(Terminal):
     """A call or put that lives or dies by a barrier watched at `monitoring` dates only; paid at the last of them.
 
     Args:
@@ -90,7 +90,7 @@ class Barrier(Payoff):
 
 
 @dataclass(frozen=True)
-class PathFunction(Payoff):
+class PathFunction(Terminal):
     """A payoff of the user's own: any torch function from prices [*, path, time] to amounts [*, path].
 
     Args:
