@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from qsde.errors import FileFormatError, ParameterError, QuoteError
+from qsde.numerics import holds
 
 Times = Tensor | ArrayLike
 #: Flat rates outside are taken for percent or a slip of the hand.
@@ -89,7 +90,7 @@ class PillarCurve:
             )
         if not (self.t > 0).all() or not (self.t.diff() > 0).all():
             raise ParameterError(f"pillars must be positive and increasing years, got {self.t.tolist()}")
-        if not torch.isfinite(self.zero_rates).all():
+        if not holds(torch.isfinite(self.zero_rates)):
             raise ParameterError(f"zero rates must be finite, got {self.zero_rates.tolist()}")
 
     def discount(self, t: Times) -> Tensor:
