@@ -8,12 +8,33 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from qsde.numerics import holds
 from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, check_times, vanilla
+from qsde.payoffs.checks import as_like, check_finite, refuse_gradient
+
+
+class _AtExpiry(Terminal):
+    """A payoff of the price at `expiry`."""
+
+    expiry: float
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The expiry."""
+        return (float(self.expiry),)
 
 
 @dataclass(frozen=True)
-class European(Terminal):
+class European(_AtExpiry):
     """A European call or put.
+
+    Args:
+        strike: strike, positive.
+        expiry: years.
+        kind: "call" pays `max(S - K, 0)`, "put" `max(K - S, 0)`.
+
+    Raises:
+        InputError: a strike that is not positive, an expiry that is not in the future, or an unknown kind.
 
     Example:
         >>> European(strike=100.0, expiry=1.0)(torch.tensor([[90.0], [120.0]]))
@@ -29,19 +50,25 @@ class European(Terminal):
         check_times(self.name, [self.expiry])
         check_kind(self.name, self.kind)
 
-    @property
-    def times(self) -> tuple[float, ...]:
-        """The expiry."""
-        return (float(self.expiry),)
-
-    def __call__(self, paths: Tensor) -> Tensor:
+    def __call__(self, prices: Tensor) -> Tensor:
         """`max(S - K, 0)` or `max(K - S, 0)`."""
-        return vanilla(paths[..., -1], self.strike, self.kind)
+        return vanilla(prices[..., -1], self.strike, self.kind)
 
 
 @dataclass(frozen=True)
-class Digital(Terminal):
-    """Pays `cash` if the price at expiry is above (call) or below (put) the strike.
+class Digital(_AtExpiry):
+    """Cash or nothing: pays `cash` if the price at expiry is above (call) or below (put) the strike.
+
+    At the strike neither pays. The amount jumps there, so its pathwise gradient is refused.
+
+    Args:
+        strike: strike, positive.
+        expiry: years.
+        kind: "call" pays above the strike, "put" below.
+        cash: the amount; a negative one is a liability.
+
+    Raises:
+        InputError: a strike that is not positive, an expiry that is not in the future, or an unknown kind.
 
     Example:
         >>> Digital(strike=100.0, expiry=1.0, cash=10.0)(torch.tensor([[90.0], [120.0]]))
@@ -57,16 +84,99 @@ class Digital(Terminal):
 
     def __post_init__(self) -> None:
         check_positive(self.name, strike=self.strike)
+        check_finite(self.name, cash=self.cash)
+        check_times(self.name, [self.expiry])
+        check_kind(self.name, self.kind)
+
+    def __call__(self, prices: Tensor) -> Tensor:
+        """`cash 1{S > K}` or `cash 1{S < K}`."""
+        refuse_gradient(self.name, strike=self.strike)
+        return as_like(self.cash, prices) * _beyond(prices[..., -1], self.strike, self.kind)
+
+
+@dataclass(frozen=True)
+class AssetDigital(_AtExpiry):
+    """Asset or nothing: pays the price at expiry if it is above (call) or below (put) the strike.
+
+    At the strike neither pays. The amount jumps there, so its pathwise gradient is refused. A call less `strike` cash
+    digitals of 1 is the vanilla call.
+
+    Args:
+        strike: strike, positive.
+        expiry: years.
+        kind: "call" pays above the strike, "put" below.
+
+    Raises:
+        InputError: a strike that is not positive, an expiry that is not in the future, or an unknown kind.
+
+    Example:
+        >>> AssetDigital(strike=100.0, expiry=1.0)(torch.tensor([[90.0], [120.0]]))
+        tensor([  0., 120.])
+    """
+
+    strike: float | Tensor
+    expiry: float
+    kind: Kind = "call"
+
+    continuous: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_positive(self.name, strike=self.strike)
+        check_times(self.name, [self.expiry])
+        check_kind(self.name, self.kind)
+
+    def __call__(self, prices: Tensor) -> Tensor:
+        """`S 1{S > K}` or `S 1{S < K}`."""
+        refuse_gradient(self.name, strike=self.strike)
+        price = prices[..., -1]
+        return price * _beyond(price, self.strike, self.kind)
+
+
+@dataclass(frozen=True)
+class Gap(_AtExpiry):
+    """A gap option: a call pays `S - strike` if `S > trigger`, a put `strike - S` if `S < trigger`; it may be negative.
+
+    With `trigger == strike` it is the vanilla. Otherwise the amount jumps at the trigger by the gap between them, and
+    its pathwise gradient is refused. After Haug (1998), The Complete Guide to Option Pricing Formulas, p. 88.
+
+    Args:
+        strike: what is exchanged for the asset, positive.
+        trigger: level that decides whether the option pays, positive.
+        expiry: years.
+        kind: "call" or "put".
+
+    Raises:
+        InputError: a level that is not positive, an expiry that is not in the future, or an unknown kind.
+
+    Example:
+        >>> Gap(strike=57.0, trigger=50.0, expiry=0.5)(torch.tensor([[52.0], [60.0]]))
+        tensor([-5.,  3.])
+    """
+
+    strike: float | Tensor
+    trigger: float | Tensor
+    expiry: float
+    kind: Kind = "call"
+
+    def __post_init__(self) -> None:
+        check_positive(self.name, strike=self.strike, trigger=self.trigger)
         check_times(self.name, [self.expiry])
         check_kind(self.name, self.kind)
 
     @property
-    def times(self) -> tuple[float, ...]:
-        """The expiry."""
-        return (float(self.expiry),)
+    def continuous(self) -> bool:  # type: ignore[override]
+        """True where the trigger is the strike, so that nothing jumps."""
+        return not holds(torch.as_tensor(self.trigger) != torch.as_tensor(self.strike))
 
-    def __call__(self, paths: Tensor) -> Tensor:
-        """`cash 1{S > K}` or `cash 1{S < K}`."""
-        price = paths[..., -1]
-        hit = price > self.strike if self.kind == "call" else price < self.strike
-        return torch.as_tensor(self.cash, dtype=price.dtype, device=price.device) * hit
+    def __call__(self, prices: Tensor) -> Tensor:
+        """`(S - K) 1{S > trigger}` or `(K - S) 1{S < trigger}`."""
+        if not self.continuous:
+            refuse_gradient(self.name, trigger=self.trigger)
+        price = prices[..., -1]
+        amount = price - self.strike if self.kind == "call" else self.strike - price
+        return amount * _beyond(price, self.trigger, self.kind)
+
+
+def _beyond(price: Tensor, level: float | Tensor, kind: Kind) -> Tensor:
+    """Whether the price is strictly above (call) or below (put) the level."""
+    return price > level if kind == "call" else price < level

@@ -14,34 +14,6 @@ from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, check_
 
 
 @dataclass(frozen=True)
-class Asian(Terminal):
-    """Average-price option on the arithmetic mean of the fixings at `fixings` (years); paid at the last one.
-
-    Example:
-        >>> Asian(strike=100.0, fixings=(0.5, 1.0))(torch.tensor([[90.0, 130.0]]))
-        tensor([10.])
-    """
-
-    strike: float | Tensor
-    fixings: Sequence[float]
-    kind: Kind = "call"
-
-    def __post_init__(self) -> None:
-        check_positive(self.name, strike=self.strike)
-        check_kind(self.name, self.kind)
-        object.__setattr__(self, "fixings", check_times(self.name, self.fixings))
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        """The fixing times."""
-        return tuple(self.fixings)
-
-    def __call__(self, paths: Tensor) -> Tensor:
-        """Vanilla payoff of the mean."""
-        return vanilla(paths.mean(-1), self.strike, self.kind)
-
-
-@dataclass(frozen=True)
 class Barrier(Terminal):
     """A call or put that lives or dies by a barrier watched at `monitoring` dates only; paid at the last of them.
 
@@ -97,6 +69,10 @@ class PathFunction(Terminal):
         dates: observation times in years.
         function: the payoff.
         label: name for tables.
+        jumps: the amount is not continuous in the prices, so that its pathwise gradient is refused.
+
+    Raises:
+        InputError: dates that do not increase, or a function that does not return one amount per path.
 
     Example:
         >>> best = PathFunction((0.5, 1.0), lambda s: s.amax(-1) - s[..., -1], label="drawdown")
@@ -107,6 +83,7 @@ class PathFunction(Terminal):
     dates: Sequence[float]
     function: Callable[[Tensor], Tensor]
     label: str = "PathFunction"
+    jumps: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dates", check_times(self.label, self.dates))
@@ -115,6 +92,11 @@ class PathFunction(Terminal):
     def name(self) -> str:
         """The label."""
         return self.label
+
+    @property
+    def continuous(self) -> bool:  # type: ignore[override]
+        """False for a function that jumps."""
+        return not self.jumps
 
     @property
     def times(self) -> tuple[float, ...]:

@@ -52,7 +52,6 @@ def test_knock_in_and_knock_out_make_the_vanilla() -> None:
         (lambda: European(100.0, 0.0), "the contract has expired"),
         (lambda: European(100.0, 1.0, "Call"), "kind must be 'call' or 'put'"),
         (lambda: Asian(100.0, (1.0, 0.5)), r"times must increase, but times\[1\] = 0.5"),
-        (lambda: Asian(100.0, ()), "times is empty"),
         (lambda: Barrier(100.0, 0.0, DATES, "up-and-out"), "barrier must be positive"),
         (lambda: Barrier(100.0, 90.0, DATES, "up"), "style must be up or down"),
         (lambda: PathFunction(DATES, lambda s: s)(PATHS), "one amount per path"),

@@ -1,0 +1,171 @@
+"""Notes that redeem themselves early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.numerics import holds
+from qsde.payoffs.base import Flows, Paths, Payoff, check_positive, check_times
+from qsde.payoffs.checks import Levels, as_like, check_not_negative, refuse_gradient
+
+
+@dataclass(frozen=True)
+class Autocallable(Payoff):
+    """A note with coupons that is redeemed at the first observation at or above its autocall barrier.
+
+    Levels are fractions of `initial`. As long as the note lives, at each observation, paid on that date:
+
+    - a coupon of `coupon * notional` if the price is at or above the coupon barrier; with `memory` also every coupon
+      missed since the last one paid, otherwise a missed coupon is lost;
+    - `notional`, and the note ends, if the price is at or above the autocall barrier (also at the last observation,
+      knocked in or not).
+
+    A note that lives through the last observation then pays `notional`, less `notional * max(strike - S / initial, 0)`
+    if it is knocked in: if the price was at or below `knock_in` on one of the `knock_in_dates`.
+
+    It is not continuous in the path: pathwise gradients are refused, also to `initial` and the barriers.
+
+    Args:
+        observations: times in years, increasing, after today; the last is the maturity.
+        initial: reference price.
+        coupon: fraction of the notional for each observation, not negative.
+        autocall_barrier: one level, or one for each observation (a step-down); `math.inf` on dates without a call.
+        coupon_barrier: one level, or one for each observation; 0 pays every coupon; None takes the autocall barrier,
+            so that with `memory` the note pays one coupon for each period gone by when it is called, and no other.
+        memory: whether missed coupons are made up for.
+        knock_in: level of the knock-in; None protects the notional.
+        knock_in_dates: times at which the knock-in is watched, none after the last observation; None is the last
+            observation alone.
+        strike: level of the put that the holder is short once knocked in.
+        notional: positive.
+
+    Raises:
+        InputError: times that do not increase, a number of levels that differs from that of the observations, a level
+            that is not positive, a negative coupon, or dates of a knock-in that is not there.
+
+    Example:
+        >>> note = Autocallable((1.0, 2.0), initial=100.0, coupon=0.05, memory=True, knock_in=0.6, notional=100.0)
+        >>> prices = torch.tensor([[101.0, 90.0], [90.0, 101.0], [90.0, 61.0], [90.0, 60.0]])
+        >>> note.flows(Paths(prices)).amounts.round()
+        tensor([[105.,   0.],
+                [  0., 110.],
+                [  0., 100.],
+                [  0.,  60.]])
+    """
+
+    observations: Sequence[float]
+    initial: float | Tensor
+    coupon: float | Tensor
+    autocall_barrier: Levels = 1.0
+    coupon_barrier: Levels | None = None
+    memory: bool = False
+    knock_in: float | Tensor | None = None
+    knock_in_dates: Sequence[float] | None = None
+    strike: float | Tensor = 1.0
+    notional: float | Tensor = 1.0
+
+    continuous: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self._check_dates()
+        check_positive(self.name, initial=self.initial, strike=self.strike, notional=self.notional)
+        check_not_negative(self.name, coupon=self.coupon)
+        self._check_levels("autocall_barrier", self.autocall_barrier, zero=False)
+        if self.coupon_barrier is not None:
+            self._check_levels("coupon_barrier", self.coupon_barrier, zero=True)
+        if self.knock_in is not None:
+            check_positive(self.name, knock_in=self.knock_in)
+
+    def _check_dates(self) -> None:
+        object.__setattr__(self, "observations", check_times(f"{self.name}.observations", self.observations))
+        if self.observations[0] == 0:
+            raise InputError(f"{self.name}: observations[0] is 0; the first observation comes after today")
+        if self.knock_in_dates is None:
+            return
+        if self.knock_in is None:
+            raise InputError(f"{self.name}: knock_in_dates are given but knock_in is not; give its level")
+        dates = check_times(f"{self.name}.knock_in_dates", self.knock_in_dates)
+        if dates[-1] > self.maturity:
+            raise InputError(
+                f"{self.name}: knock_in_dates end at {dates[-1]}, after the last observation, {self.maturity}; drop "
+                "the later ones"
+            )
+        object.__setattr__(self, "knock_in_dates", dates)
+
+    def _check_levels(self, field: str, levels: Levels, zero: bool) -> None:
+        tensor = torch.as_tensor(levels)
+        if tensor.dim() and tensor.shape != (len(self.observations),):
+            raise InputError(
+                f"{self.name}: {field} has {tensor.numel()} levels for {len(self.observations)} observations; give one "
+                "level, or one for each observation"
+            )
+        if not holds(tensor >= 0 if zero else tensor > 0):
+            raise InputError(f"{self.name}: {field} must be {'at least' if zero else 'above'} 0, got {levels}")
+
+    @property
+    def maturity(self) -> float:
+        """The last observation."""
+        return self.observations[-1]
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The observations and the dates of the knock-in."""
+        return tuple(sorted({*self.observations, *self._watched}))
+
+    @property
+    def _watched(self) -> tuple[float, ...]:
+        """The dates of the knock-in."""
+        if self.knock_in is None:
+            return ()
+        return (self.maturity,) if self.knock_in_dates is None else tuple(self.knock_in_dates)
+
+    def flows(self, paths: Paths) -> Flows:
+        """Coupons and redemption at the observations, [*, path, observation]."""
+        refuse_gradient(
+            self.name, initial=self.initial, autocall_barrier=self.autocall_barrier,
+            coupon_barrier=self.coupon_barrier, knock_in=self.knock_in,
+        )  # fmt: skip
+        level = paths.prices / as_like(self.initial, paths.prices)
+        observed = self._at(self.observations, level)
+        above = observed >= as_like(self.autocall_barrier, level)
+        alive = above.cumsum(-1) - above.long() == 0  # not called before
+        called = alive & above
+        coupons = as_like(self.coupon, level) * self._coupons_paid(alive & self._earns(observed))
+        survivor = (alive & ~above)[..., -1]
+        last = torch.where(survivor, self._redemption(level), torch.zeros_like(level[..., -1]))
+        amounts = coupons + called.to(level.dtype)
+        amounts = torch.cat([amounts[..., :-1], (amounts[..., -1] + last).unsqueeze(-1)], -1)
+        return Flows(tuple(self.observations), as_like(self.notional, level) * amounts)
+
+    def _at(self, dates: Sequence[float], level: Tensor) -> Tensor:
+        """The columns of `level` at some of `times`."""
+        times = self.times
+        return level[..., [times.index(t) for t in dates]]
+
+    def _earns(self, observed: Tensor) -> Tensor:
+        """Whether the price is high enough for a coupon."""
+        return observed >= as_like(
+            self.autocall_barrier if self.coupon_barrier is None else self.coupon_barrier, observed
+        )
+
+    def _coupons_paid(self, earned: Tensor) -> Tensor:
+        """How many coupons are paid at each observation."""
+        if not self.memory:
+            return earned.long()
+        count = torch.arange(1, earned.shape[-1] + 1, device=earned.device)
+        so_far = (earned * count).cummax(-1).values
+        return torch.diff(so_far, prepend=torch.zeros_like(so_far[..., :1]))
+
+    def _redemption(self, level: Tensor) -> Tensor:
+        """What a note that was never called pays back of a notional of 1, [*, path]."""
+        whole = torch.ones_like(level[..., -1])
+        if self.knock_in is None:
+            return whole
+        knocked_in = (self._at(self._watched, level) <= as_like(self.knock_in, level)).any(-1)
+        return torch.where(knocked_in, whole - torch.relu(self.strike - level[..., -1]), whole)

@@ -1,0 +1,53 @@
+"""What several payoffs check of their constants, beyond positive numbers and increasing times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.numerics import holds
+
+Average = Literal["arithmetic", "geometric"]
+#: One constant, or one for each date.
+Levels = float | Tensor | Sequence[float]
+
+
+def check_choice(owner: str, field: str, value: str, choices: object) -> None:
+    """Raises InputError unless `value` is one of the strings of the Literal `choices`."""
+    known = get_args(choices)
+    if value not in known:
+        raise InputError(f"{owner}: {field} must be one of {', '.join(map(repr, known))}, got {value!r}")
+
+
+def check_not_negative(owner: str, **values: Levels) -> None:
+    """Raises InputError, naming the field, unless every value is finite and not negative."""
+    for name, value in values.items():
+        tensor = torch.as_tensor(value)
+        if not holds(torch.isfinite(tensor) & (tensor >= 0)):
+            raise InputError(f"{owner}: {name} must be finite and not negative, got {value}")
+
+
+def check_finite(owner: str, **values: float | Tensor) -> None:
+    """Raises InputError, naming the field, unless every value is finite."""
+    for name, value in values.items():
+        if not holds(torch.isfinite(torch.as_tensor(value))):
+            raise InputError(f"{owner}: {name} must be finite, got {value}")
+
+
+def refuse_gradient(owner: str, **levels: Levels | None) -> None:
+    """Raises InputError if a gradient is asked for to a level at which the amount jumps: it would miss the jump."""
+    for name, level in levels.items():
+        if isinstance(level, Tensor) and level.requires_grad and torch.is_grad_enabled():
+            raise InputError(
+                f"{owner}: the amount jumps where the price crosses {name}, so a pathwise gradient to {name} would be "
+                f"wrong; detach {name} and bump it, or price under torch.no_grad()"
+            )
+
+
+def as_like(value: Levels, prices: Tensor) -> Tensor:
+    """The value as a tensor of the dtype and device of `prices`."""
+    return torch.as_tensor(value, dtype=prices.dtype, device=prices.device)
