@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -42,17 +43,18 @@ class Market:
 
     `shift(t)` is the value at `t` of the cash still to come: each amount is discounted, and raised by the
     proportional dividends that will shrink the share before it is paid. On an ex-date every path drops by exactly
-    `c`, then by exactly the fraction `d`. The volatility of the model is that of `S - shift`, so of the price it is
-    smaller by the factor `1 - shift / S`.
+    `c`, then by exactly the fraction `d`. The volatility of the model is that of `S - shift`; that of the price is
+    smaller, by the factor `1 - shift / S`.
 
     **Horizon.** Dividends after `horizon` are left out as if they did not exist. There are two consistent choices:
 
     - `horizon` = last date on which the contract looks at the price (its expiry): the escrowed convention of quotes
       and desks. The price then depends neither on later dividends nor on other contracts priced along with it,
       `shift(expiry) = 0`, and `S_T = F(T) exp(x_T)`: European options are priced by their forward and strike alone,
-      just as in a calibration to forwards and strikes, so that a calibrated model gives its quotes back. The cost is
-      that contracts of different expiries see different prices on one path before the earlier expiry, and that
-      quotes just before and just after a cash dividend imply different volatilities.
+      just as in a calibration to forwards and strikes, so that a calibrated model gives its quotes back. The cost:
+      contracts of different expiries see different prices on one path, so that a call expiring just before a cash
+      dividend and the call with the strike lowered by the cash just after it, which pay the same, do not cost the
+      same.
     - None (the default here) = the whole schedule, whatever is priced: one process for all contracts and maturities,
       free of arbitrage between them. Every price then depends on the whole schedule, and a model must be calibrated
       to `effective` forwards and strikes, not to the quoted ones.
@@ -157,7 +159,7 @@ class Market:
         """
         t = torch.as_tensor(t, dtype=torch.float64)
         paid = self._schedule.paid(t, before)
-        counted = torch.ones_like(paid) if horizon is None else self._schedule.paid(torch.as_tensor(horizon))
+        counted = self._schedule.paid(torch.as_tensor(math.inf if horizon is None else horizon, dtype=torch.float64))
         paid, to_come = paid & counted, ~paid & counted
         return (
             self._grown(self.spot - self._cash(paid | to_come), t, paid),
