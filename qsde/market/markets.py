@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ class Markets:
         """Forward prices [asset, *t] (see `Market.forward`)."""
         return torch.stack([m.forward(t) for m in self.markets])
 
-    def affine(self, t: Times, before: bool = False, horizon: Times | None = None) -> tuple[Tensor, Tensor]:
+    def affine(self, t: Times, before: bool = False, horizon: Times = math.inf) -> tuple[Tensor, Tensor]:
         """Scales and shifts [asset, *t] of the prices `scale exp(x_t) + shift` (see `Market.affine`)."""
         pairs = [m.affine(t, before, horizon) for m in self.markets]
         scales, shifts = zip(*pairs, strict=True)

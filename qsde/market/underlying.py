@@ -49,18 +49,18 @@ class Market:
     **Horizon.** Dividends after `horizon` are left out as if they did not exist. There are two consistent choices:
 
     - `horizon` = last date on which the contract looks at the price (its expiry): the escrowed convention of quotes
-      and desks. The price then depends neither on later dividends nor on other contracts priced along with it,
-      `shift(expiry) = 0`, and `S_T = F(T) exp(x_T)`: European options are priced by their forward and strike alone,
-      just as in a calibration to forwards and strikes, so that a calibrated model gives its quotes back. The cost:
-      contracts of different expiries see different prices on one path, so that a call expiring just before a cash
-      dividend and the call with the strike lowered by the cash just after it, which pay the same, do not cost the
-      same.
-    - None (the default here) = the whole schedule, whatever is priced: one process for all contracts and maturities,
-      free of arbitrage between them. Every price then depends on the whole schedule, and a model must be calibrated
-      to `effective` forwards and strikes, not to the quoted ones.
+      and desks, taken by `qsde.pricing.montecarlo.price` and by default in `effective`. The price then depends
+      neither on later dividends nor on other contracts priced along with it, `shift(expiry) = 0`, and
+      `S_T = F(T) exp(x_T)`: European options are priced by their forward and strike alone, just as in a calibration
+      to forwards and strikes, so that a calibrated model gives its quotes back. The cost: contracts of different
+      expiries see different prices on one path, so that a call expiring just before a cash dividend and the call with
+      the strike lowered by the cash just after it, which pay the same, do not cost the same.
+    - `horizon` infinite (the default of `affine`), or one date beyond all contracts: one process for all of them,
+      free of arbitrage between maturities. Every price then depends on the whole schedule, and a model must be
+      calibrated to the forwards and strikes that `effective` gives for this horizon, not to the quoted ones.
 
-    The last date of a whole book is no third choice: the price of a contract would depend on its neighbours. Without
-    cash dividends the choices agree.
+    The last date of whatever is priced together is no third choice: the price of a contract would depend on its
+    neighbours. Without cash dividends the choices agree.
 
     Args:
         spot: price now; a tensor that requires grad gives delta.
@@ -141,14 +141,13 @@ class Market:
         paid = self._schedule.paid(t)
         return self._grown(self.spot - self._cash(paid), t, paid)
 
-    def affine(self, t: Times, before: bool = False, horizon: Times | None = None) -> tuple[Tensor, Tensor]:
+    def affine(self, t: Times, before: bool = False, horizon: Times = math.inf) -> tuple[Tensor, Tensor]:
         """Scale and shift, in the shape of `t`, of the price `S_t = scale exp(x_t) + shift`.
 
         Args:
             t: years.
             before: just before the dividends of date `t` are paid; it matters only if `t` is an ex-date.
-            horizon: dividends after it are left out, None counts all (the class says which to choose); broadcasts
-                with `t`.
+            horizon: dividends after it are left out (the class says what to choose); broadcasts with `t`.
 
         Example:
             >>> market = Market(100.0, dividends=[CashDividend(0.5, 4.0), CashDividend(2.0, 6.0)])
@@ -159,7 +158,7 @@ class Market:
         """
         t = torch.as_tensor(t, dtype=torch.float64)
         paid = self._schedule.paid(t, before)
-        counted = self._schedule.paid(torch.as_tensor(math.inf if horizon is None else horizon, dtype=torch.float64))
+        counted = self._schedule.paid(torch.as_tensor(horizon, dtype=torch.float64))
         paid, to_come = paid & counted, ~paid & counted
         return (
             self._grown(self.spot - self._cash(paid | to_come), t, paid),
@@ -170,16 +169,17 @@ class Market:
         """Forward and strike at which an option on `exp(x_t)` is the European option on `S_t`.
 
         `(S_t - K)^+ = (scale exp(x_t) - (K - shift))^+`, so a pricer for `(scale, K - shift)` prices the option, call
-        or put, with the discount factor as always. With `horizon=t` the pair is `(forward(t), K)`.
+        or put, with the discount factor as always. With dividends counted up to the expiry this is `(forward(t), K)`.
 
-        Where dividends to come are worth the strike or more (`K <= shift`), the call is always exercised and worth
+        Where dividends after `t` are worth the strike or more (`K <= shift`), the call is always exercised and worth
         `D (forward(t) - K)`, the put worthless. The pair then has the strike `1e-10 scale` and the forward that much
         above `forward(t) - K`: any pricer of calls and puts gives these values within `1e-10 D scale`.
 
         Args:
             strike: strikes, positive.
             t: years to expiry; broadcasts with `strike`.
-            horizon: as in `affine`.
+            horizon: dividends after it are left out; None is the expiry of each option, `math.inf` counts the whole
+                schedule (the class says what to choose).
 
         Raises:
             InputError: a strike is not positive and finite.
@@ -187,14 +187,14 @@ class Market:
         Example:
             >>> market = Market(100.0, dividends=[CashDividend(0.5, 4.0), CashDividend(2.0, 6.0)])
             >>> [x.item() for x in market.effective(strike=100.0, t=1.0)]
-            [90.0, 94.0]
-            >>> [x.item() for x in market.effective(strike=100.0, t=1.0, horizon=1.0)]
             [96.0, 100.0]
+            >>> [x.item() for x in market.effective(strike=100.0, t=1.0, horizon=math.inf)]
+            [90.0, 94.0]
         """
         strike = torch.as_tensor(strike, dtype=torch.float64)
         if not holds((strike > 0) & torch.isfinite(strike)):
             raise InputError(f"strike must be positive and finite, got {strike.tolist()}")
-        scale, shift = self.affine(t, horizon=horizon)
+        scale, shift = self.affine(t, horizon=t if horizon is None else horizon)
         left, least = strike - shift, _LEAST_STRIKE * scale
         raised = torch.relu(least - left)
         return scale + raised, left + raised

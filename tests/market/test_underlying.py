@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -151,13 +152,16 @@ def test_at_its_own_horizon_the_price_is_the_forward_times_the_martingale():
     scale, shift = mixed().affine(t, horizon=t)
     close(scale, mixed().forward(t))
     assert shift.tolist() == [0.0, 0.0, 0.0]
+    forward, strike = mixed().effective(90.0, t)
+    close(forward, mixed().forward(t))
+    assert strike.tolist() == [90.0, 90.0, 90.0]
 
 
 def test_put_call_parity_with_dividends():
     t = torch.tensor([[0.2], [1.0], [1.9]], dtype=torch.float64)
     strikes = torch.tensor([0.5, 60.0, 95.0, 180.0], dtype=torch.float64)
     market = mixed()
-    for horizon in (None, t):
+    for horizon in (None, math.inf, 1.5):
         forward, strike = market.effective(strikes, t, horizon)
         call, put = (black_price(forward, strike, t, 0.3, market.discount(t), kind) for kind in (True, False))
         close(call - put, market.discount(t) * (market.forward(t) - strikes), 1e-10)
@@ -166,7 +170,8 @@ def test_put_call_parity_with_dividends():
 def test_the_same_payment_costs_the_same_on_both_sides_of_an_ex_date():
     """One process: a call just before a cash dividend and one with the strike lowered by it just after."""
     market = Market(100.0, 0.05, dividends=[CashDividend(1.0, 8.0), CashDividend(2.0, 8.0)])
-    before, after = market.effective(100.0, 1.0 - 1e-8), market.effective(92.0, 1.0)
+    before = market.effective(100.0, 1.0 - 1e-8, math.inf)
+    after = market.effective(92.0, 1.0, math.inf)
     close(black_price(*before, 1.0, 0.3), black_price(*after, 1.0, 0.3), 1e-6)
 
 
@@ -174,7 +179,7 @@ def test_a_strike_below_the_dividends_to_come_is_always_exercised():
     market = Market(100.0, 0.02, dividends=[CashDividend(2.0, 50.0)])
     shift = float(market.affine(1.0)[1])
     strikes = torch.tensor([1.0, 30.0, shift, 48.999, 49.1], dtype=torch.float64)
-    forward, strike = market.effective(strikes, 1.0)
+    forward, strike = market.effective(strikes, 1.0, math.inf)
     intrinsic = market.forward(1.0) - strikes
     assert (strike > 0).all()
     one = torch.ones(5, dtype=torch.float64)
@@ -211,7 +216,7 @@ def test_quantlib_escrowed_dividends():
         spot = torch.tensor(row["spot"], dtype=torch.float64, requires_grad=True)
         t = row["expiry_days"] / 365
         market = Market(spot, row["r"], row["q"], dividends)
-        forward, strike = market.effective(row["strike"], t, horizon=t)
+        forward, strike = market.effective(row["strike"], t)
         price = black_price(forward, strike, t, row["vol"], market.discount(t), row["type"] == "Call")
         assert abs(price - row["price"]) < 1e-10, row["case"]
         assert abs(torch.autograd.grad(price, spot)[0] - row["delta"]) < 1e-10, row["case"]
@@ -221,7 +226,11 @@ def test_gradients_reach_everything():
     def values(spot, rates, dividend_yield, cash, fraction):
         dividends = [CashDividend(0.5, cash), ProportionalDividend(0.5, fraction), CashDividend(1.5, 2 * cash)]
         market = Market(spot, PillarCurve([1.0, 2.0], rates), dividend_yield, dividends)
-        return *market.affine([0.2, 0.5, 1.0, 2.0]), market.forward([0.2, 2.0]), *market.effective([3.0, 90.0], 1.0)
+        return (
+            *market.affine([0.2, 0.5, 1.0, 2.0]),
+            market.forward([0.2, 2.0]),
+            *market.effective([3.0, 90.0], 1.0, 2.0),
+        )
 
     inputs = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (100.0, [0.02, 0.03], 0.01, 4.0, 0.1)]
     assert torch.autograd.gradcheck(values, inputs)
