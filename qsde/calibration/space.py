@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.models.base import Model, Parameter, stated
+from qsde.models.base import FourierModel, Model, Parameter, fourier_model, stated
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Space:
         lower, upper: bounds of the free parameters [P].
     """
 
-    model: Model
+    model: FourierModel
     free: tuple[str, ...]
     lower: Tensor
     upper: Tensor
@@ -58,7 +58,7 @@ class Space:
                 _check_domain(name, model.table[name], end)
         pairs = [bounds.get(name, model.table[name].bounds) for name in free]
         lower, upper = torch.tensor(pairs, dtype=torch.float64).T
-        return cls(model, free, lower, upper)
+        return cls(fourier_model(model), free, lower, upper)
 
     def to_params(self, x: Tensor) -> Tensor:
         """Parameters [..., P] from unknowns [..., P]."""
@@ -73,7 +73,7 @@ class Space:
         share = ((p - self.lower) / (self.upper - self.lower)).clamp(1e-6, 1 - 1e-6)
         return torch.logit(share)
 
-    def with_free(self, p: Tensor) -> Model:
+    def with_free(self, p: Tensor) -> FourierModel:
         """The model whose free parameters are the last axis of `p`; other axes are batch axes."""
         return self.model.with_params(dict(zip(self.free, p.unbind(-1), strict=True)))
 

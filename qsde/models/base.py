@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from qsde.errors import ParameterError
-from qsde.numerics import broadcast_shape
+from qsde.errors import InputError, ParameterError
+from qsde.numerics import broadcast_shape, holds
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Parametric(ABC):
 
 
 class Model(ABC):
-    """A pricing model with a characteristic function of `x_t = log(S_t / F_t)`, `F_t` the forward.
+    """What a simulation can step: parameters, and (through a scheme) the dynamics of `x_t = log(S_t / F_t)`.
 
-    Prices are martingales: `log_cf(-1j, t) == 0`. Curves stay outside the model.
+    Curves stay outside the model: `F_t` is the forward.
     """
 
     @property
@@ -98,6 +98,48 @@ class Model(ABC):
     @abstractmethod
     def with_params(self, params: Mapping[str, Tensor]) -> Self:
         """The same model with some parameters replaced; values are taken as they are, unchecked."""
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Self:
+        """The model with `f` applied to every parameter, for reshaping or moving to a device."""
+        return self.with_params({name: f(p) for name, p in self.params.items()})
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Broadcast shape of the parameters: () for one model."""
+        shape: torch.Size = broadcast_shape(*(p.shape for p in self.params.values()))
+        return shape
+
+    @property
+    def name(self) -> str:
+        """The name used in tables and messages."""
+        return type(self).__name__
+
+    @property
+    def assets(self) -> int:
+        """Number of underlyings."""
+        return 1
+
+    @property
+    def martingale(self) -> bool:
+        """Whether `E[exp(x_t)] = 1`, so that the forward serves as a control variate."""
+        return True
+
+    @property
+    def has_cf(self) -> bool:
+        """Whether there is a characteristic function, and so Fourier prices."""
+        return False
+
+
+class FourierModel(Model):
+    """A model with a characteristic function of `x_t = log(S_t / F_t)`.
+
+    Prices are martingales: `log_cf(-1j, t) == 0`.
+    """
+
+    @property
+    def has_cf(self) -> bool:
+        """True."""
+        return True
 
     @abstractmethod
     def log_cf(self, u: Tensor, t: Tensor) -> Tensor:
@@ -138,27 +180,26 @@ class Model(ABC):
             columns.append(tangent.expand_as(value))
         return value, torch.stack(columns)
 
-    def map(self, f: Callable[[Tensor], Tensor]) -> Self:
-        """The model with `f` applied to every parameter, for reshaping or moving to a device."""
-        return self.with_params({name: f(p) for name, p in self.params.items()})
 
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Broadcast shape of the parameters: () for one model."""
-        shape: torch.Size = broadcast_shape(*(p.shape for p in self.params.values()))
-        return shape
+def fourier_model(model: Model) -> FourierModel:
+    """The model, as one with a characteristic function.
 
-    @property
-    def name(self) -> str:
-        """The name used in tables and messages."""
-        return type(self).__name__
+    Raises:
+        InputError: it has none.
+    """
+    if isinstance(model, FourierModel) and model.has_cf:
+        return model
+    raise InputError(
+        f"{model.name} has no characteristic function, so there are no Fourier prices; "
+        "simulate it: qsde.pricing.montecarlo.price(model, payoffs, market, MonteCarlo(...))"
+    )
 
 
 def check_parameter(owner: str, name: str, value: Tensor, spec: Parameter) -> None:
     """Raises ParameterError unless every entry of `value` is finite and in the parameter's domain."""
-    if not torch.isfinite(value).all():
+    if not holds(torch.isfinite(value)):
         raise ParameterError(f"{owner}.{name} must be finite, got {_shown(value)}")
-    if not spec.domain.check(value).all():
+    if not holds(spec.domain.check(value)):
         raise ParameterError(f"{owner}.{name} ({spec.text}) must be {stated(spec.domain)}, got {_shown(value)}")
 
 

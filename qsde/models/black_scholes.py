@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from qsde.models.base import Model, Parameter, Parametric
+from qsde.models.base import FourierModel, Parameter, Parametric
 
 
 @dataclass(frozen=True, eq=False)
-class BlackScholes(Parametric, Model):
+class BlackScholes(Parametric, FourierModel):
     """Black and Scholes (1973): `dx = -vol^2/2 dt + vol dW`.
 
     Args:
@@ -46,6 +46,19 @@ class BlackScholes(Parametric, Model):
         """`log_cf` and its derivative to `vol`."""
         slope = -t * (u * u + 1j * u) * self.vol
         return 0.5 * self.vol * slope, slope[None]
+
+    @property
+    def initial_variance(self) -> Tensor:
+        """`vol^2`, the variance at all times."""
+        return self.vol * self.vol
+
+    def transition(self, u: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Affine.transition`: `log_cf` and `b`."""
+        return self.log_cf(u, dt), b
+
+    def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
+        """Always."""
+        return torch.ones_like(p * b * dt * self.vol, dtype=torch.bool)
 
     def total_variance(self, t: Tensor) -> Tensor:
         """`vol^2 t`."""

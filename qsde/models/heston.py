@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from qsde.models.base import Model, Parameter, Parametric
+from qsde.models.base import FourierModel, Parameter, Parametric
 from qsde.numerics import (
     broadcast_shape,
     complex_exp,
@@ -24,7 +24,7 @@ from qsde.numerics import (
 
 
 @dataclass(frozen=True, eq=False)
-class Heston(Parametric, Model):
+class Heston(Parametric, FourierModel):
     """Heston (1993): `dx = -v/2 dt + sqrt(v) dW`, `dv = kappa (theta - v) dt + sigma sqrt(v) dB`, `dW dB = rho dt`.
 
     Args:
@@ -125,6 +125,45 @@ class Heston(Parametric, Model):
         d_sigma = -rho_z * along_xi + sigma_d * along_d - 2 * kappa * self.theta * a / sigma
         d_rho = -sigma * z * along_xi
         return value, torch.stack([b.expand_as(value), d_kappa, kappa * a, d_sigma, d_rho])
+
+    @property
+    def initial_variance(self) -> Tensor:
+        """`v0`."""
+        return self.v0
+
+    def transition(self, u: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Affine.transition`: the Riccati equation of `log_cf` from the end value `b`.
+
+        `B' = sigma^2 B^2 / 2 - xi B - q / 2`, `A' = kappa theta B`, `z = i u`, `q = z - z^2`, `xi = kappa - rho sigma z`.
+        """
+        s2 = self.sigma * self.sigma
+        z = 1j * u
+        q = z - z * z
+        xi = self.kappa - (self.rho * self.sigma) * z
+        d = complex_sqrt(torch.addcmul(s2 * q, xi, xi))
+        lost = complex_expm1(-dt * d)
+        decay = lost / d
+        # (d - xi) / sigma^2, from whichever of xi + d and d - xi does not cancel
+        ahead = (xi * d.conj()).real >= 0
+        root = torch.where(
+            ahead, q / torch.where(ahead, xi + d + 1e-100, 1.0), (d - xi) / torch.where(ahead, 1.0, nonzero(s2))
+        )
+        w = (0.5 * s2) * decay * (root + b)  # U - 1, U the solution of the linear equation with its growth divided out
+        next_b = (q * decay + b * (lost + 2 + xi * decay)) / (2 + 2 * w)
+        a = root * dt + decay * (root + b) * log1p_quotient(w)
+        return -(self.kappa * self.theta) * a, next_b
+
+    def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
+        """As `Affine.transition_exists`: whether the Riccati equation lives longer than `dt`."""
+        slope = self.sigma * (self.sigma * b + self.rho * p) - self.kappa
+        d2 = (self.rho * self.sigma * p - self.kappa) ** 2 - self.sigma * self.sigma * (p * p - p)
+        d = torch.sqrt(d2.abs())
+        safe_d = torch.clamp(d, min=1e-150)
+        falls = slope > d
+        real = torch.where(
+            falls, torch.log1p(2 * d / torch.where(falls, slope - d, 1.0)) / safe_d, torch.full_like(d, torch.inf)
+        )
+        return torch.where(d2 >= 0, real, 2 * torch.atan2(d, slope) / safe_d) > dt
 
     def total_variance(self, t: Tensor) -> Tensor:
         """`E int_0^t v ds = theta t + (v0 - theta) (1 - exp(-kappa t)) / kappa`."""

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from qsde.errors import ParameterError
-from qsde.models.base import Model, Parameter
+from qsde.models.affine import affine
+from qsde.models.base import FourierModel, Model, Parameter, fourier_model
 from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
 from qsde.models.jumps import JumpLaw, KouJumps, MertonJumps
 
 
 @dataclass(frozen=True, eq=False)
-class JumpDiffusion(Model):
+class JumpDiffusion(FourierModel):
     """A diffusion with independent compensated jumps in `log S`.
 
     Parameters of the jump law appear as `jump_intensity`, `jump_mean` ...; a second law stacked on a JumpDiffusion
@@ -75,32 +76,61 @@ class JumpDiffusion(Model):
         object.__setattr__(new, "jumps", self.jumps.with_params(jump))
         return new
 
+    @property
+    def has_cf(self) -> bool:
+        """Whether the diffusion has a characteristic function."""
+        return self.diffusion.has_cf
+
+    @property
+    def martingale(self) -> bool:
+        """Whether the diffusion is a martingale; compensated jumps keep it one."""
+        return self.diffusion.martingale
+
+    @property
+    def _cf(self) -> FourierModel:
+        return fourier_model(self.diffusion)
+
     def log_cf(self, u: Tensor, t: Tensor) -> Tensor:
         """Sum of the two parts (they are independent)."""
-        return self.diffusion.log_cf(u, t) + self.jumps.log_cf(u, t)
+        return self._cf.log_cf(u, t) + self.jumps.log_cf(u, t)
 
     def log_cf_gradient(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the two parts and all derivatives."""
-        value, gradient = self.diffusion.log_cf_gradient(u, t)
+        value, gradient = self._cf.log_cf_gradient(u, t)
         jump_value, jump_gradient = self.jumps.log_cf_gradient(u, t)
         return value + jump_value, torch.cat([gradient, jump_gradient])
 
+    @property
+    def initial_variance(self) -> Tensor:
+        """That of the diffusion."""
+        return affine(self.diffusion).initial_variance
+
+    def transition(self, u: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Affine.transition`: that of the diffusion, with the jumps in `A`."""
+        a, next_b = affine(self.diffusion).transition(u, b, dt)
+        return a + self.jumps.log_cf(u, dt), next_b
+
+    def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
+        """As `Affine.transition_exists`: where the diffusion's does and the jumps have the moment."""
+        lower, upper = self.jumps.moment_range()
+        return affine(self.diffusion).transition_exists(p, b, dt) & (p > lower) & (p < upper)
+
     def total_variance(self, t: Tensor) -> Tensor:
         """Total variance of the diffusion plus `intensity t E[J^2]`."""
-        return self.diffusion.total_variance(t) + self.jumps.intensity * t * self.jumps.mean_square()
+        return self._cf.total_variance(t) + self.jumps.intensity * t * self.jumps.mean_square()
 
     def ripple(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
         """Ripples of both parts, as far out as the diffusion does not smooth them away."""
-        found = [r for r in (self.diffusion.ripple(t), self.jumps.ripple(t)) if r is not None]
+        found = [r for r in (self._cf.ripple(t), self.jumps.ripple(t)) if r is not None]
         if not found:
             return None
-        smooth = 30 / torch.sqrt(self.diffusion.total_variance(t).clamp(min=1e-14))
+        smooth = 30 / torch.sqrt(self._cf.total_variance(t).clamp(min=1e-14))
         extent = found[0][0] if len(found) == 1 else torch.maximum(found[0][0], found[1][0])
         return torch.minimum(extent, smooth), sum((r[1] for r in found[1:]), found[0][1])
 
     def moment_range(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Intersection of the two strips."""
-        lower, upper = self.diffusion.moment_range(t)
+        lower, upper = self._cf.moment_range(t)
         jump_lower, jump_upper = self.jumps.moment_range()
         return torch.maximum(lower, jump_lower), torch.minimum(upper, jump_upper)
 

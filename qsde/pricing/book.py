@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.models.base import Model
+from qsde.models.base import Model, fourier_model
 from qsde.numerics import broadcast_shape, complex_exp
 from qsde.pricing.contours import lewis_range, nodes_for_ripples, nodes_needed
 from qsde.pricing.fourier import Fourier, FourierPrice, Number, check_positive, finish, to_tensor
@@ -77,8 +77,8 @@ class EuropeanBook:
         Raises:
             NumericsError: the quadrature did not reach its tolerance.
         """
-        batch = model.batch_shape
-        shaped = model.map(lambda p: p.expand(batch).reshape(-1, 1, 1)) if batch else model
+        batch, fourier = model.batch_shape, fourier_model(model)
+        shaped = fourier.map(lambda p: p.expand(batch).reshape(-1, 1, 1)) if batch else fourier
         with torch.no_grad():
             variance = shaped.total_variance(self._t).reshape(-1, *self._t.shape)
             grid, needed, reach = self._prepared(variance)

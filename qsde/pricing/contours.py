@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from qsde.models.base import Model
+from qsde.models.base import FourierModel
 from qsde.numerics import complex_exp, complex_log
 
 #: Rounding of the first contour in units of sqrt(F K), and of the second relative to the price.
@@ -61,7 +61,7 @@ class Contour(Protocol):
 
     widening: ClassVar[float]
 
-    def __call__(self, y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> Integral:
+    def __call__(self, y: Tensor, weight: Tensor, model: FourierModel, t: Tensor, k: Tensor) -> Integral:
         """Integrates over nodes [E, N]."""
 
     def rows(self, rows: Tensor) -> Contour:
@@ -97,7 +97,7 @@ def nodes_needed(variance: Tensor, farthest: Tensor) -> Tensor:
     return 7.3 * (farthest / torch.sqrt(variance.clamp(min=1e-14)) + 3)
 
 
-def nodes_for_ripples(model: Model, t: Tensor, farthest: Tensor, reach: Tensor) -> Tensor | None:
+def nodes_for_ripples(model: FourierModel, t: Tensor, farthest: Tensor, reach: Tensor) -> Tensor | None:
     """Nodes that resolve the interference of jumps of nearly one size: spacing there is `asinh(reach) / n` of u."""
     found = model.ripple(t)
     if found is None:
@@ -119,7 +119,7 @@ class Lewis:
         """The same: nothing here belongs to an expiry."""
         return self
 
-    def __call__(self, y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> Integral:
+    def __call__(self, y: Tensor, weight: Tensor, model: FourierModel, t: Tensor, k: Tensor) -> Integral:
         """Integrates over nodes [E, N]."""
         phi = complex_exp(model.log_cf(torch.complex(y, torch.full_like(y, -0.5)), t))
         phi = phi if phi.dim() == 3 else phi.unsqueeze(0)
@@ -190,11 +190,11 @@ class Hyperbola:
         z = torch.complex(self.p + self.tilt * (root - self.width), y)
         return z, torch.complex(torch.ones_like(y), -self.tilt * y / root)
 
-    def log_integrand(self, z: Tensor, model: Model, t: Tensor, k: Tensor) -> Tensor:
+    def log_integrand(self, z: Tensor, model: FourierModel, t: Tensor, k: Tensor) -> Tensor:
         """Logarithm of `E[exp(z x)] e^{(1/2 - z) k} / (z (z - 1))`."""
         return model.log_cf(-1j * z, t) + (0.5 - z) * k - complex_log(z * (z - 1))
 
-    def __call__(self, y: Tensor, weight: Tensor, model: Model, t: Tensor, k: Tensor) -> Integral:
+    def __call__(self, y: Tensor, weight: Tensor, model: FourierModel, t: Tensor, k: Tensor) -> Integral:
         """Integrates over nodes [E, N]; k is [E, 1]."""
         z, slope = self.points(y)
         term = complex_exp(self.log_integrand(z, model, t, k)) * slope * (weight / math.pi)
@@ -206,7 +206,7 @@ class Hyperbola:
 
 
 @torch.no_grad()
-def through_saddle(model: Model, t: Tensor, k: Tensor) -> Hyperbola:
+def through_saddle(model: FourierModel, t: Tensor, k: Tensor) -> Hyperbola:
     """Contours through the real `p` where the integrand is smallest, bent as far as it does not grow.
 
     Lord and Kahl (2007) find p, Andersen and Lake (2018) bend. Parameters, t and k are [Q, 1], one option each.
@@ -253,7 +253,7 @@ def _first(condition: Tensor) -> Tensor:
 
 
 def refine(
-    contour: Contour, scale: Tensor, reach: Tensor, model: Model, t: Tensor, k: Tensor,
+    contour: Contour, scale: Tensor, reach: Tensor, model: FourierModel, t: Tensor, k: Tensor,
     needed: Tensor, nodes: int, max_nodes: int, limit: float, relative: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Integrates rows (parameters, t, scale, reach, needed [R, 1], k [R, K]) with ever more nodes until each is good.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from qsde.errors import InputError, NumericsError
 from qsde.market.implied_vol import implied_vol
-from qsde.models.base import Model
+from qsde.models.base import FourierModel, Model, fourier_model
 from qsde.numerics import broadcast_shape
 from qsde.pricing.contours import (
     ABSOLUTE,
@@ -106,6 +106,7 @@ def price_european(
         16.070154917
     """
     engine = engine or Fourier()
+    model = fourier_model(model)
     strike, t, forward, discount_factor = (to_tensor(x) for x in (strike, t, forward, discount_factor))
     check_positive(strike=strike, t=t, forward=forward, discount_factor=discount_factor)
     no_expiry_axis, no_strike_axis = t.dim() == 0, strike.dim() == 0
@@ -166,7 +167,7 @@ def check_positive(**inputs: Tensor) -> None:
             raise InputError(f"{name} must be positive and finite; got values from {least.item()} to {most.item()}")
 
 
-def _otm_ratio(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Tensor, Tensor]:
+def _otm_ratio(model: FourierModel, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Tensor, Tensor]:
     """Out-of-the-money prices over `sqrt(F K)` and their errors, [B, E, K] each.
 
     Parameters broadcast to [B, E, 1] (or are [E, 1], one set per expiry); t is [E, 1], k is [E, K].
@@ -187,7 +188,7 @@ def _joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tens
     return torch.cat([p[0] for p in parts], axis), torch.cat([p[1] for p in parts], axis)
 
 
-def _with_own_contours(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Tensor, Tensor]:
+def _with_own_contours(model: FourierModel, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         variance = model.total_variance(t)
         variance = variance.reshape(-1, *t.shape)
@@ -202,7 +203,7 @@ def _with_own_contours(model: Model, t: Tensor, k: Tensor, engine: Fourier) -> t
 
 
 def finish(
-    first: Integral, needed: Tensor, variance: Tensor, model: Model, t: Tensor, k: Tensor, engine: Fourier
+    first: Integral, needed: Tensor, variance: Tensor, model: FourierModel, t: Tensor, k: Tensor, engine: Fourier
 ) -> tuple[Tensor, Tensor]:
     """Prices over `sqrt(F K)` and their errors [B, E, K] from a first pass: what missed its tolerance is done again.
 
@@ -251,7 +252,7 @@ def finish(
 
 
 def _lewis_rows(
-    model: Model, variance: Tensor, t: Tensor, k: Tensor, b: Tensor, e: Tensor,
+    model: FourierModel, variance: Tensor, t: Tensor, k: Tensor, b: Tensor, e: Tensor,
     nodes: int, max_nodes: int, limit: float, paired: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """`refine` on the first contour for chosen (set, expiry) pairs; `paired` if k already has one row per pair."""
@@ -269,7 +270,7 @@ def _lewis_rows(
 
 
 def _saddle_options(
-    model: Model, shape: torch.Size, t: Tensor, k: Tensor, b: Tensor, e: Tensor, engine: Fourier, limit: float
+    model: FourierModel, shape: torch.Size, t: Tensor, k: Tensor, b: Tensor, e: Tensor, engine: Fourier, limit: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`refine` on the second contour for single options: t, k [Q, 1] with their (set, expiry) pairs."""
     own = _rows(model, shape, b, e)
@@ -281,6 +282,6 @@ def _saddle_options(
     return value.squeeze(-1), (gap + contour.rounding * value.detach().abs()).squeeze(-1), failed
 
 
-def _rows(model: Model, shape: Sequence[int], b: Tensor, e: Tensor) -> Model:
+def _rows(model: FourierModel, shape: Sequence[int], b: Tensor, e: Tensor) -> FourierModel:
     """The parameter sets of chosen (set, expiry) pairs, [R, 1] each."""
     return model.map(lambda p: p.expand(*shape[:2], 1)[b, e])

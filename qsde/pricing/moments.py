@@ -1,44 +1,46 @@
-"""Streaming mean, control variate and standard error over blocks of independent samples; sums in float64."""
+"""Streaming mean, control variates and standard error over blocks of independent samples; sums in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+#: Directions in which the controls vary by less than this, relatively, are left out of the regression.
+_RANK = 1e-10
+
 
 @dataclass(frozen=True)
 class Control:
-    """Samples of a quantity with known mean 0, prepared once for all values regressed on it.
+    """Samples of quantities with known mean 0, prepared once for all values regressed on them.
 
     Attributes:
-        mean: mean [...], differentiable.
-        centred: samples minus mean [..., n], without gradient.
-        square: sum of squares of `centred` [...].
+        mean: means [..., k], differentiable.
+        centred: samples minus mean [..., k, n], without gradient.
+        products: sums of products of `centred` [..., k, k].
     """
 
     mean: Tensor
     centred: Tensor
-    square: Tensor
+    products: Tensor
 
     @classmethod
     def of(cls, samples: Tensor) -> Control:
-        """From samples [..., n]."""
+        """From samples [..., k, n]."""
         mean = samples.mean(-1, dtype=torch.float64)
         centred = _centred(samples, mean)
-        return cls(mean, centred, _total(centred, centred))
+        return cls(mean, centred, _total(centred.unsqueeze(-2), centred.unsqueeze(-3)))
 
 
 @dataclass
 class Moments:
-    """Means and centred second moments of a value y and its control c; merged block by block.
+    """Means and centred second moments of a value y and its k controls c; merged block by block.
 
     Attributes:
         n: samples so far.
-        mean_y, mean_c: means [...], differentiable.
-        yy, yc, cc: centred second moments, sums [...], without gradient.
+        mean_y, mean_c: means [...] and [..., k], differentiable.
+        yy, yc, cc: centred second moments, sums [...], [..., k] and [..., k, k], without gradient.
     """
 
     n: int
@@ -54,14 +56,13 @@ class Moments:
         mean = y.mean(-1, dtype=torch.float64)
         centred = _centred(y, mean)
         return cls(
-            y.shape[-1], mean, control.mean, _total(centred, centred), _total(centred, control.centred), control.square
+            y.shape[-1],
+            mean,
+            control.mean,
+            _total(centred, centred),
+            _total(centred.unsqueeze(-2), control.centred),
+            control.products,
         )
-
-    @classmethod
-    def stack(cls, parts: Sequence[Moments]) -> Moments:
-        """Moments of several values of the same samples on a new first axis."""
-        fields = ("mean_y", "mean_c", "yy", "yc", "cc")
-        return cls(parts[0].n, *(torch.stack([getattr(part, name) for part in parts]) for name in fields))
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both (Chan, Golub and LeVeque 1983)."""
@@ -71,21 +72,32 @@ class Moments:
             gy, gc = other.mean_y - self.mean_y, other.mean_c - self.mean_c
             weight = self.n * share
             yy = self.yy + other.yy + gy * gy * weight
-            yc = self.yc + other.yc + gy * gc * weight
-            cc = self.cc + other.cc + gc * gc * weight
+            yc = self.yc + other.yc + gy.unsqueeze(-1) * gc * weight
+            cc = self.cc + other.cc + gc.unsqueeze(-1) * gc.unsqueeze(-2) * weight
         mean_y = self.mean_y + (other.mean_y - self.mean_y) * share
         mean_c = self.mean_c + (other.mean_c - self.mean_c) * share
         return Moments(n, mean_y, mean_c, yy, yc, cc)
 
-    def estimate(self, use_control: bool) -> tuple[Tensor, Tensor]:
-        """Mean and its standard error, with the regression on the control if it is used (and varies)."""
-        degrees = max(1, self.n - 1)
-        if not use_control:
-            return self.mean_y, torch.sqrt(self.yy / degrees / self.n)
-        varies = self.cc > 0
-        beta = torch.where(varies, self.yc / torch.where(varies, self.cc, torch.ones_like(self.cc)), 0.0)
-        rest = (self.yy - beta * self.yc).clamp(min=0.0)
-        return self.mean_y - beta * self.mean_c, torch.sqrt(rest / max(1, self.n - 2) / self.n)
+    def estimate(self, use_controls: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, its standard error, and by how much the regression on the controls (if used) reduced the variance."""
+        plain = torch.sqrt(self.yy / max(1, self.n - 1) / self.n)
+        if not use_controls or not self.mean_c.shape[-1]:
+            return self.mean_y, plain, torch.ones_like(plain)
+        beta = self._beta()
+        rest = (self.yy - (beta * self.yc).sum(-1)).clamp(min=0.0)
+        error = torch.sqrt(rest / max(1, self.n - 1 - beta.shape[-1]) / self.n)
+        ratio = torch.where(error > 0, plain / torch.where(error > 0, error, 1.0), 1.0).square()
+        return self.mean_y - (beta * self.mean_c).sum(-1), error, ratio
+
+    def _beta(self) -> Tensor:
+        """Regression coefficients [..., k]; controls that do not vary, or repeat another, get no say of their own."""
+        scale = torch.sqrt(torch.diagonal(self.cc, dim1=-2, dim2=-1))
+        inverse = torch.where(scale > 0, 1 / torch.where(scale > 0, scale, 1.0), 0.0)
+        correlation = self.cc * inverse.unsqueeze(-1) * inverse.unsqueeze(-2)
+        if correlation.shape[-1] == 1:
+            return self.yc * inverse * inverse
+        solved: Tensor = torch.linalg.pinv(correlation, rtol=_RANK, hermitian=True) @ (self.yc * inverse).unsqueeze(-1)
+        return solved.squeeze(-1) * inverse
 
 
 def _centred(samples: Tensor, mean: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qsde.models.base import Model
 
-#: State of the paths: log(S / F) first, then whatever the model adds; each [*batch, P].
+#: State of the paths: log(S / F) of each underlying first, then whatever the model adds; each [*batch, P].
 State = tuple[Tensor, ...]
 
 
@@ -22,15 +22,27 @@ class Scheme(ABC):
     Attributes:
         weak_order, strong_order: proven orders in the step size (`inf` for exact steps).
         exact: whether one step of any size has the exact distribution.
+        time_dependent: whether the coefficients depend on when a step starts, not only on its size.
+        jumps: whether `x` may jump at the end of a step.
     """
 
     weak_order: ClassVar[float]
     strong_order: ClassVar[float]
     exact: ClassVar[bool] = False
+    time_dependent: ClassVar[bool] = False
+    jumps: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, model: Model) -> None:
         """Raises InputError, naming a scheme that fits, unless this scheme steps this model."""
+
+    def bind(self, model: Model) -> Scheme:
+        """The scheme with the functions of a model that is made of functions; itself for all others."""
+        return self
+
+    def watching(self) -> Scheme:
+        """The scheme whose state ends with the jump of the last step, if there are jumps; else itself."""
+        return self
 
     @abstractmethod
     def draws(self, model: Model, dt: float) -> tuple[int, int]:
@@ -41,9 +53,33 @@ class Scheme(ABC):
         """State at time 0, each tensor [*batch]."""
 
     @abstractmethod
-    def coefficients(self, model: Model, dt: Tensor) -> Tensor:
-        """Numbers of a step of size `dt` (0-dim): [C, *batch], differentiable in the parameters and in dt."""
+    def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
+        """Numbers of steps of size `dt`: [C, *shape], differentiable in the parameters, in dt and in t.
+
+        Args:
+            model: the model.
+            dt: 0-dim, or a shape that broadcasts against the batch axes of the parameters.
+            t: when the steps start, like `dt`; only schemes that are `time_dependent` look at it.
+        """
+
+    def constants(self, model: Model) -> tuple[Tensor, ...]:
+        """What every step needs besides its coefficients, such as the weights of a network."""
+        return ()
 
     @abstractmethod
-    def step(self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor) -> State:
+    def step(
+        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+    ) -> State:
         """One step: state [*batch, P] each, c [C, *batch, 1], normals [n, P], uniforms [m, P]; keeps dtype, device."""
+
+    @abstractmethod
+    def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
+        """Quadratic variation of the diffusion part of `x` over a step, given the state at both of its ends.
+
+        Args:
+            model: the model.
+            before: state [*, *batch, P] at the start of the step.
+            after: state at its end, before a jump.
+            dt: size of the step, [*, 1..., 1].
+            t: its start, likewise.
+        """

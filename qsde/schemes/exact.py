@@ -45,12 +45,19 @@ class Exact(Scheme):
         """`(0,)`."""
         return (torch.zeros_like(model.params["vol"]),)
 
-    def coefficients(self, model: Model, dt: Tensor) -> Tensor:
+    def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """Drift and deviation of the step: [2, *batch]."""
         p, dt = double(model, dt)
         # vol sqrt(dt), not sqrt(vol^2 dt): its derivative is finite at vol = 0
         return rows(model, -0.5 * p["vol"] * p["vol"] * dt, p["vol"] * torch.sqrt(dt))
 
-    def step(self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor) -> State:
+    def step(
+        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+    ) -> State:
         """Adds a normal increment."""
         return (state[0] + (c[0] + c[1] * normals[0]),)
+
+    def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
+        """`vol^2 dt`."""
+        vol = model.params["vol"].unsqueeze(-1).to(before[0].dtype)
+        return (vol * vol * dt).expand_as(before[0])

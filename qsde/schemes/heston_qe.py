@@ -14,6 +14,7 @@ from qsde.models.heston import Heston
 from qsde.numerics import exp_quotient
 from qsde.schemes.base import Scheme, State
 from qsde.schemes.layers import refusal
+from qsde.schemes.log_euler import trapezoid
 from qsde.schemes.rows import double, rows
 
 #: psi above which the variance is drawn from the exponential branch (Andersen's psi_c).
@@ -81,7 +82,7 @@ class HestonQE(Scheme):
         v0 = model.params["v0"].expand(model.batch_shape)
         return torch.zeros_like(v0), v0
 
-    def coefficients(self, model: Model, dt: Tensor) -> Tensor:
+    def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """Decay and pull of the mean, slope and intercept of half the variance over sigma^2, sigma, sigma A, A, w."""
         p, dt = double(model, dt)
         kappa, sigma, rho = p["kappa"], p["sigma"], p["rho"]
@@ -101,7 +102,9 @@ class HestonQE(Scheme):
             0.5 * (1 - rho * rho) * dt,
         )
 
-    def step(self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor) -> State:
+    def step(
+        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+    ) -> State:
         """Variance, then log-price given both ends of it."""
         (x, v), (z_x, z_v) = state, (normals[0], normals[1])
         decay, pull, slope, intercept, sigma, lift, a, side = c.unbind(0)
@@ -134,6 +137,10 @@ class HestonQE(Scheme):
         w = side * (v + new)
         rise = torch.addcmul(lifted - 0.5 * w, torch.sqrt(w.clamp(min=_SQUARE)), z_x)
         return x + rise, new
+
+    def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
+        """Trapezoidal rule: `dt (v + v') / 2`."""
+        return trapezoid(before[1], after[1], dt)
 
 
 _ROOT = math.sqrt(SWITCH / 2)

@@ -8,8 +8,9 @@ from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
 from qsde.models.jump_diffusion import JumpDiffusion
 from qsde.models.jumps import JumpLaw
+from qsde.models.sde import SDE
 
-_MADE_FOR: dict[type[Model], str] = {BlackScholes: "Exact()", Heston: "HestonQE()"}
+_MADE_FOR: dict[type[Model], str] = {BlackScholes: "Exact()", Heston: "HestonQE()", SDE: "EulerMaruyama()"}
 
 
 def layers(model: Model) -> tuple[Model, list[JumpLaw]]:

@@ -56,14 +56,16 @@ class LogEuler(Scheme):
         """`(0,)` or `(0, v0)`."""
         return Exact().initial(model) if isinstance(model, BlackScholes) else heston_start(model)
 
-    def coefficients(self, model: Model, dt: Tensor) -> Tensor:
+    def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """As `Exact`, or for Heston `[dt, sqrt(dt), rho, rho_perp, kappa dt, theta, sigma]`, each [*batch]."""
         if isinstance(model, BlackScholes):
             return Exact().coefficients(model, dt)
         p, dt = double(model, dt)
         return rows(model, *correlated(p, dt), p["kappa"] * dt, p["theta"], p["sigma"])
 
-    def step(self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor) -> State:
+    def step(
+        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+    ) -> State:
         """One step of either model, told apart by their states."""
         if len(state) == 1:
             return Exact().step(state, c, normals, uniforms)
@@ -72,6 +74,12 @@ class LogEuler(Scheme):
         plus = v.clamp(min=FLOOR)
         root = torch.sqrt(plus) * c[1]
         return log_step(x, plus, root, c, normals), v + reversion * (theta - plus) + sigma * root * normals[1]
+
+    def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
+        """`vol^2 dt`, or the trapezoidal rule for Heston."""
+        if len(before) == 1:
+            return Exact().variance(model, before, after, dt, t)
+        return trapezoid(before[1], after[1], dt)
 
 
 def heston_start(model: Model) -> State:
@@ -89,3 +97,8 @@ def correlated(p: dict[str, Tensor], dt: Tensor) -> tuple[Tensor, Tensor, Tensor
 def log_step(x: Tensor, plus: Tensor, root: Tensor, c: Tensor, normals: Tensor) -> Tensor:
     """Euler step of the log-price with the variance frozen at `plus`, `root = sqrt(plus dt)`."""
     return x + (root * (c[2] * normals[1] + c[3] * normals[0]) - 0.5 * c[0] * plus)
+
+
+def trapezoid(before: Tensor, after: Tensor, dt: Tensor) -> Tensor:
+    """Integral over a step of the variance, given its values at the ends; what is below 0 counts as 0."""
+    return 0.5 * dt * (before.clamp(min=0) + after.clamp(min=0))

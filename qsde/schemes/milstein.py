@@ -12,7 +12,7 @@ from qsde.models.base import Model
 from qsde.models.heston import Heston
 from qsde.schemes.base import Scheme, State
 from qsde.schemes.layers import refusal
-from qsde.schemes.log_euler import FLOOR, correlated, heston_start, log_step
+from qsde.schemes.log_euler import FLOOR, correlated, heston_start, log_step, trapezoid
 from qsde.schemes.rows import double, rows
 
 
@@ -55,13 +55,15 @@ class Milstein(Scheme):
         """`(0, v0)`."""
         return heston_start(model)
 
-    def coefficients(self, model: Model, dt: Tensor) -> Tensor:
+    def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """`[dt, sqrt(dt), rho, rho_perp, sigma / 2, (kappa theta - sigma^2 / 4) dt, 1 / (1 + kappa dt)]`."""
         p, dt = double(model, dt)
         pull = (p["kappa"] * p["theta"] - 0.25 * p["sigma"] * p["sigma"]) * dt
         return rows(model, *correlated(p, dt), 0.5 * p["sigma"], pull, 1 / (1 + p["kappa"] * dt))
 
-    def step(self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor) -> State:
+    def step(
+        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+    ) -> State:
         """The Milstein terms complete a square: `(sqrt(v+) + sigma sqrt(dt) z_v / 2)^2`."""
         x, v = state
         plus = v.clamp(min=FLOOR)
@@ -69,3 +71,7 @@ class Milstein(Scheme):
         tip = root + c[4] * c[1] * normals[1]
         new = (tip * tip + (v - plus) + c[5]) * c[6]
         return log_step(x, plus, root * c[1], c, normals), new
+
+    def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
+        """Trapezoidal rule: `dt (v + v') / 2`."""
+        return trapezoid(before[1], after[1], dt)

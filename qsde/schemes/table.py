@@ -9,12 +9,14 @@ from qsde.models.base import Model
 from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
 from qsde.models.jump_diffusion import JumpDiffusion
+from qsde.models.sde import SDE
 from qsde.schemes.base import Scheme
 from qsde.schemes.exact import Exact
 from qsde.schemes.heston_qe import HestonQE
 from qsde.schemes.layers import layers
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
+from qsde.schemes.sde import EulerMaruyama, ItoMilstein
 from qsde.schemes.with_jumps import WithJumps
 
 
@@ -42,14 +44,16 @@ SCHEMES: dict[str, SchemeRow] = {
         _row("milstein", Milstein, Heston),
         _row("heston_qe", HestonQE, Heston),
         _row("with_jumps", WithJumps, JumpDiffusion),
+        _row("euler_maruyama", EulerMaruyama, SDE),
+        _row("ito_milstein", ItoMilstein, SDE),
     )
 }
 
-_DEFAULTS: dict[type[Model], Scheme] = {BlackScholes: Exact(), Heston: HestonQE()}
+_DEFAULTS: dict[type[Model], Scheme] = {BlackScholes: Exact(), Heston: HestonQE(), SDE: EulerMaruyama()}
 
 
 def scheme_for(model: Model) -> Scheme:
-    """The default scheme: exact for Black-Scholes, HestonQE for Heston, and either with jumps around it.
+    """The default scheme: exact for Black-Scholes, HestonQE for Heston, EulerMaruyama for an SDE, each with its jumps.
 
     Raises:
         InputError: no scheme steps this model.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -31,6 +31,7 @@ class WithJumps(Scheme):
     Args:
         diffusion: scheme of the innermost model, which takes normals only.
         laws: the jump laws, innermost first, one for each JumpDiffusion around that model.
+        tracked: whether the state ends with the jump of the last step, for contracts watched continuously.
 
     Example:
         >>> from qsde.models import merton
@@ -43,7 +44,9 @@ class WithJumps(Scheme):
 
     diffusion: Scheme
     laws: tuple[type[JumpLaw], ...] = (MertonJumps,)
+    tracked: bool = False
 
+    jumps: ClassVar[bool] = True
     weak_order: ClassVar[float] = 1.0
     strong_order: ClassVar[float] = 0.5
 
@@ -54,7 +57,7 @@ class WithJumps(Scheme):
             raise InputError(f"laws must be a tuple of jump laws out of {known}, got {unknown or self.laws}")
 
         # jumps are exact, so the orders are those of the diffusion
-        for name in ("weak_order", "strong_order", "exact"):
+        for name in ("weak_order", "strong_order", "exact", "time_dependent"):
             object.__setattr__(self, name, getattr(self.diffusion, name))
 
     def __repr__(self) -> str:
@@ -70,6 +73,14 @@ class WithJumps(Scheme):
         if self.diffusion.draws(inner, 1.0)[1]:
             raise InputError(f"{self!r}: the diffusion under jumps must take normals only, such as HestonQE()")
 
+    def bind(self, model: Model) -> WithJumps:
+        """Binds the diffusion's scheme."""
+        return replace(self, diffusion=self.diffusion.bind(layers(model)[0]))
+
+    def watching(self) -> WithJumps:
+        """The same scheme, tracked."""
+        return replace(self, tracked=True)
+
     def draws(self, model: Model, dt: float) -> tuple[int, int]:
         """Normals of the jumps and the diffusion; uniforms, as many for each law as the neediest of them takes."""
         inner, jumps = layers(model)
@@ -78,17 +89,24 @@ class WithJumps(Scheme):
         return normals, share * len(jumps)
 
     def initial(self, model: Model) -> State:
-        """State of the diffusion."""
+        """State of the diffusion, and a jump of 0 if it is tracked."""
         state = self.diffusion.initial(layers(model)[0])
-        return tuple(s.expand(torch.broadcast_shapes(s.shape, model.batch_shape)) for s in state)
+        full = tuple(s.expand(torch.broadcast_shapes(s.shape, model.batch_shape)) for s in state)
+        return (*full, torch.zeros_like(full[0])) if self.tracked else full
 
-    def coefficients(self, model: Model, dt: Tensor) -> Tensor:
+    def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """Those of each law, then those of the diffusion."""
         inner, jumps = layers(model)
         of_jumps = [value for law in jumps for value in SAMPLERS[type(law)].coefficients(law, dt)]
-        return rows(model, *of_jumps, *self.diffusion.coefficients(inner, dt).unbind(0))
+        return rows(model, *of_jumps, *self.diffusion.coefficients(inner, dt, t).unbind(0))
 
-    def step(self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor) -> State:
+    def constants(self, model: Model) -> tuple[Tensor, ...]:
+        """Those of the diffusion."""
+        return self.diffusion.constants(layers(model)[0])
+
+    def step(
+        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+    ) -> State:
         """Jumps of every law, and a step of the diffusion with the draws that remain."""
         share = len(uniforms) // len(self.laws)
         jump: Tensor | float = 0.0
@@ -96,5 +114,11 @@ class WithJumps(Scheme):
             sampler = SAMPLERS[law]
             jump = jump + sampler.sum(c, normals, uniforms[i * share : (i + 1) * share])
             c, normals = c[sampler.rows :], normals[sampler.normals :]
-        x, *rest = self.diffusion.step(state, c, normals, uniforms[:0])
-        return (x + jump, *rest)
+        before = state[:-1] if self.tracked else state
+        x, *rest = self.diffusion.step(before, c, normals, uniforms[:0], constants)
+        tail = (torch.as_tensor(jump),) if self.tracked else ()
+        return (x + jump, *rest, *tail)
+
+    def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
+        """That of the diffusion."""
+        return self.diffusion.variance(layers(model)[0], before, after, dt, t)

@@ -5,18 +5,35 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from qsde.errors import InputError
 from qsde.schemes.base import Scheme
 from qsde.solve.loop import Kernel
 
+Compile = Literal["auto", "always", "never"]
+
 _log = logging.getLogger("qsde.solve")
+#: Compiling takes seconds: it pays from about this many path-steps.
+WORTH_COMPILING = 50_000_000
 #: Inductor would inline the cipher's rounds into every use of a draw; stored once, it compiles in half the time.
 _OPTIONS = {"realize_opcount_threshold": 8}
 #: Shapes a kernel may be compiled for before torch gives up; its default of 8 falls back to eager without a word.
 _SHAPES = 64
+
+
+def kernel_for(scheme: Scheme, path_steps: int, compile: Compile) -> Kernel:
+    """The compiled kernel if `compile` is "always", or "auto" and the job is large enough to pay; else the eager one.
+
+    Raises:
+        InputError: `compile` is something else.
+    """
+    if compile not in ("auto", "always", "never"):
+        raise InputError(f"compile must be 'auto', 'always' or 'never', got {compile!r}")
+    fast = compile == "always" or (compile == "auto" and path_steps >= WORTH_COMPILING)
+    return compiled_kernel(scheme) if fast else Kernel.eager(scheme)
 
 
 @functools.lru_cache(maxsize=32)
@@ -24,7 +41,7 @@ def compiled_kernel(scheme: Scheme) -> Kernel:
     """The kernel of a scheme through `torch.compile`; each distinct shape is compiled once and cached on disk."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
     eager = Kernel.eager(scheme)
-    return Kernel(_OrEager(eager.advance, scheme), _OrEager(eager.pull, scheme))
+    return Kernel(scheme, _OrEager(eager.advance, scheme), _OrEager(eager.pull, scheme))
 
 
 class _OrEager:

@@ -31,8 +31,10 @@ class TimeGrid:
     observed_after: tuple[int, ...]
 
     @classmethod
-    def of(cls, dates: Iterable[float], max_dt: float) -> TimeGrid:
+    def of(cls, dates: Iterable[float], max_dt: float, windows: Iterable[tuple[float, float]] = ()) -> TimeGrid:
         """The grid of all dates with steps of at most `max_dt` years (`inf`: one step from date to date).
+
+        Every step's end inside one of the `windows` (start, end) is an observation date too.
 
         Raises:
             InputError: `max_dt` is not positive, there are no dates, or the grid has more than 2^20 steps.
@@ -41,18 +43,18 @@ class TimeGrid:
             >>> grid = TimeGrid.of([0.5, 1.0, 0.5], max_dt=0.3)
             >>> grid.dates, grid.sizes, grid.observed_after
             ((0.5, 1.0), (0.25,), (2, 4))
+            >>> TimeGrid.of([1.0], max_dt=0.3, windows=[(0.5, 1.0)]).dates
+            (0.5, 0.75, 1.0)
         """
         if not max_dt > 0:
             raise InputError(f"max_dt must be positive (years per step), got {max_dt}")
-        merged: list[float] = []
-        for date in sorted(dates):
-            if not merged or date - merged[-1] > _SAME:
-                merged.append(date)
+        windows = list(windows)
+        merged = _merged([*dates, *(end for window in windows for end in window)])
         if not merged:
             raise InputError("there are no observation dates to simulate to")
         sizes: dict[float, int] = {}
         steps: list[int] = []
-        observed: list[int] = []
+        seen: list[tuple[float, int]] = []
         now = 0.0
         for date in merged:
             if date - now > _SAME:
@@ -62,11 +64,13 @@ class TimeGrid:
                         f"more than {MAX_STEPS:,} steps are needed to reach {date:g} years with max_dt = {max_dt:g}; "
                         "use a larger max_dt"
                     )
+                if any(start <= now + _SAME and date <= end + _SAME for start, end in windows):
+                    seen += [(now + (date - now) * (k / n), len(steps) + k) for k in range(1, n)]
                 size = float(f"{(date - now) / n:.12g}")  # sizes that differ by rounding are one size
                 steps += [sizes.setdefault(size, len(sizes))] * n
                 now = date
-            observed.append(len(steps))
-        return cls(tuple(merged), tuple(sizes), tuple(steps), tuple(observed))
+            seen.append((date, len(steps)))
+        return cls(tuple(t for t, _ in seen), tuple(sizes), tuple(steps), tuple(k for _, k in seen))
 
     def column(self, date: float) -> int:
         """Index of a date among the observation dates."""
@@ -79,3 +83,11 @@ class TimeGrid:
         for i in self.step_size:
             out.append(out[-1] + self.sizes[i])
         return tuple(out)
+
+
+def _merged(dates: Iterable[float]) -> list[float]:
+    merged: list[float] = []
+    for date in sorted(dates):
+        if not merged or date - merged[-1] > _SAME:
+            merged.append(date)
+    return merged

@@ -3,34 +3,39 @@
 The gradient is that of the discrete simulation (discretise, then differentiate). The forward sweep keeps the state at
 no more than 100 steps; the backward sweep recomputes the states between two of them, then pulls the gradient through
 one step at a time, drawing the same noise again. Up to 100 steps nothing is recomputed; a thousand take 10 more states.
+Forward mode pushes tangents through the same steps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from qsde.errors import InputError
 from qsde.noise.base import BlockNoise
 from qsde.schemes.base import Scheme, State
 from qsde.solve.grid import TimeGrid
+from qsde.solve.transforms import inside_transform
 
 #: States stored by the forward sweep.
 STORED = 100
-#: `advance(state, c, block, step) -> state`
-Advance = Callable[[State, Tensor, BlockNoise, Tensor], State]
-#: `pull(state, c, block, step, gradient) -> (gradient of the state, gradient of c)`
-Pull = Callable[[State, Tensor, BlockNoise, Tensor, State], tuple[State, Tensor]]
+Tensors = tuple[Tensor, ...]
+#: `advance(state, c, constants, block, step) -> state`
+Advance = Callable[[State, Tensor, Tensors, BlockNoise, Tensor], State]
+#: `pull(state, c, constants, block, step, gradient) -> (gradient of the state, of c, of the constants)`
+Pull = Callable[[State, Tensor, Tensors, BlockNoise, Tensor, State], tuple[State, Tensor, Tensors]]
 
 
 @dataclass(frozen=True)
 class Kernel:
     """One step of a scheme with its noise, and its vector-Jacobian product; either may be compiled."""
 
+    scheme: Scheme
     advance: Advance
     pull: Pull
 
@@ -38,24 +43,41 @@ class Kernel:
     def eager(cls, scheme: Scheme) -> Kernel:
         """The plain functions."""
 
-        def advance(state: State, c: Tensor, block: BlockNoise, step: Tensor) -> State:
-            return scheme.step(state, c, *block.draw(step))
+        def advance(state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: Tensor) -> State:
+            return scheme.step(state, c, *block.draw(step), constants)
 
-        def pull(state: State, c: Tensor, block: BlockNoise, step: Tensor, gradient: State) -> tuple[State, Tensor]:
+        def pull(
+            state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: Tensor, gradient: State
+        ) -> tuple[State, Tensor, Tensors]:
             normals, uniforms = block.draw(step)
-            found = torch.func.vjp(lambda s, coefficients: scheme.step(s, coefficients, normals, uniforms), state, c)
-            state_gradient, c_gradient = found[1](gradient)
-            return state_gradient, c_gradient
+            found = torch.func.vjp(lambda *s: scheme.step(s[0], s[1], normals, uniforms, s[2]), state, c, constants)
+            state_gradient, c_gradient, constants_gradient = found[1](gradient)
+            return state_gradient, c_gradient, constants_gradient
 
-        return cls(advance, pull)
+        return cls(scheme, advance, pull)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What stays the same for all blocks: kernel, grid, and the steps at which each date is seen."""
+    """What stays the same for all blocks.
+
+    Attributes:
+        kernel: the step.
+        grid: the steps, and after which of them each date is seen.
+        rows: for each step, the row of the coefficients that it takes.
+        seen: components of the state that are kept at the dates.
+    """
 
     kernel: Kernel
     grid: TimeGrid
+    rows: tuple[int, ...]
+    seen: tuple[int, ...] = (0,)
+
+    @classmethod
+    def of(cls, kernel: Kernel, grid: TimeGrid, seen: Sequence[int] = (0,)) -> Job:
+        """The job of a kernel: steps of one size share a row, unless the scheme depends on time."""
+        rows = tuple(range(len(grid.step_size))) if kernel.scheme.time_dependent else grid.step_size
+        return cls(kernel, grid, rows, tuple(seen))
 
     @property
     def n_steps(self) -> int:
@@ -67,68 +89,193 @@ class Job:
         """Steps between two stored states."""
         return max(1, math.ceil(self.n_steps / STORED))
 
+    def row_times(self) -> tuple[Tensor, Tensor]:
+        """Size and start of the step of each row of the coefficients, [rows] each."""
+        times = self.grid.times
+        if self.kernel.scheme.time_dependent:
+            sizes, starts = [self.grid.sizes[i] for i in self.grid.step_size], times[:-1]
+        else:
+            sizes, starts = list(self.grid.sizes), (0.0,) * len(self.grid.sizes)
+        return torch.tensor(sizes, dtype=torch.float64), torch.tensor(starts, dtype=torch.float64)
 
-def simulate(job: Job, block: BlockNoise, coefficients: Tensor, initial: State) -> Tensor:
-    """`x = log(S / F)` at the observation dates for one block of paths: [dates, *batch, P].
 
-    Differentiable in `coefficients` and `initial` by reverse mode.
+def simulate(
+    job: Job, block: BlockNoise, coefficients: Tensor, initial: State, constants: Tensors = ()
+) -> tuple[Tensor, ...]:
+    """The components `job.seen` of the state at the observation dates for one block of paths: [dates, *batch, P] each.
+
+    Differentiable in `coefficients`, `initial` and `constants`: in reverse mode by replay, in forward mode by tangents,
+    both of first order, and under `torch.func.vmap`.
 
     Args:
         job: kernel and grid.
         block: the block's noise.
-        coefficients: numbers of each distinct step size, [sizes, C, *batch, 1].
+        coefficients: numbers of each row, [rows, C, *batch, 1].
         initial: state at time 0, [*batch, P] each.
+        constants: what every step needs besides, such as the weights of a network.
+
+    Raises:
+        InputError: a second derivative was asked for.
     """
-    observed: Tensor = _Simulate.apply(job, block, coefficients, *initial)  # type: ignore[no-untyped-call]
-    return observed
+    if inside_transform():  # compiled code does not see through transforms
+        job = replace(job, kernel=Kernel.eager(job.kernel.scheme))
+    tensors = (coefficients, *initial, *constants)
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    out: Tensors = _Simulate.apply(job, block, len(initial), keep, *tensors)  # type: ignore[no-untyped-call]
+    return out[: len(job.seen)]
 
 
 class _Simulate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, job: Job, block: BlockNoise, coefficients: Tensor, *initial: Tensor) -> Tensor:
-        needs_gradient = any(ctx.needs_input_grad)
+    def forward(
+        job: Job, block: BlockNoise, n: int, keep: bool, coefficients: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
         # detached: a kernel is compiled for one kind of input, whether or not somebody wants a gradient
-        constants, state = coefficients.detach(), tuple(s.detach() for s in initial)
-        seen: list[Tensor] = []
-        stored: list[State] = []
-        for n in range(job.n_steps + 1):
-            while len(seen) < len(job.grid.dates) and job.grid.observed_after[len(seen)] == n:
-                seen.append(state[0])
-            if n == job.n_steps:
+        c, state, constants = coefficients.detach(), _detached(rest[:n]), _detached(rest[n:])
+        seen: list[State] = []
+        stored: list[Tensor] = []
+        dates = job.grid.observed_after
+        for k in range(job.n_steps + 1):
+            while len(seen) < len(dates) and dates[len(seen)] == k:
+                seen.append(state)
+            if k == job.n_steps:
                 break
-            if needs_gradient and n % job.stride == 0:
-                stored.append(state)
-            state = _advance(job, block, constants, state, n)
-        ctx.job, ctx.block, ctx.stored, ctx.n_states = job, block, stored, len(initial)
-        ctx.save_for_backward(coefficients)
-        return torch.stack(seen)
+            if keep and k and k % job.stride == 0:
+                stored += state
+            state = _advance(job, block, c, constants, state, k)
+        return (*(torch.stack([s[i] for s in seen]) for i in job.seen), *stored)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        job, block, n, _, *tensors = inputs
+        stored = output[len(job.seen) :]
+        ctx.job, ctx.block, ctx.n, ctx.n_tensors, ctx.n_stored = job, block, n, len(tensors), len(stored)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*stored)
+        ctx.save_for_backward(*tensors, *stored)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor | None) -> tuple[Tensor | None, ...]:
         job: Job = ctx.job
-        coefficients = ctx.saved_tensors[0].detach()
-        flow = tuple(torch.zeros_like(gradient[0]) for _ in range(ctx.n_states))
-        c_gradient = torch.zeros_like(coefficients)
-        date = len(job.grid.dates) - 1
-        for segment in range(len(ctx.stored) - 1, -1, -1):
+        wanted = gradient[: len(job.seen)]
+        saved = ctx.saved_tensors
+        if all(g is None for g in wanted):
+            return (None,) * (4 + ctx.n_tensors)
+        some = next(g for g in wanted if g is not None)
+        full = tuple(torch.zeros_like(some) if g is None else g for g in wanted)
+        pulled: Tensors = _Pull.apply(job, ctx.block, ctx.n, ctx.n_tensors, *full, *saved)  # type: ignore[no-untyped-call]
+        return (None, None, None, None, *pulled)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
+        job: Job = ctx.job
+        tensors = ctx.saved_tensors
+        given = tangents[4:]
+        flow = tuple(torch.zeros_like(t) if d is None else d for t, d in zip(tensors, given, strict=True))
+        n = ctx.n
+        c, state, constants = tensors[0], tensors[1 : 1 + n], tensors[1 + n :]
+        dc, dstate, dconstants = flow[0], flow[1 : 1 + n], flow[1 + n :]
+        seen: list[State] = []
+        dates = job.grid.observed_after
+        for k in range(job.n_steps + 1):
+            while len(seen) < len(dates) and dates[len(seen)] == k:
+                seen.append(dstate)
+            if k < job.n_steps:
+                row, draws = job.rows[k], ctx.block.draw(torch.tensor(k))
+                state, dstate = torch.func.jvp(
+                    lambda s, cs, w, z=draws: job.kernel.scheme.step(s, cs, z[0], z[1], w),  # type: ignore[misc]
+                    (state, c[row], constants), (dstate, dc[row], dconstants),
+                )  # fmt: skip
+        return (*(torch.stack([s[i] for s in seen]) for i in job.seen), *(None,) * ctx.n_stored)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], job: Job, block: BlockNoise, n: int, keep: bool, *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """Parameter sets are a leading batch axis of coefficients and state; networks run one after another."""
+        dims, size = in_dims[4:], info.batch_size
+        if all(d is None for d in dims[1 + n :]):
+            c = tensors[0] if dims[0] is None else tensors[0].movedim(dims[0], 2)
+            initial = (
+                (t.expand(size, *t.shape) if d is None else t.movedim(d, 0)).contiguous()
+                for t, d in zip(tensors[1 : 1 + n], dims[1 : 1 + n], strict=True)
+            )
+            out = _Simulate.apply(job, block, n, keep, c, *initial, *tensors[1 + n :])  # type: ignore[no-untyped-call]
+            seen = len(job.seen)
+            return out, (*(1,) * seen, *(0,) * (len(out) - seen))
+        parts = [
+            _Simulate.apply(  # type: ignore[no-untyped-call]
+                job, block, n, keep, *(t if d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True))
+            )
+            for i in range(size)
+        ]
+        return tuple(torch.stack(column) for column in zip(*parts, strict=True)), (0,) * len(parts[0])
+
+
+class _Pull(torch.autograd.Function):
+    """The backward sweep; a function of its own, so that a second derivative is refused and not wrong."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(job: Job, block: BlockNoise, n: int, n_tensors: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        gradient, saved = tensors[: len(job.seen)], _detached(tensors[len(job.seen) :])
+        coefficients, constants = saved[0], saved[1 + n : n_tensors]
+        starts = [saved[1 : 1 + n], *(saved[i : i + n] for i in range(n_tensors, len(saved), n))]
+        flow = tuple(torch.zeros_like(s) for s in starts[0])
+        c_parts: list[Tensor | None] = [None] * len(coefficients)
+        of_constants: Tensors | None = None
+        dates = job.grid.observed_after
+        date = len(dates) - 1
+        for segment in range(math.ceil(job.n_steps / job.stride) - 1, -1, -1):
             first, last = segment * job.stride, min((segment + 1) * job.stride, job.n_steps)
-            states = [ctx.stored[segment]]
-            for n in range(first, last - 1):
-                states.append(_advance(job, ctx.block, coefficients, states[-1], n))
-            for n in range(last - 1, first - 1, -1):
-                while date >= 0 and job.grid.observed_after[date] == n + 1:
-                    flow = (flow[0] + gradient[date], *flow[1:])
+            states = [starts[segment]]
+            for k in range(first, last - 1):
+                states.append(_advance(job, block, coefficients, constants, states[-1], k))
+            for k in range(last - 1, first - 1, -1):
+                while date >= 0 and dates[date] == k + 1:
+                    flow = _added(flow, job.seen, [g[date] for g in gradient])
                     date -= 1
-                size = job.grid.step_size[n]
-                step = torch.tensor(n, device=gradient.device)
-                flow, c_part = job.kernel.pull(states.pop(), coefficients[size], ctx.block, step, flow)
-                c_gradient[size] += c_part
+                row = job.rows[k]
+                step = torch.tensor(k, device=flow[0].device)
+                flow, c_part, w_part = job.kernel.pull(states.pop(), coefficients[row], constants, block, step, flow)
+                known = c_parts[row]
+                c_parts[row] = c_part if known is None else known + c_part
+                of_constants = w_part if of_constants is None else _sum(of_constants, w_part)
         while date >= 0:
-            flow = (flow[0] + gradient[date], *flow[1:])
+            flow = _added(flow, job.seen, [g[date] for g in gradient])
             date -= 1
-        return (None, None, c_gradient, *flow)
+        of_c = torch.stack([torch.zeros_like(coefficients[0]) if p is None else p for p in c_parts])
+        return (of_c, *flow, *(of_constants if of_constants is not None else map(torch.zeros_like, constants)))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[None, ...]:
+        raise InputError(
+            "simulated prices have gradients of first order: differentiating a gradient once more would miss the kinks "
+            "of the payoffs; take a difference of first-order gradients with the same noise"
+        )
 
 
-def _advance(job: Job, block: BlockNoise, coefficients: Tensor, state: State, n: int) -> State:
-    step = torch.tensor(n, device=state[0].device)
-    return job.kernel.advance(state, coefficients[job.grid.step_size[n]], block, step)
+def _advance(job: Job, block: BlockNoise, coefficients: Tensor, constants: Tensors, state: State, k: int) -> State:
+    step = torch.tensor(k, device=state[0].device)
+    return job.kernel.advance(state, coefficients[job.rows[k]], constants, block, step)
+
+
+def _added(flow: State, seen: tuple[int, ...], gradient: Sequence[Tensor]) -> State:
+    out = list(flow)
+    for i, g in zip(seen, gradient, strict=True):
+        out[i] = out[i] + g
+    return tuple(out)
+
+
+def _sum(a: Tensors, b: Tensors) -> Tensors:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def _detached(tensors: Sequence[Tensor]) -> Tensors:
+    return tuple(t.detach() for t in tensors)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qsde.errors import ParameterError
-from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps, Model, bates, kou, merton
+from qsde.models import BlackScholes, FourierModel, Heston, JumpDiffusion, KouJumps, MertonJumps, bates, kou, merton
 
 HESTON = Heston(v0=0.04, kappa=1.5, theta=0.06, sigma=0.5, rho=-0.7)
 MODELS = [
@@ -27,7 +27,7 @@ MODELS = [
 EXPIRIES = (1 / 365, 0.25, 2.0, 30.0)
 
 
-def each(models: list[Model] = MODELS) -> pytest.MarkDecorator:
+def each(models: list[FourierModel] = MODELS) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("model", models, ids=lambda m: m.name)
 
 
@@ -40,14 +40,14 @@ U = torch.linspace(-40, 40, 81, dtype=torch.float64)
 
 @each()
 @pytest.mark.parametrize("t", EXPIRIES)
-def test_martingale_and_total_mass(model: Model, t: float) -> None:
+def test_martingale_and_total_mass(model: FourierModel, t: float) -> None:
     assert abs(model.log_cf(torch.tensor(-1j), real(t))) < 1e-14
     assert abs(model.log_cf(torch.tensor(0j), real(t))) < 1e-14
 
 
 @each()
 @pytest.mark.parametrize("t", EXPIRIES)
-def test_it_is_the_transform_of_a_real_distribution(model: Model, t: float) -> None:
+def test_it_is_the_transform_of_a_real_distribution(model: FourierModel, t: float) -> None:
     value = torch.exp(model.log_cf(U + 0j, real(t)))
     assert (value.abs() <= 1 + 1e-14).all()
     torch.testing.assert_close(value.flip(0), value.conj(), rtol=1e-12, atol=1e-14)
@@ -55,7 +55,7 @@ def test_it_is_the_transform_of_a_real_distribution(model: Model, t: float) -> N
 
 @each()
 @pytest.mark.parametrize("t", EXPIRIES)
-def test_mean_is_minus_half_the_total_variance_of_the_diffusion(model: Model, t: float) -> None:
+def test_mean_is_minus_half_the_total_variance_of_the_diffusion(model: FourierModel, t: float) -> None:
     """D log cf / du at 0 is `i E[x]`, and `E[x] = -w/2` plus the jumps' `intensity t (E[J] - E[exp(J)] + 1)`."""
     u = torch.tensor(0.0 + 0j, requires_grad=True)
     (slope,) = torch.autograd.grad(model.log_cf(u, real(t)).imag, u)
@@ -71,10 +71,10 @@ def test_mean_is_minus_half_the_total_variance_of_the_diffusion(model: Model, t:
 
 @each()
 @pytest.mark.parametrize("t", EXPIRIES)
-def test_closed_form_gradient_equals_forward_mode(model: Model, t: float) -> None:
+def test_closed_form_gradient_equals_forward_mode(model: FourierModel, t: float) -> None:
     u = torch.linspace(0, 60, 41, dtype=torch.float64) - 0.5j
     value, gradient = model.log_cf_gradient(u, real(t))
-    _, expected = Model.log_cf_gradient(model, u, real(t))
+    _, expected = FourierModel.log_cf_gradient(model, u, real(t))
     torch.testing.assert_close(value, model.log_cf(u, real(t)), rtol=1e-12, atol=1e-13)
     for got, want in zip(gradient, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11 * float(want.abs().max()))
@@ -82,7 +82,7 @@ def test_closed_form_gradient_equals_forward_mode(model: Model, t: float) -> Non
 
 @each()
 @pytest.mark.parametrize("t", EXPIRIES)
-def test_moments_are_finite_and_real_inside_their_range_and_explode_beyond(model: Model, t: float) -> None:
+def test_moments_are_finite_and_real_inside_their_range_and_explode_beyond(model: FourierModel, t: float) -> None:
     lower, upper = (float(x) for x in model.moment_range(real(t)))
     assert lower < 0 < 1 < upper
     for end, inside in ((lower, 0.0), (upper, 1.0)):
@@ -118,7 +118,7 @@ def test_heston_gradient_is_continuous_where_the_closed_form_hands_over() -> Non
 
 
 @each([HESTON, MODELS[5]])
-def test_second_derivatives_are_finite_at_the_edges(model: Model) -> None:
+def test_second_derivatives_are_finite_at_the_edges(model: FourierModel) -> None:
     edges = {"v0": 0.0, "kappa": 0.0, "theta": 0.0, "rho": -1.0}
     params = {k: real(edges.get(k, float(v))).requires_grad_() for k, v in model.params.items()}
     total = model.with_params(params).log_cf(U - 0.5j, real(0.5)).abs().sum()

@@ -7,7 +7,7 @@ import torch
 
 from qsde.errors import InputError
 from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps, Model, bates, kou, merton
-from qsde.schemes import SCHEMES, Exact, HestonQE, LogEuler, Milstein, Scheme, WithJumps, scheme_for
+from qsde.schemes import SCHEMES, Exact, HestonQE, ItoMilstein, LogEuler, Milstein, Scheme, WithJumps, scheme_for
 
 HESTON = Heston(0.04, 1.5, 0.05, 0.4, -0.7)
 BATES = bates(0.04, 1.5, 0.05, 0.4, -0.7, 0.3, -0.1, 0.15)
@@ -54,7 +54,8 @@ def test_unknown_law() -> None:
 
 
 def test_table_covers_every_scheme() -> None:
-    assert {row.scheme for row in SCHEMES.values()} == {Exact, LogEuler, Milstein, HestonQE, WithJumps}
+    rows = {row.scheme for row in SCHEMES.values()}
+    assert rows == {Exact, LogEuler, Milstein, HestonQE, WithJumps, EulerMaruyama, ItoMilstein}
 
 
 def test_jumps_keep_the_orders_of_their_diffusion() -> None:

@@ -1,0 +1,78 @@
+"""Settings of a simulation, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.noise import Noise, Threefry
+from qsde.schemes import Scheme
+from qsde.solve.compiled import Compile
+
+
+@dataclass(frozen=True)
+class MonteCarlo:
+    """Settings of a simulation.
+
+    Attributes:
+        n_paths: paths; rounded up to whole groups of the noise.
+        max_dt: largest step in years, ignored by exact schemes.
+        scheme: None takes the default of the model (`scheme_for`).
+        noise: the random numbers, a value: same noise, same digits.
+        dtype: float32 or float64 of the paths; sums are float64 always.
+        device: where the paths live.
+        control_variate: regress each payoff on quantities of known mean.
+        compile: "auto" compiles when the job is large enough to pay, "always" or "never".
+        memory_budget: bytes that one block may take; it decides the block size, never the result.
+    """
+
+    n_paths: int = 1 << 16
+    max_dt: float = 1 / 32
+    scheme: Scheme | None = None
+    noise: Noise = field(default_factory=lambda: Threefry(seed=0))
+    dtype: torch.dtype = torch.float64
+    device: str = "cpu"
+    control_variate: bool = True
+    compile: Compile = "auto"
+    memory_budget: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        if self.n_paths < 2:
+            raise InputError(f"n_paths must be at least 2, got {self.n_paths}")
+        if not self.max_dt > 0:
+            raise InputError(f"max_dt must be positive (years per step), got {self.max_dt}")
+        if self.dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype must be torch.float32 or torch.float64, got {self.dtype}")
+        if self.compile not in ("auto", "always", "never"):
+            raise InputError(f"compile must be 'auto', 'always' or 'never', got {self.compile!r}")
+        if self.memory_budget < 1 << 20:
+            raise InputError(f"memory_budget is {self.memory_budget} bytes; give at least 1 MiB")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as reason:
+            raise InputError(f"device {self.device!r} is not there: {str(reason).splitlines()[0]}") from None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A simulated price.
+
+    Attributes:
+        value: [*batch] for one payoff, [*batch, payoffs] for a list; differentiable.
+        std_error: standard error of the value, same shape, without gradient.
+        n_paths: paths simulated.
+        noise: the random numbers used: with the same noise the same digits come back.
+        seconds: wall-clock time.
+        variance_ratio: variance without the control variates over that with them, same shape: how many times more
+            paths the same error would take without; 1 where there are none.
+    """
+
+    value: Tensor
+    std_error: Tensor
+    n_paths: int
+    noise: Noise
+    seconds: float
+    variance_ratio: Tensor

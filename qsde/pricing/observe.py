@@ -1,0 +1,76 @@
+"""From simulated states to what a claim sees: prices at its dates, and what lies between them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qsde.market.underlying import Market
+from qsde.payoffs import Claim, Paths, Watched
+from qsde.pricing.simulation import Block, Simulation
+
+
+class Observer:
+    """Turns blocks into the paths of one claim.
+
+    Cash dividends after the last date on which the claim looks at the price are left out (`Market`, "Horizon").
+    """
+
+    def __init__(self, simulation: Simulation, market: Market, claim: Claim) -> None:
+        self._simulation = simulation
+        self._market = market
+        self._claim = claim
+        self._horizon = claim.times[-1]
+        grid = simulation.job.grid
+        self._columns = [grid.column(t) for t in claim.times]
+        self._scale, self._shift = self._affine(claim.times)
+        if claim.window is not None:
+            start, end = claim.window
+            first, last = grid.column(start), grid.column(end)
+            self._watched = list(range(first, last + 1))
+            self._dates = tuple(grid.dates[i] for i in self._watched)
+            self._steps = [grid.observed_after[i] - 1 for i in self._watched[1:]]
+
+    @property
+    def maturity_columns(self) -> list[int]:
+        """Columns of the dates at which the claim looks at the price."""
+        return self._columns
+
+    def paths(self, block: Block) -> Paths:
+        """What the claim sees of a block."""
+        seen = self._claim.assets
+        growth = torch.stack([g[self._columns] for g in block.growth[:seen]])  # [asset, time, *batch, path]
+        prices = _priced(growth, self._scale, self._shift)
+        prices = prices[0] if seen == 1 else prices.movedim(0, -3)
+        return Paths(prices, None if self._claim.window is None else self._between(block))
+
+    def _between(self, block: Block) -> Watched:
+        simulation, dates = self._simulation, self._dates
+        states = tuple(s[self._watched] for s in block.states)
+        before, after = tuple(s[:-1] for s in states), tuple(s[1:] for s in states)
+        t = torch.tensor(dates, dtype=torch.float64)
+        shape = (-1, *(1,) * (states[0].dim() - 1))
+        start, size = (v.to(states[0]).reshape(shape) for v in (t[:-1], t.diff()))
+        variance = simulation.scheme.variance(simulation.model, before, after, size, start)
+        end = after[0] - after[-1] if simulation.scheme.jumps else after[0]
+        prices = _priced(block.growth[0][self._watched][None], *self._affine(dates))[0]
+        ends = _priced(torch.exp(end)[None], *self._affine(dates[1:], before=True))[0]
+        if self._market.has_cash:  # d log S = (S - shift) / S dx
+            _, shift = self._affine(dates[:-1])
+            moving = 1 - shift[0] / prices[..., :-1]
+            variance = variance * moving.movedim(-1, 0).square()
+        return Watched(dates, prices, ends, variance.movedim(0, -1), block.uniforms(self._steps))
+
+    def _affine(self, times: tuple[float, ...], before: bool = False) -> tuple[Tensor, Tensor]:
+        """Scale and shift [asset, time] of the price."""
+        engine = self._simulation.engine
+        t = torch.tensor(times, dtype=torch.float64)
+        found = self._market.affine(t, before=before, horizon=self._horizon)
+        scale, shift = (v.to(engine.device, engine.dtype).reshape(-1, len(times)) for v in found)
+        return scale, shift
+
+
+def _priced(growth: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Prices [asset, *batch, path, time] from `exp(x)` [asset, time, *batch, path]."""
+    shape = (*scale.shape, *(1,) * (growth.dim() - 2))
+    return (scale.reshape(shape) * growth + shift.reshape(shape)).movedim(1, -1)

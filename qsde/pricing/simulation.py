@@ -1,0 +1,199 @@
+"""Blocks of simulated paths of a model: the state at the dates that somebody wants to see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.models.base import Model
+from qsde.noise import Noise
+from qsde.noise.base import BlockNoise
+from qsde.pricing.engine import MonteCarlo
+from qsde.schemes import Scheme, scheme_for
+from qsde.schemes.base import State
+from qsde.solve import STORED, Job, Kernel, TimeGrid, simulate
+from qsde.solve.compiled import kernel_for
+from qsde.solve.transforms import outside_transforms
+
+#: Paths per block: more do not run faster, fewer pay more for each operation.
+_MOST_PATHS, _LEAST_PATHS = 1 << 16, 1 << 10
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of simulated paths.
+
+    Attributes:
+        states: components of the state that were kept, [dates, *batch, P] each; log-prices first.
+        noise: the draws of the block, padded to full size.
+        n_paths: paths of the block.
+        assets: number of underlyings.
+    """
+
+    states: State
+    noise: BlockNoise
+    n_paths: int
+    assets: int
+
+    @cached_property
+    def growth(self) -> tuple[Tensor, ...]:
+        """`exp(x)` of each underlying, [dates, *batch, P]."""
+        return tuple(torch.exp(s) for s in self.states[: self.assets])
+
+    def uniforms(self, steps: Iterable[int]) -> Tensor:
+        """The uniforms that are left over for payoffs at these steps: [P, steps]."""
+        return torch.stack([self.noise.columns(k)[1][-1][: self.n_paths] for k in steps], -1)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What all blocks of paths of a model share.
+
+    Attributes:
+        model, engine: what is simulated, and how.
+        scheme: the scheme, bound to the model.
+        job: kernel and grid.
+        coefficients: numbers of the steps, [rows, C, *batch, 1].
+        constants: what steps need besides.
+        initial: state at time 0, [*batch, 1] each.
+        draws: normals and uniforms of a step.
+        group: neighbouring paths that form one independent sample; minus the number of scrambles for Sobol points.
+        n_paths: paths in all.
+        block_size: paths of a block.
+    """
+
+    model: Model
+    engine: MonteCarlo
+    scheme: Scheme
+    job: Job
+    coefficients: Tensor
+    constants: tuple[Tensor, ...]
+    initial: State
+    draws: tuple[int, int]
+    group: int
+    n_paths: int
+    block_size: int
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        dates: Iterable[float],
+        engine: MonteCarlo,
+        windows: Iterable[tuple[float, float]] = (),
+        whole_state: bool = False,
+    ) -> Simulation:
+        """Prepares the simulation of a model to all dates.
+
+        Args:
+            model: the model.
+            dates: observation dates, years.
+            engine: settings.
+            windows: stretches of time in which every step is observed; they keep the whole state and one more uniform.
+            whole_state: keep every component of the state, not only log-prices.
+
+        Raises:
+            InputError: the scheme does not step the model, or the grid is too large.
+        """
+        windows = list(windows)
+        scheme = engine.scheme or scheme_for(model)
+        scheme.check(model)
+        scheme = scheme.bind(model)
+        if windows:
+            scheme = scheme.watching()
+        whole = scheme.exact and not (windows and scheme.jumps)
+        grid = TimeGrid.of(dates, float("inf") if whole else engine.max_dt, windows)
+        initial = tuple(s.unsqueeze(-1).to(engine.device, engine.dtype) for s in scheme.initial(model))
+        seen = range(len(initial)) if windows or whole_state else range(model.assets)
+        normals, uniforms = scheme.draws(model, max(grid.sizes, default=0.0))
+        draws = normals, uniforms + bool(windows)
+        group, together = _groups(engine.noise)
+        n_paths = -(-engine.n_paths // together) * together
+        sets = max(1, model.batch_shape.numel())
+        per_path = _bytes_per_path(sets, grid, len(initial), len(seen), draws, engine)
+        size = min(_MOST_PATHS, max(_LEAST_PATHS, engine.memory_budget // per_path), n_paths)
+        size = max(together, size // together * together)
+        kernel = kernel_for(scheme, n_paths * len(grid.step_size) * sets, engine.compile)
+        job = Job.of(kernel, grid, seen)
+        dt, t = (v.reshape(-1, *(1,) * len(model.batch_shape)) for v in job.row_times())
+        coefficients = scheme.coefficients(model, dt, t).movedim(1, 0).unsqueeze(-1)
+        constants = tuple(k.to(engine.device, engine.dtype) for k in scheme.constants(model))
+        return cls(
+            model, engine, scheme, job, coefficients.to(engine.device, engine.dtype), constants, initial, draws,
+            group, n_paths, size,
+        )  # fmt: skip
+
+    def block(self, first: int, noise: Noise | None = None) -> Block:
+        """The block whose first path has this number.
+
+        The last block is padded to full size, so that one compiled shape serves all.
+        """
+        engine, grid = self.engine, self.job.grid
+        with outside_transforms():
+            paths = torch.arange(first, first + self.block_size)
+            times = torch.tensor(grid.times, dtype=torch.float64)
+            n_steps = max(1, self.job.n_steps)
+            draws = (noise or engine.noise).block(paths, n_steps, *self.draws, engine.dtype, engine.device, times)
+        states = simulate(self.job, draws, self.coefficients, self.start(), self.constants)
+        n = min(self.block_size, self.n_paths - first)
+        return Block(tuple(s[..., :n] for s in states), draws, n, self.model.assets)
+
+    def start(self) -> State:
+        """State at time 0, [*batch, P] each."""
+        return tuple(s.expand(*self.model.batch_shape, self.block_size).contiguous() for s in self.initial)
+
+    def where_not_finite(self, noise: BlockNoise) -> str:
+        """Finds the step at which a path leaves the finite numbers, and says so."""
+        kernel, state = Kernel.eager(self.scheme), tuple(s.detach() for s in self.start())
+        coefficients, constants = self.coefficients.detach(), tuple(k.detach() for k in self.constants)
+        step = "the payoff"
+        for k, row in enumerate(self.job.rows):
+            state = kernel.advance(state, coefficients[row], constants, noise, torch.tensor(k))
+            if not all(bool(torch.isfinite(s).all()) for s in state):
+                step = f"step {k} (t = {self.job.grid.times[k + 1]:.4g} years)"
+                break
+        shown = {name: value.detach().flatten()[:3].tolist() for name, value in self.model.params.items()}
+        return (
+            f"{self.model.name} under {type(self.scheme).__name__}: a path is not finite at {step}; parameters {shown}"
+        )
+
+
+def refuse_intensity_gradient(model: Model) -> None:
+    """Raises InputError if a gradient to a jump intensity is asked for, which paths do not have."""
+    moving = [name for name, p in model.params.items() if name.endswith("intensity") and p.requires_grad]
+    if moving and torch.is_grad_enabled():
+        raise InputError(
+            f"{model.name}: the number of jumps on a path does not move smoothly with {moving[0]}, so the pathwise "
+            f"gradient would miss most of it; detach {moving[0]}, or take this one derivative from price_european"
+        )
+
+
+def _groups(noise: Noise) -> tuple[int, int]:
+    """Neighbouring paths that form one sample, and the number of paths that must stay together.
+
+    Plain noise: every path is a sample. Antithetic: pairs. Sobol: paths i, i + s, i + 2s ... share scramble i of s.
+    """
+    ids = noise.groups(torch.arange(1 << 12))
+    if bool((ids == torch.arange(1 << 12)).all()):
+        return 1, 1
+    if bool((ids[:-1] <= ids[1:]).all()):
+        size = int((ids == ids[0]).sum())
+        return size, size
+    scrambles = int(ids.max()) + 1
+    return -scrambles, scrambles
+
+
+def _bytes_per_path(
+    sets: int, grid: TimeGrid, components: int, seen: int, draws: tuple[int, int], engine: MonteCarlo
+) -> int:  # fmt: skip
+    """States, observed columns, stored and replayed states of the gradient, and what the noise stores."""
+    item = engine.dtype.itemsize
+    n = len(grid.step_size)
+    stored = min(n, STORED) + n // STORED
+    kept = components * (stored + 12) + (3 + seen) * len(grid.dates) + 8
+    return item * sets * kept + engine.noise.bytes_per_path(max(1, n), *draws, engine.dtype)
