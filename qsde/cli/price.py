@@ -1,4 +1,4 @@
-"""`qsde price` and `qsde implied-vol`: a quick number."""
+"""`qsde price` and `qsde implied-vol`: a quick number, or a whole request."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qsde.cli import options as o
+from qsde.cli.request import price_request
 from qsde.cli.show import number, table
 from qsde.errors import InputError
 
@@ -19,17 +20,25 @@ if TYPE_CHECKING:
 #: A larger --vol is taken for percent.
 _HIGHEST_VOL = 10.0
 
-Strikes = Annotated[list[float], typer.Option("--strike", "-k", help="Strike. Repeatable.")]
+RequestFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[REQUEST]", help="JSON file with model, market, payoffs and engine, instead of options."),
+]
+Strikes = Annotated[list[float] | None, typer.Option("--strike", "-k", help="Strike. Repeatable.")]
 Expiry = Annotated[str, typer.Option(help="Years (0.5), or a date (2026-12-18), taken as 16:00 in New York.")]
 SpotPrice = Annotated[float | None, typer.Option("--spot", help="Price of the underlying.")]
 ForwardPrice = Annotated[float | None, typer.Option("--forward", help="Forward price, instead of the spot.")]
+MaybeExpiry = Annotated[
+    str | None, typer.Option("--expiry", help="Years (0.5), or a date (2026-12-18), taken as 16:00 in New York.")
+]
 Put = Annotated[bool, typer.Option("--put/--call", help="Puts or calls.")]
 Now = Annotated[str | None, typer.Option("--now", help="Present where the expiry is a date, ISO with zone.")]
 
 
 def price(
-    strike: Strikes,
-    expiry: Expiry,
+    request: RequestFile = None,
+    strike: Strikes = None,
+    expiry: MaybeExpiry = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Model name; with --fit, which of its fits.")
     ] = None,
@@ -45,12 +54,26 @@ def price(
     dividend_yield: o.DividendText = None,
     put: Put = False,
     now: Now = None,
+    out: Annotated[Path | None, typer.Option(help="Write the answer to REQUEST to this JSON file.")] = None,
 ) -> None:
-    """Price European options with a model given by its parameters or by a fit.
+    """Price European options with a model given by its parameters or by a fit, or any payoffs by a REQUEST file.
 
-    [bold]Example:[/bold] qsde price --model heston -p v0=0.04 -p kappa=1.5 -p theta=0.05 -p sigma=0.4 -p rho=-0.7
+    [bold]Example:[/bold] qsde price data/requests/exotics.json --out result.json
+
+    qsde price --model heston -p v0=0.04 -p kappa=1.5 -p theta=0.05 -p sigma=0.4 -p rho=-0.7
     --strike 100 --strike 110 --expiry 0.5 --spot 100 --rate 0.03
     """
+    if request is not None:
+        options = {"--strike": strike, "--expiry": expiry, "--model": model, "--param": param, "--fit": fit,
+                   "--spot": spot, "--forward": forward, "--rate": rate, "--dividend-yield": dividend_yield,
+                   "--put": put or None, "--now": now}  # fmt: skip
+        _refuse_options(request, [name for name, value in options.items() if value is not None])
+        price_request(request, out)
+        return
+    if out is not None:
+        raise InputError("--out goes with a request file: qsde price request.json --out result.json")
+    if not strike or expiry is None:
+        raise InputError("give --strike and --expiry, or a request file: qsde price request.json")
     fitted, priced = _model(model, param, fit)
     contract = _contract(strike, expiry, put, now, spot, forward, rate, dividend_yield, fitted)
     from qsde.pricing.fourier import model_vols, price_european
@@ -111,6 +134,11 @@ def _price_of(vol: float | None, c: Contract) -> list[str]:
     return [number(float(value), ".10g"), number(100 * vol, ".8f")]
 
 
+def _refuse_options(request: Path, given: list[str]) -> None:
+    if given:
+        raise InputError(f"{request} says what to price, so leave out {', '.join(given)}")
+
+
 def _model(name: str | None, param: list[str] | None, path: Path | None) -> tuple[Fit | None, Model]:
     from qsde.spec import model_from
 
@@ -125,16 +153,9 @@ def _model(name: str | None, param: list[str] | None, path: Path | None) -> tupl
 
 
 def _chosen_fit(path: Path, name: str | None) -> Fit:
-    from qsde.spec import load_fits, spec_of
-    from qsde.spec.models import canonical_name
+    from qsde.spec import choose_fit, load_fits
 
-    fits = load_fits(path.read_bytes(), str(path))
-    wanted = [f for f in fits if name is None or spec_of(f.model).model == canonical_name(name)]
-    if len(wanted) != 1:
-        raise InputError(
-            f"{path} holds the fits {', '.join(spec_of(f.model).model for f in fits)}: choose with --model"
-        )
-    return wanted[0]
+    return choose_fit(load_fits(path.read_bytes(), str(path)), name, str(path), "--model")
 
 
 def _contract(

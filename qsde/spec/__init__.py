@@ -1,7 +1,8 @@
-"""The one door from text to objects: pydantic specs of models, markets, calibrations and fit files."""
+"""The one door from text to objects: specs of models, markets, payoffs, engines, calibrations and fit files."""
 
 from qsde.spec.base import Spec, checked, parsed
 from qsde.spec.contract import Contract, ContractSpec
+from qsde.spec.engine import EngineSpec, FourierSpec, MonteCarloSpec
 from qsde.spec.models import (
     MODEL_TEMPLATES,
     BatesSpec,
@@ -15,32 +16,51 @@ from qsde.spec.models import (
     spec_of,
     template,
 )
+from qsde.spec.payoffs import PAYOFFS, AnyPayoffSpec, PayoffSpec, payoff_from, payoff_spec
 from qsde.spec.records import FitRecord, dump_fits, load_fits
+from qsde.spec.request import FitSource, PriceRequest, PricingJob, choose_fit
+from qsde.spec.result import PricedPayoff, PriceResult
 from qsde.spec.settings import FELLER_STRENGTH, CalibrationSpec, MarketSpec, PriorSpec, ReadingSpec
+from qsde.spec.underlying import UnderlyingSpec
 
 __all__ = [
     "FELLER_STRENGTH",
     "MODEL_TEMPLATES",
+    "PAYOFFS",
+    "AnyPayoffSpec",
     "BatesSpec",
     "BlackScholesSpec",
     "CalibrationSpec",
     "Contract",
     "ContractSpec",
+    "EngineSpec",
     "FitRecord",
+    "FitSource",
+    "FourierSpec",
     "HestonKouSpec",
     "HestonSpec",
     "KouSpec",
     "MarketSpec",
     "MertonSpec",
     "ModelSpec",
+    "MonteCarloSpec",
+    "PayoffSpec",
+    "PriceRequest",
+    "PriceResult",
+    "PricedPayoff",
+    "PricingJob",
     "PriorSpec",
     "ReadingSpec",
     "Spec",
+    "UnderlyingSpec",
     "checked",
+    "choose_fit",
     "dump_fits",
     "load_fits",
     "model_from",
     "parsed",
+    "payoff_from",
+    "payoff_spec",
     "spec_of",
     "template",
 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from qsde.errors import InputError
 
@@ -27,7 +30,7 @@ def checked(kind: Any, data: Mapping[str, Any]) -> Any:
     try:
         return TypeAdapter(kind).validate_python(dict(data))
     except ValidationError as error:
-        raise InputError(explain(error)) from None
+        raise InputError(explain(error, data)) from None
 
 
 def parsed(kind: type[T], text: str | bytes, source: str = "JSON") -> T:
@@ -39,36 +42,119 @@ def parsed(kind: type[T], text: str | bytes, source: str = "JSON") -> T:
     try:
         return TypeAdapter(kind).validate_json(text)
     except ValidationError as error:
-        raise InputError(f"{source}: {explain(error)}") from None
+        raise InputError(f"{source}: {explain(error, _loaded(text))}") from None
 
 
-def explain(error: ValidationError, limit: int = 5) -> str:
-    """The errors of a validation as one line: `field: what is wrong (got value)`, at most `limit` of them."""
-    details = _without_echoes(error.errors(include_url=False, include_context=False))
+def _loaded(text: str | bytes) -> Any:
+    try:
+        return from_json(text)
+    except ValueError:
+        return None
+
+
+def explain(error: ValidationError, data: Any = None, limit: int = 5) -> str:
+    """The errors of a validation as one line: `field: what is wrong (got value)`, at most `limit` of them.
+
+    Args:
+        error: what pydantic raised.
+        data: what was validated; it tells the user's own keys from pydantic's names for the members of a union.
+        limit: errors to name.
+    """
+    details = _without_echoes(error.errors(include_url=False), data)
     lines = [_sentence(detail) for detail in details[:limit]]
     more = [f"and {len(details) - limit} more"] if len(details) > limit else []
     return "; ".join([*lines, *more])
 
 
-def _without_echoes(details: list[Any]) -> list[Any]:
+def _without_echoes(details: list[Any], data: Any) -> list[Any]:
     """One error per field: of a union the first kind that refused, and no complaint about a list of refused items."""
     kept: dict[tuple[Any, ...], Any] = {}
     for detail in details:
-        where = tuple(part for part in detail["loc"] if not _is_kind(part))
+        where = _place(detail["loc"], data)
         if detail["type"] == "too_short" and any(other[: len(where)] == where for other in kept):
             continue
         kept.setdefault(where, {**detail, "loc": where})
     return list(kept.values())
 
 
+def _place(loc: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
+    """The keys and indices of an error as the user wrote them."""
+    kept, here, tagged = [], data, False
+    for part in loc:
+        tagged = not tagged and isinstance(here, Mapping) and part in [here.get(key) for key in _TAGS]
+        if tagged or _is_kind(part):
+            continue
+        kept.append(part)
+        here = _inside(here, part)
+    return tuple(kept)
+
+
+def _inside(data: Any, part: Any) -> Any:
+    try:
+        return data[part]
+    except (LookupError, TypeError):
+        return None
+
+
 def _is_kind(part: Any) -> bool:
     """Whether a place in an error is pydantic's name for a member of a union."""
-    return part in ("float", "date") or (isinstance(part, str) and part.startswith("dict["))
+    return isinstance(part, str) and (part in _KINDS or part.startswith(("dict[", "tuple[", "list[")))
+
+
+#: Fields that tell the members of a union apart.
+_TAGS = ("type", "model")
+_KINDS = ("float", "int", "str", "bool", "date")
 
 
 def _sentence(detail: Any) -> str:
+    if detail["type"] in _UNTOLD:
+        return _unknown_tag(detail)
     where = "".join(f"{part}: " for part in [".".join(str(part) for part in detail["loc"])] if part)
     message = str(detail["msg"]).removeprefix("Value error, ")
     value = detail.get("input")
     shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) and len(repr(value)) < 60 else ""
     return f"{where}{message[:1].lower()}{message[1:]}{shown}"
+
+
+_UNTOLD = ("union_tag_invalid", "union_tag_not_found")
+
+
+def _unknown_tag(detail: Any) -> str:
+    """The sentence about a member of a union whose kind is missing or unknown."""
+    told = detail["ctx"]
+    field = ".".join(str(part) for part in (*detail["loc"], told["discriminator"].strip("'")))
+    if detail["type"] == "union_tag_not_found":
+        return f"{field}: field required"
+    return f"{field}: {told['tag']!r} is unknown; choose one of {told['expected_tags'].replace(chr(39), '')}"
+
+
+#: What a message about a field starts with: the field or its place, an index in it, and maybe a colon.
+_FIELD = re.compile(r"(?:[A-Z]\w+: )?([a-z_][\w.]*)(?:\[(\d+)\])?(:?) (.*)", re.DOTALL)
+
+
+@contextmanager
+def at(place: str, fields: Collection[str] = ()) -> Iterator[None]:
+    """Puts a place in front of an InputError: `Owner: field must be ...` becomes `place.field: must be ...`.
+
+    Args:
+        place: where in the request the error arose.
+        fields: words that are fields if a message starts with them.
+
+    Example:
+        >>> with at("payoffs.2", fields=["strike"]):
+        ...     raise InputError("European: strike must be positive")
+        Traceback (most recent call last):
+        qsde.errors.InputError: payoffs.2.strike: must be positive
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(_placed(place, fields, str(error))) from None
+
+
+def _placed(place: str, fields: Collection[str], text: str) -> str:
+    found = _FIELD.fullmatch(text)
+    if found is None or not (found[3] or found[1] in fields):
+        return f"{place}: {text}" if place else text
+    where = ".".join(part for part in (place, found[1], found[2]) if part)
+    return f"{where}: {found[4]}"

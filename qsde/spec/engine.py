@@ -1,0 +1,110 @@
+"""Pricing engines as text: how a Monte Carlo simulation or a Fourier integral is to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, field_validator
+
+from qsde.errors import InputError
+from qsde.models import Model
+from qsde.noise import Antithetic, Noise, Sobol, Threefry
+from qsde.pricing.fourier import Fourier
+from qsde.pricing.montecarlo import MonteCarlo
+from qsde.schemes import SCHEMES, Scheme, WithJumps
+from qsde.schemes.layers import layers
+from qsde.spec.base import Spec
+from qsde.spec.models import MODEL_TEMPLATES
+
+_NOISES: dict[str, Callable[[int], Noise]] = {
+    "threefry": Threefry,
+    "sobol": Sobol,
+    "antithetic": lambda seed: Antithetic(Threefry(seed)),
+}
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_DIFFUSIONS = {type(layers(typical())[0]) for typical in MODEL_TEMPLATES.values()}
+_SCHEME_NAMES = tuple(name for name, row in SCHEMES.items() if _DIFFUSIONS.intersection(row.models))
+
+
+class MonteCarloSpec(Spec):
+    """Settings of a simulation.
+
+    Attributes:
+        paths: number of paths.
+        max_dt: largest step in years, ignored by exact schemes.
+        seed: seed of the noise: the same seed gives the same digits.
+        noise: "threefry" (independent), "antithetic" (pairs of opposite sign) or "sobol" (low discrepancy).
+        scheme: name of a scheme for the diffusion, a key of `qsde.schemes.SCHEMES`; None takes the model's default.
+            Jumps need no name: they are added to any scheme.
+        dtype: precision of the paths.
+        device: where the paths live, such as "cpu" or "cuda".
+        control_variate: regress each payoff on the forward's known mean.
+        compile: "auto" compiles large jobs, "always" or "never".
+
+    Example:
+        >>> from qsde.models import Heston
+        >>> engine = MonteCarloSpec(paths=1024, noise="sobol", seed=7).build(Heston.typical())
+        >>> engine.n_paths, engine.noise.seed
+        (1024, 7)
+    """
+
+    type: Literal["monte_carlo"] = "monte_carlo"
+    paths: int = Field(default=1 << 16, ge=2, le=1 << 32)
+    max_dt: float = Field(default=1 / 32, gt=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 64)
+    noise: Literal["threefry", "sobol", "antithetic"] = "threefry"
+    scheme: str | None = None
+    dtype: Literal["float32", "float64"] = "float64"
+    device: str = "cpu"
+    control_variate: bool = True
+    compile: Literal["auto", "always", "never"] = "auto"
+
+    @field_validator("scheme")
+    @classmethod
+    def _known_scheme(cls, name: str | None) -> str | None:
+        if name is not None and name not in _SCHEME_NAMES:
+            raise InputError(f"no scheme is called {name!r}; choose one of {', '.join(_SCHEME_NAMES)}, or null")
+        return name
+
+    def build(self, model: Model) -> MonteCarlo:
+        """The engine for `model`.
+
+        Raises:
+            InputError: the device is not there, or the scheme does not step the model.
+        """
+        return MonteCarlo(
+            n_paths=self.paths,
+            max_dt=self.max_dt,
+            scheme=None if self.scheme is None else _scheme(self.scheme, model),
+            noise=_NOISES[self.noise](self.seed),
+            dtype=_DTYPES[self.dtype],
+            device=self.device,
+            control_variate=self.control_variate,
+            compile=self.compile,
+        )
+
+
+class FourierSpec(Spec):
+    """Settings of a Fourier integral, for European options; see `qsde.pricing.fourier.Fourier`."""
+
+    type: Literal["fourier"] = "fourier"
+    tolerance: float = Field(default=Fourier.tolerance, gt=0, le=1e-2)
+    nodes: int = Field(default=Fourier.nodes, ge=8, le=1 << 14)
+    max_nodes: int = Field(default=Fourier.max_nodes, ge=8, le=1 << 18)
+
+    def build(self, model: Model) -> Fourier:
+        """The engine; it is the same for all models."""
+        return Fourier(self.tolerance, self.nodes, self.max_nodes)
+
+
+#: Any engine, told apart by its field `type`.
+EngineSpec = Annotated[MonteCarloSpec | FourierSpec, Field(discriminator="type")]
+
+
+def _scheme(name: str, model: Model) -> Scheme:
+    diffusion, jumps = layers(model)
+    scheme: Scheme = SCHEMES[name].scheme()
+    scheme.check(diffusion)
+    return WithJumps(scheme, tuple(type(law) for law in jumps)) if jumps else scheme

@@ -1,0 +1,124 @@
+"""A pricing request as text: a model, a market, payoffs and an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import Field, model_validator
+
+from qsde.calibration.fit import Fit
+from qsde.errors import InputError
+from qsde.market.underlying import Market
+from qsde.models import Model
+from qsde.payoffs import Claim
+from qsde.pricing.fourier import Fourier
+from qsde.pricing.montecarlo import MonteCarlo
+from qsde.spec.base import Spec, at
+from qsde.spec.engine import EngineSpec, MonteCarloSpec
+from qsde.spec.models import ModelSpec, canonical_name, spec_of
+from qsde.spec.payoffs import AnyPayoffSpec
+from qsde.spec.underlying import UnderlyingSpec
+
+#: Most payoffs of one request.
+MAX_PAYOFFS = 10_000
+
+#: Finds the fits of a file by its name.
+Library = Callable[[str], list[Fit]]
+
+
+class FitSource(Spec):
+    """A file of fits written by `qsde calibrate --out`, and which of its models."""
+
+    file: str = Field(min_length=1)
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class PricingJob:
+    """A request made of objects: everything that is needed to price."""
+
+    model: Model
+    payoffs: list[Claim]
+    market: Market
+    engine: MonteCarlo | Fourier
+
+
+class PriceRequest(Spec):
+    """Payoffs to price under one model in one market.
+
+    Attributes:
+        model: the model by its parameters, such as `{"model": "black_scholes", "vol": 0.2}`; or give `fit`.
+        fit: file of a fit, with the model to take where it holds several; open fields of `market` come from its quotes.
+        market: spot, rates and dividends.
+        payoffs: what to price, each with its name in `type`; they share the paths of a simulation.
+        engine: how to price.
+
+    Example:
+        >>> request = PriceRequest.model_validate({
+        ...     "model": {"model": "black_scholes", "vol": 0.2},
+        ...     "market": {"spot": 100.0, "rate": 0.03},
+        ...     "payoffs": [{"type": "european", "strike": 100.0, "expiry": 1.0}],
+        ... })
+        >>> request.build().payoffs
+        [European(strike=100.0, expiry=1.0, kind='call')]
+    """
+
+    model: ModelSpec | None = None
+    fit: FitSource | None = None
+    market: UnderlyingSpec = UnderlyingSpec()
+    payoffs: tuple[AnyPayoffSpec, ...] = Field(min_length=1, max_length=MAX_PAYOFFS)
+    engine: EngineSpec = MonteCarloSpec()
+
+    @model_validator(mode="after")
+    def _one_model(self) -> PriceRequest:
+        if (self.model is None) == (self.fit is None):
+            raise InputError("give a model or a fit, one of the two")
+        return self
+
+    def build(self, library: Library | None = None) -> PricingJob:
+        """The objects of the request.
+
+        Args:
+            library: finds the fits of the file that `fit` names; without it a request with `fit` is refused.
+
+        Raises:
+            InputError: parameters, dates or levels that make no sense; the message starts with the field, such as
+                `payoffs.2.strike`.
+        """
+        fitted = None if self.fit is None else _fitted(self.fit, library)
+        with at("model"):
+            model = fitted.model if fitted is not None else self.model.build()  # type: ignore[union-attr]
+        with at("market"):
+            market = self.market.build(None if fitted is None else fitted.surface)
+        payoffs = [_payoff(i, spec, market) for i, spec in enumerate(self.payoffs)]
+        with at("engine", fields=type(self.engine).model_fields):
+            engine = self.engine.build(model)
+        return PricingJob(model, payoffs, market, engine)
+
+
+def _fitted(source: FitSource, library: Library | None) -> Fit:
+    if library is None:
+        raise InputError("fit: no files are read here; give the model by its parameters")
+    with at("fit"):
+        return choose_fit(library(source.file), source.model, source.file)
+
+
+def choose_fit(fits: list[Fit], name: str | None, source: str, field: str = "model") -> Fit:
+    """The fit of the model called `name`, or the only one; `field` is where users give the name.
+
+    Raises:
+        InputError: there is no such fit, or several and no name; the message lists those of the `source`.
+    """
+    wanted = [f for f in fits if name is None or spec_of(f.model).model == canonical_name(name)]
+    if len(wanted) != 1:
+        held = ", ".join(spec_of(f.model).model for f in fits)
+        raise InputError(f"{source} holds the fits {held}: choose with {field}")
+    return wanted[0]
+
+
+def _payoff(index: int, spec: AnyPayoffSpec, market: Market) -> Claim:
+    with at(f"payoffs.{index}", fields=spec.terms):
+        payoff = spec.build()
+        payoff.check_spot(market.spot)  # type: ignore[arg-type]
+    return payoff

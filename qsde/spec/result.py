@@ -1,0 +1,124 @@
+"""Answers to pricing requests: the prices, how sure they are, and what is needed to get them again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from qsde import __version__
+from qsde.errors import InputError
+from qsde.payoffs import Claim, European, Payoff
+from qsde.pricing.fourier import Fourier, price_european
+from qsde.pricing.montecarlo import MonteCarlo, price
+from qsde.spec.models import ModelSpec, spec_of
+from qsde.spec.payoffs import wire_name
+from qsde.spec.request import PriceRequest, PricingJob
+
+#: Called with (paths done, paths).
+Progress = Callable[[int, int], None]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PricedPayoff(_Answer):
+    """The value of one payoff, discounted, with its absolute errors; null is an error that the engine does not have.
+
+    Attributes:
+        type: the payoff.
+        value: its price.
+        std_error: standard error of a simulation.
+        numerical_error: estimated error of a quadrature.
+    """
+
+    type: str
+    value: float
+    std_error: float | None = None
+    numerical_error: float | None = None
+
+
+class PriceResult(_Answer):
+    """The answer to a `PriceRequest`.
+
+    Attributes:
+        qsde_version: version that priced.
+        units: of the values and errors.
+        seconds: wall-clock time.
+        n_paths: paths simulated, in whole groups of the noise; None without a simulation.
+        model: the model priced with, also where the request names a fit.
+        payoffs: values in the order of the request.
+        request: the request with its defaults filled in; sent again it gives the same digits.
+
+    Example:
+        >>> request = PriceRequest.model_validate({
+        ...     "model": {"model": "black_scholes", "vol": 0.2},
+        ...     "market": {"spot": 100.0},
+        ...     "payoffs": [{"type": "european", "strike": 100.0, "expiry": 1.0}],
+        ...     "engine": {"type": "fourier"},
+        ... })
+        >>> round(PriceResult.of(request, request.build()).payoffs[0].value, 4)
+        7.9656
+    """
+
+    qsde_version: str = __version__
+    units: str = "values and errors discounted, in the currency of the spot; times in years"
+    seconds: float
+    n_paths: int | None
+    model: ModelSpec
+    payoffs: list[PricedPayoff]
+    request: PriceRequest
+
+    @classmethod
+    def of(cls, request: PriceRequest, job: PricingJob, progress: Progress | None = None) -> PriceResult:
+        """Prices the `job` that the `request` was built into.
+
+        Raises:
+            InputError: the engine cannot price a payoff; the message names the payoff and the fix.
+            NumericsError: a path left the finite numbers, or a quadrature missed its tolerance.
+        """
+        began = time.perf_counter()
+        with torch.no_grad():
+            n_paths, priced = _integrated(job) if isinstance(job.engine, Fourier) else _simulated(job, progress)
+        return cls(seconds=time.perf_counter() - began, n_paths=n_paths, model=spec_of(job.model), payoffs=priced,
+                   request=request)  # fmt: skip
+
+
+def _simulated(job: PricingJob, progress: Progress | None) -> tuple[int | None, list[PricedPayoff]]:
+    assert isinstance(job.engine, MonteCarlo)
+    payoffs = [_simulable(i, payoff) for i, payoff in enumerate(job.payoffs)]
+    found = price(job.model, payoffs, job.market, job.engine, progress)
+    rows = zip(payoffs, found.value.tolist(), found.std_error.tolist(), strict=True)
+    return found.n_paths, [
+        PricedPayoff(type=wire_name(type(payoff)), value=value, std_error=error) for payoff, value, error in rows
+    ]
+
+
+def _simulable(index: int, claim: Claim) -> Payoff:
+    if not isinstance(claim, Payoff):
+        raise InputError(f"payoffs.{index}: no engine prices {wire_name(type(claim))} from a request yet")
+    return claim
+
+
+def _integrated(job: PricingJob) -> tuple[int | None, list[PricedPayoff]]:
+    """European options, each at its own strike and expiry; the market's forward is all they need of the dividends."""
+    assert isinstance(job.engine, Fourier)
+    options = [_european(i, payoff) for i, payoff in enumerate(job.payoffs)]
+    strike = torch.tensor([[float(option.strike)] for option in options], dtype=torch.float64)
+    t = torch.tensor([option.expiry for option in options], dtype=torch.float64)
+    is_call = torch.tensor([[option.kind == "call"] for option in options])
+    found = price_european(job.model, strike, t, job.market.forward(t), job.market.discount(t), is_call, job.engine)
+    rows = zip(found.value.squeeze(-1).tolist(), found.error.squeeze(-1).tolist(), strict=True)
+    return None, [PricedPayoff(type="european", value=value, numerical_error=error) for value, error in rows]
+
+
+def _european(index: int, claim: Claim) -> European:
+    if not isinstance(claim, European):
+        name = wire_name(type(claim))
+        raise InputError(
+            f'payoffs.{index}: the fourier engine prices european payoffs, not {name}; use {{"type": "monte_carlo"}}'
+        )
+    return claim
