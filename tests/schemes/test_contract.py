@@ -7,7 +7,18 @@ import torch
 
 from qsde.errors import InputError
 from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps, Model, bates, kou, merton
-from qsde.schemes import SCHEMES, Exact, HestonQE, ItoMilstein, LogEuler, Milstein, Scheme, WithJumps, scheme_for
+from qsde.schemes import (
+    SCHEMES,
+    EulerMaruyama,
+    Exact,
+    HestonQE,
+    ItoMilstein,
+    LogEuler,
+    Milstein,
+    Scheme,
+    WithJumps,
+    scheme_for,
+)
 
 HESTON = Heston(0.04, 1.5, 0.05, 0.4, -0.7)
 BATES = bates(0.04, 1.5, 0.05, 0.4, -0.7, 0.3, -0.1, 0.15)
