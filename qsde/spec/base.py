@@ -14,6 +14,9 @@ from qsde.errors import InputError
 
 T = TypeVar("T")
 
+#: Longest time to a payment, years: beyond it a date was meant, or days.
+LONGEST = 200.0
+
 
 class Spec(BaseModel):
     """Base of every spec: frozen, unknown fields refused, NaN and infinity refused."""
@@ -71,10 +74,12 @@ def _without_echoes(details: list[Any], data: Any) -> list[Any]:
     kept: dict[tuple[Any, ...], Any] = {}
     for detail in details:
         where = _place(detail["loc"], data)
-        if detail["type"] == "too_short" and any(other[: len(where)] == where for other in kept):
-            continue
         kept.setdefault(where, {**detail, "loc": where})
-    return list(kept.values())
+    return [detail for where, detail in kept.items() if not any(_is_below(other, where) for other in kept)]
+
+
+def _is_below(place: tuple[Any, ...], where: tuple[Any, ...]) -> bool:
+    return len(place) > len(where) and place[: len(where)] == where
 
 
 def _place(loc: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
@@ -98,12 +103,13 @@ def _inside(data: Any, part: Any) -> Any:
 
 def _is_kind(part: Any) -> bool:
     """Whether a place in an error is pydantic's name for a member of a union."""
-    return isinstance(part, str) and (part in _KINDS or part.startswith(("dict[", "tuple[", "list[")))
+    return isinstance(part, str) and (part in _KINDS or part.startswith(_COMPOUNDS))
 
 
 #: Fields that tell the members of a union apart.
 _TAGS = ("type", "model")
-_KINDS = ("float", "int", "str", "bool", "date")
+_COMPOUNDS = ("dict[", "tuple[", "list[", "literal[")
+_KINDS = ("float", "int", "str", "bool", "date", "[key]")
 
 
 def _sentence(detail: Any) -> str:
@@ -111,11 +117,18 @@ def _sentence(detail: Any) -> str:
         return _unknown_tag(detail)
     where = "".join(f"{part}: " for part in [".".join(str(part) for part in detail["loc"])] if part)
     message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] in _LENGTHS:
+        message = _LENGTHS[detail["type"]].format(**detail["ctx"])
     value = detail.get("input")
     shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) and len(repr(value)) < 60 else ""
     return f"{where}{message[:1].lower()}{message[1:]}{shown}"
 
 
+#: pydantic counts items of a "tuple after validation"; users write lists.
+_LENGTHS = {
+    "too_short": "needs at least {min_length}, has {actual_length}",
+    "too_long": "has {actual_length} items, at most {max_length} are allowed",
+}
 _UNTOLD = ("union_tag_invalid", "union_tag_not_found")
 
 
@@ -129,7 +142,7 @@ def _unknown_tag(detail: Any) -> str:
 
 
 #: What a message about a field starts with: the field or its place, an index in it, and maybe a colon.
-_FIELD = re.compile(r"(?:[A-Z]\w+: )?([a-z_][\w.]*)(?:\[(\d+)\])?(:?) (.*)", re.DOTALL)
+_FIELD = re.compile(r"(?:[A-Z]\w+(?:: |\.))?([a-z_][\w.]*)(?:\[(\d+)\])?(:?) (.*)", re.DOTALL)
 
 
 @contextmanager
@@ -157,4 +170,4 @@ def _placed(place: str, fields: Collection[str], text: str) -> str:
     if found is None or not (found[3] or found[1] in fields):
         return f"{place}: {text}" if place else text
     where = ".".join(part for part in (place, found[1], found[2]) if part)
-    return f"{where}: {found[4]}"
+    return f"{where}: {found[4].removeprefix('= ')}"

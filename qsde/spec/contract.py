@@ -15,13 +15,11 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.market.curves import PillarCurve
 from qsde.market.surface import Surface
-from qsde.spec.base import Spec
+from qsde.spec.base import LONGEST, Spec
 from qsde.spec.settings import MarketSpec, Rate
 
 _EXPIRY_CLOCK = time(16, 0, tzinfo=ZoneInfo("America/New_York"))
 _YEAR = 365 * 24 * 3600.0
-#: Longest time to expiry, years: beyond it a date was meant, or days.
-_LONGEST = 200.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class ContractSpec(Spec):
             t = (datetime.combine(self.expiry, _EXPIRY_CLOCK) - self._now(surface)).total_seconds() / _YEAR
         else:
             t = self.expiry
-        if t > _LONGEST:
+        if t > LONGEST:
             raise InputError(f"expiry is {t:,.10g} years away: give years (0.5) or a date (2026-12-18)")
         if not t > 0:
             raise InputError(f"expiry must lie in the future: {self.expiry} is {t:.4g} years away")

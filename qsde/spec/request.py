@@ -14,7 +14,7 @@ from qsde.models import Model
 from qsde.payoffs import Claim
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.montecarlo import MonteCarlo
-from qsde.spec.base import Spec, at
+from qsde.spec.base import LONGEST, Spec, at
 from qsde.spec.engine import EngineSpec, MonteCarloSpec
 from qsde.spec.models import ModelSpec, canonical_name, spec_of
 from qsde.spec.payoffs import AnyPayoffSpec
@@ -121,4 +121,6 @@ def _payoff(index: int, spec: AnyPayoffSpec, market: Market) -> Claim:
     with at(f"payoffs.{index}", fields=spec.terms):
         payoff = spec.build()
         payoff.check_spot(market.spot)  # type: ignore[arg-type]
+        if payoff.maturity > LONGEST:
+            raise InputError(f"ends in {payoff.maturity:,.10g} years: times are years, not days")
     return payoff
