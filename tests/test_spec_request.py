@@ -154,6 +154,8 @@ def test_schema_says_what_a_payoff_is() -> None:
     assert european["properties"]["kind"]["enum"] == ["call", "put"]
     assert set(european["required"]) == {"strike", "expiry"}
     assert "call" in european["description"]
+    for kind in (PriceRequest, PriceResult):
+        assert "AsianSpec" in kind.model_json_schema(mode="serialization")["$defs"]
 
 
 @pytest.mark.parametrize(("name", "noise"), [("threefry", Threefry(5)), ("sobol", Sobol(5)),
@@ -336,11 +338,12 @@ def test_messages_name_payoff_and_field(terms: dict[str, Any], message: str) -> 
          "market.dividends.0.fraction: must lie in [0, 1), got 2.0"),
         ({"market": {"spot": 100, "dividends": [{"type": "bonus"}]}}, "market.dividends.0.type: 'bonus' is unknown; "),
         ({"engine": {"type": "pde"}}, "engine.type: 'pde' is unknown; choose one of monte_carlo, fourier"),
-        ({"engine": {"type": "monte_carlo", "device": "tpu"}}, "engine.device: 'tpu' is not there"),
+        ({"engine": {"type": "monte_carlo", "device": "tpu"}}, "engine.device: choose cpu, cuda or one of several"),
+        ({"engine": {"type": "monte_carlo", "device": "cuda:99"}}, "engine.device: 'cuda:99' is not there"),
         ({"engine": {"type": "monte_carlo", "paths": 1}}, "engine.paths: input should be greater than or equal to 2"),
         ({"engine": {"type": "monte_carlo", "max_dt": 0}}, "engine.max_dt: input should be greater than 0"),
         ({"engine": {"type": "monte_carlo", "seed": -1}}, "engine.seed: input should be greater than or equal to 0"),
-        ({"engine": {"type": "monte_carlo", "scheme": "rk4"}}, "engine.scheme: no scheme is called 'rk4'; choose one"),
+        ({"engine": {"type": "monte_carlo", "scheme": "rk4"}}, "engine.scheme: choose one of exact, log_euler, milste"),
         ({"engine": {"type": "monte_carlo", "scheme": "exact"}}, "engine: Exact steps a BlackScholes, got Heston"),
         ({"engine": {"type": "fourier", "paths": 5}}, "engine.paths: extra inputs are not permitted"),
     ],

@@ -22,7 +22,7 @@ _HIGHEST_VOL = 10.0
 
 RequestFile = Annotated[
     Path | None,
-    typer.Argument(metavar="[REQUEST]", help="JSON file with model, market, payoffs and engine, instead of options."),
+    typer.Argument(metavar="REQUEST", help="JSON file with model, market, payoffs and engine, instead of options."),
 ]
 Strikes = Annotated[list[float] | None, typer.Option("--strike", "-k", help="Strike. Repeatable.")]
 Expiry = Annotated[str, typer.Option(help="Years (0.5), or a date (2026-12-18), taken as 16:00 in New York.")]

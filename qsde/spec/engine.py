@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -24,6 +25,8 @@ _NOISES: dict[str, Callable[[int], Noise]] = {
     "antithetic": lambda seed: Antithetic(Threefry(seed)),
 }
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
+#: torch knows more, some of which hold no numbers.
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?")
 _DIFFUSIONS = {type(layers(typical())[0]) for typical in MODEL_TEMPLATES.values()}
 _SCHEME_NAMES = tuple(name for name, row in SCHEMES.items() if _DIFFUSIONS.intersection(row.models))
 
@@ -65,8 +68,15 @@ class MonteCarloSpec(Spec):
     @classmethod
     def _known_scheme(cls, name: str | None) -> str | None:
         if name is not None and name not in _SCHEME_NAMES:
-            raise InputError(f"no scheme is called {name!r}; choose one of {', '.join(_SCHEME_NAMES)}, or null")
+            raise InputError(f"choose one of {', '.join(_SCHEME_NAMES)}, or null for the model's own")
         return name
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not _DEVICE.fullmatch(device):
+            raise InputError("choose cpu, cuda or one of several, such as cuda:1")
+        return device
 
     def build(self, model: Model) -> MonteCarlo:
         """The engine for `model`.
