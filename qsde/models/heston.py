@@ -134,7 +134,8 @@ class Heston(Parametric, FourierModel):
     def transition(self, u: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """As `Affine.transition`: the Riccati equation of `log_cf` from the end value `b`.
 
-        `B' = sigma^2 B^2 / 2 - xi B - q / 2`, `A' = kappa theta B`, `z = i u`, `q = z - z^2`, `xi = kappa - rho sigma z`.
+        `B' = sigma^2 B^2 / 2 - xi B - q / 2` and `A' = kappa theta B`, where `z = i u`, `q = z - z^2` and
+        `xi = kappa - rho sigma z`.
         """
         s2 = self.sigma * self.sigma
         z = 1j * u
