@@ -35,7 +35,8 @@ class Autocallable(Payoff):
         observations: times in years, increasing, after today; the last is the maturity.
         initial: reference price.
         coupon: fraction of the notional for each observation, not negative.
-        autocall_barrier: one level, or one for each observation (a step-down); `math.inf` on dates without a call.
+        autocall_barrier: one level, or one for each observation (a step-down); on dates without a call a level out of
+            reach, such as `math.inf`.
         coupon_barrier: one level, or one for each observation; 0 pays every coupon; None takes the autocall barrier,
             so that with `memory` the note pays one coupon for each period gone by when it is called, and no other.
         memory: whether missed coupons are made up for.
