@@ -2,26 +2,35 @@
 
 from qsde.payoffs.asian import Asian, AverageStrike
 from qsde.payoffs.autocallable import Autocallable
+from qsde.payoffs.barrier import Barrier, DoubleBarrier
 from qsde.payoffs.base import Claim, Flows, Paths, Payoff, Terminal, Watched
 from qsde.payoffs.cliquet import Cliquet
-from qsde.payoffs.european import AssetDigital, Digital, European, Gap
+from qsde.payoffs.european import AssetDigital, AtExpiry, Digital, European, Gap
 from qsde.payoffs.forward_start import ForwardStart
-from qsde.payoffs.path import Barrier, PathFunction
+from qsde.payoffs.lookback import FixedLookback, FloatingLookback
+from qsde.payoffs.path import PathFunction
+from qsde.payoffs.touch import NoTouch, OneTouch
 from qsde.payoffs.variance import VarianceOption, VarianceSwap, VolatilitySwap
 
 __all__ = [
     "Asian",
     "AssetDigital",
+    "AtExpiry",
     "Autocallable",
     "AverageStrike",
     "Barrier",
     "Claim",
     "Cliquet",
     "Digital",
+    "DoubleBarrier",
     "European",
+    "FixedLookback",
+    "FloatingLookback",
     "Flows",
     "ForwardStart",
     "Gap",
+    "NoTouch",
+    "OneTouch",
     "PathFunction",
     "Paths",
     "Payoff",

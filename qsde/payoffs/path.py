@@ -4,61 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, check_times, vanilla
-
-
-@dataclass(frozen=True)
-class Barrier(Terminal):
-    """A call or put that lives or dies by a barrier watched at `monitoring` dates only; paid at the last of them.
-
-    Args:
-        strike: strike of the vanilla.
-        barrier: level.
-        monitoring: times at which the price is compared with the barrier, the expiry last.
-        style: "up-and-out", "down-and-out", "up-and-in" or "down-and-in"; a touch counts as a hit.
-        kind: "call" or "put".
-        rebate: paid at expiry if the option is knocked out or never knocked in.
-
-    Example:
-        >>> option = Barrier(strike=100.0, barrier=120.0, monitoring=(0.5, 1.0), style="up-and-out")
-        >>> option(torch.tensor([[110.0, 115.0], [125.0, 115.0]]))
-        tensor([15.,  0.])
-    """
-
-    strike: float | Tensor
-    barrier: float | Tensor
-    monitoring: Sequence[float]
-    style: Literal["up-and-out", "down-and-out", "up-and-in", "down-and-in"]
-    kind: Kind = "call"
-    rebate: float | Tensor = 0.0
-
-    continuous: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_positive(self.name, strike=self.strike, barrier=self.barrier)
-        check_kind(self.name, self.kind)
-        if self.style not in ("up-and-out", "down-and-out", "up-and-in", "down-and-in"):
-            raise InputError(f"Barrier: style must be up or down, -and-out or -and-in, got {self.style!r}")
-        object.__setattr__(self, "monitoring", check_times(self.name, self.monitoring))
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        """The monitoring times."""
-        return tuple(self.monitoring)
-
-    def __call__(self, paths: Tensor) -> Tensor:
-        """Vanilla payoff where the option is alive, the rebate elsewhere."""
-        beyond = paths >= self.barrier if self.style.startswith("up") else paths <= self.barrier
-        hit = beyond.any(-1)
-        alive = ~hit if self.style.endswith("out") else hit
-        rebate = torch.as_tensor(self.rebate, dtype=paths.dtype, device=paths.device)
-        return torch.where(alive, vanilla(paths[..., -1], self.strike, self.kind), rebate)
+from qsde.payoffs.base import Terminal, check_times
 
 
 @dataclass(frozen=True)
@@ -75,6 +25,7 @@ class PathFunction(Terminal):
         InputError: dates that do not increase, or a function that does not return one amount per path.
 
     Example:
+        >>> import torch
         >>> best = PathFunction((0.5, 1.0), lambda s: s.amax(-1) - s[..., -1], label="drawdown")
         >>> best(torch.tensor([[120.0, 100.0]]))
         tensor([20.])

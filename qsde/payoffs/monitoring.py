@@ -1,0 +1,182 @@
+"""When a contract looks at the price: at dates, or at every moment of a window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.payoffs.base import Paths, Watched, check_times
+from qsde.payoffs.region import Region
+
+#: "continuous", or the dates in years.
+Monitoring = Literal["continuous"] | Sequence[float]
+
+#: Where a payment is made at a hit, years between the times on which it is booked at most.
+_BOOKING = 0.25
+
+
+def checked_monitoring(owner: str, monitoring: Monitoring, expiry: float) -> Monitoring:
+    """Dates as floats, or "continuous".
+
+    Raises:
+        InputError: an expiry that is not in the future, dates that are not in order or lie after it, or another word.
+    """
+    check_times(owner, [expiry])
+    if isinstance(monitoring, str):
+        if monitoring != "continuous":
+            raise InputError(f"{owner}: monitoring must be 'continuous' or dates in years, got {monitoring!r}")
+        return monitoring
+    dates = check_times(owner, monitoring)
+    if dates[-1] > expiry:
+        raise InputError(f"{owner}: monitoring ends at {dates[-1]}, after the expiry {expiry}; drop the later dates")
+    return dates
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Times at which a contract needs the price.
+
+    Attributes:
+        monitoring: "continuous" or dates, as `checked_monitoring` returns them.
+        expiry: when the contract ends, years.
+        start: start of the continuous watch.
+        end: its end; None is the expiry.
+        at_hit: whether something is paid at the moment of a hit.
+    """
+
+    monitoring: Monitoring
+    expiry: float
+    start: float = 0.0
+    end: float | None = None
+    at_hit: bool = False
+
+    @property
+    def continuous(self) -> bool:
+        """Whether every moment counts."""
+        return self.monitoring == "continuous"
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """What `Claim.times` has to contain."""
+        if not self.continuous:
+            return tuple(sorted({*self._dates, float(self.expiry)}))
+        return tuple(sorted({*self._booking, self.start, self.end or 0.0, float(self.expiry)} - {0.0}))
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """What `Claim.window` has to be."""
+        return (self.start, float(self.expiry if self.end is None else self.end)) if self.continuous else None
+
+    @property
+    def watches_now(self) -> bool:
+        """Whether the present spot counts."""
+        return (self.start if self.continuous else self._dates[0]) == 0.0
+
+    @property
+    def _dates(self) -> tuple[float, ...]:
+        return tuple(float(t) for t in self.monitoring)
+
+    @property
+    def _booking(self) -> list[float]:
+        n = math.ceil(self.expiry / _BOOKING) if self.at_hit else 1
+        return [self.expiry * i / n for i in range(1, n)]
+
+    def watched(self, paths: Paths) -> Watched:
+        """What lies between the times.
+
+        Raises:
+            InputError: the paths do not have it.
+        """
+        if paths.watched is None:
+            raise InputError("a continuously watched contract needs Paths(prices, watched=Watched(...))")
+        return paths.watched
+
+    def seen(self, paths: Paths) -> Tensor:
+        """Prices at the monitoring dates."""
+        return paths.prices[..., : len(self.monitoring)]
+
+    def extreme_prices(self, paths: Paths) -> Tensor:
+        """Prices at which the contract surely looks: at the dates, or at the ends of the watched intervals."""
+        return self.watched(paths).prices if self.continuous else self.seen(paths)
+
+
+@dataclass(frozen=True)
+class Exits:
+    """How a path leaves a region, as probabilities given what is seen of it.
+
+    Attributes:
+        times: when, years, [time].
+        touched: probability of leaving through a barrier at that time, [*, path, time].
+        jumped: probability of being found beyond it, at `prices`, [*, path, time].
+        prices: prices at `times`, [*, path, time].
+        survival: probability of never leaving, [*, path].
+    """
+
+    times: tuple[float, ...]
+    touched: Tensor
+    jumped: Tensor
+    prices: Tensor
+    survival: Tensor
+
+    @property
+    def left(self) -> Tensor:
+        """Probability of leaving at each time, [*, path, time]."""
+        return self.touched + self.jumped
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A region and the times at which the price has to be inside it."""
+
+    region: Region
+    schedule: Schedule
+
+    def survival(self, paths: Paths) -> Tensor:
+        """Probability [*, path] that the price never left; 0 or 1 if it is looked at on dates."""
+        if not self.schedule.continuous:
+            prices = self.schedule.seen(paths)
+            return self.region.inside(prices).all(-1).to(prices.dtype)
+        watched = self.schedule.watched(paths)
+        inside = self.region.inside(watched.prices).all(-1)
+        stays = self._stays(watched).prod(-1)
+        return torch.where(inside, stays, torch.zeros_like(stays))
+
+    def exits(self, paths: Paths) -> Exits:
+        """When the price leaves.
+
+        In a watched interval of length h the probability of leaving is shared between its ends so that the mean time is
+        exact: discounting at a rate r is off by at most r^2 h^2 / 8 of the payment.
+        """
+        if self.schedule.continuous:
+            return self._exits_between(self.schedule.watched(paths))
+        prices = self.schedule.seen(paths)
+        times = self.schedule.times[: prices.shape[-1]]
+        alive = _alive(self.region.inside(prices).to(prices.dtype))
+        return Exits(times, torch.zeros_like(prices), -torch.diff(alive, dim=-1), prices, alive[..., -1])
+
+    def _exits_between(self, watched: Watched) -> Exits:
+        inside = self.region.inside(watched.prices).to(watched.prices.dtype)
+        stays = self._stays(watched)
+        # alive before each interval; what is found beyond the barrier at its end leaves there
+        alive = _alive(torch.cat([inside[..., :1], stays * inside[..., 1:]], -1))
+        before = alive[..., 1:-1]
+        late = before * self.region.time_to_leave(watched.prices[..., :-1], watched.ends, watched.variance)
+        early = before * (1.0 - stays) - late
+        pad = torch.nn.functional.pad
+        touched = pad(early, (0, 1)) + pad(late, (1, 0))
+        jumped = pad(before * stays, (1, 0), value=1.0) * (1.0 - inside)
+        return Exits(watched.times, touched, jumped, watched.prices, alive[..., -1])
+
+    def _stays(self, watched: Watched) -> Tensor:
+        return self.region.survival(watched.prices[..., :-1], watched.ends, watched.variance)
+
+
+def _alive(stays: Tensor) -> Tensor:
+    """Probability of being inside before the first time and after each, [..., n + 1]."""
+    return torch.nn.functional.pad(torch.cumprod(stays, -1), (1, 0), value=1.0)
