@@ -63,11 +63,14 @@ class _Ito(Scheme):
     ) -> State:
         """One step of the d components."""
         assert self.dynamics is not None, "bind comes before step"
-        y = torch.stack(state, -1)
+        several = torch.stack(state, -1)
         t, dt, root = (v.squeeze(-1) for v in c.unbind(0))
         noise = root * normals.movedim(0, -1)
+        # the functions are written for [P, d]: a batch axis, which vmap puts in front, becomes more paths
+        y = several.flatten(0, -2)
+        noise = noise.expand(*several.shape[:-1], -1).flatten(0, -2)
         new = y + self.dynamics.drift_at(t, y, constants) * dt + self._shock(t, y, dt, noise, constants)
-        return new.unbind(-1)
+        return new.view_as(several).unbind(-1)
 
     @abstractmethod
     def _shock(self, t: Tensor, y: Tensor, dt: Tensor, noise: Tensor, constants: tuple[Tensor, ...]) -> Tensor:
