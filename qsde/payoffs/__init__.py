@@ -4,6 +4,7 @@ from qsde.payoffs.asian import Asian, AverageStrike
 from qsde.payoffs.autocallable import Autocallable
 from qsde.payoffs.barrier import Barrier, DoubleBarrier
 from qsde.payoffs.base import Claim, Flows, Paths, Payoff, Terminal, Watched
+from qsde.payoffs.basket import Basket, BestOf, Spread, WorstOf
 from qsde.payoffs.cliquet import Cliquet
 from qsde.payoffs.european import AssetDigital, AtExpiry, Digital, European, Gap
 from qsde.payoffs.forward_start import ForwardStart
@@ -19,6 +20,8 @@ __all__ = [
     "Autocallable",
     "AverageStrike",
     "Barrier",
+    "Basket",
+    "BestOf",
     "Claim",
     "Cliquet",
     "Digital",
@@ -35,8 +38,10 @@ __all__ = [
     "Paths",
     "Payoff",
     "Terminal",
+    "Spread",
     "VarianceOption",
     "VarianceSwap",
     "VolatilitySwap",
     "Watched",
+    "WorstOf",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,20 +14,55 @@ from qsde.numerics import holds
 from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, check_times, vanilla
 from qsde.payoffs.checks import as_like, check_finite, refuse_gradient
 
+#: Variances below this are as good as none, and roots are taken here.
+_LEAST_VARIANCE = 1e-20
 
-class _AtExpiry(Terminal):
-    """A payoff of the price at `expiry`."""
+
+class AtExpiry(Terminal):
+    """A payoff of the price at `expiry`: so many assets and so much cash beyond a trigger, nothing before it.
+
+    Its mean is known in closed form wherever the price at expiry is lognormal, as it is under stochastic volatility
+    once the path of the variance is given.
+    """
 
     expiry: float
+    kind: Kind
 
     @property
     def times(self) -> tuple[float, ...]:
         """The expiry."""
         return (float(self.expiry),)
 
+    @property
+    @abstractmethod
+    def legs(self) -> tuple[float | Tensor, float | Tensor, float | Tensor]:
+        """Assets, cash, and the trigger beyond which (above for a call, below for a put) they are paid."""
+
+    def given_lognormal(self, forward: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the amount if `log S` is normal with this variance and `S` has this mean.
+
+        `E[S^n 1{S > k}] = F^n exp(n (n - 1) w / 2) N(d + n sqrt(w))` with `d = log(F / k) / sqrt(w) - sqrt(w) / 2`. It
+        is smooth in everything, also where the payoff jumps.
+
+        Example:
+            >>> mean, _ = European(100.0, 1.0).given_lognormal(torch.tensor(100.0), torch.tensor(0.04))
+            >>> mean
+            tensor(7.9656)
+        """
+        assets, cash, trigger = (as_like(leg, forward) for leg in self.legs)
+        side = 1.0 if self.kind == "call" else -1.0
+        root = torch.sqrt(variance.clamp(min=_LEAST_VARIANCE))
+        d = torch.log(forward / trigger) / root - 0.5 * root
+        zero, one, two = (0.5 * torch.special.erfc(-side * math.sqrt(0.5) * (d + n * root)) for n in range(3))
+        stock = forward * one
+        mean = assets * stock + cash * zero
+        square = assets.square() * forward.square() * torch.exp(variance) * two
+        square = square + 2 * assets * cash * stock + cash.square() * zero
+        return mean, (square - mean.square()).clamp(min=0)
+
 
 @dataclass(frozen=True)
-class European(_AtExpiry):
+class European(AtExpiry):
     """A European call or put.
 
     Args:
@@ -50,13 +87,19 @@ class European(_AtExpiry):
         check_times(self.name, [self.expiry])
         check_kind(self.name, self.kind)
 
+    @property
+    def legs(self) -> tuple[float | Tensor, float | Tensor, float | Tensor]:
+        """One asset against the strike."""
+        side = 1.0 if self.kind == "call" else -1.0
+        return side, -side * self.strike, self.strike
+
     def __call__(self, prices: Tensor) -> Tensor:
         """`max(S - K, 0)` or `max(K - S, 0)`."""
         return vanilla(prices[..., -1], self.strike, self.kind)
 
 
 @dataclass(frozen=True)
-class Digital(_AtExpiry):
+class Digital(AtExpiry):
     """Cash or nothing: pays `cash` if the price at expiry is above (call) or below (put) the strike.
 
     At the strike neither pays. The amount jumps there, so its pathwise gradient is refused.
@@ -88,6 +131,11 @@ class Digital(_AtExpiry):
         check_times(self.name, [self.expiry])
         check_kind(self.name, self.kind)
 
+    @property
+    def legs(self) -> tuple[float | Tensor, float | Tensor, float | Tensor]:
+        """The cash."""
+        return 0.0, self.cash, self.strike
+
     def __call__(self, prices: Tensor) -> Tensor:
         """`cash 1{S > K}` or `cash 1{S < K}`."""
         refuse_gradient(self.name, strike=self.strike)
@@ -95,7 +143,7 @@ class Digital(_AtExpiry):
 
 
 @dataclass(frozen=True)
-class AssetDigital(_AtExpiry):
+class AssetDigital(AtExpiry):
     """Asset or nothing: pays the price at expiry if it is above (call) or below (put) the strike.
 
     At the strike neither pays. The amount jumps there, so its pathwise gradient is refused. A call less `strike` cash
@@ -125,6 +173,11 @@ class AssetDigital(_AtExpiry):
         check_times(self.name, [self.expiry])
         check_kind(self.name, self.kind)
 
+    @property
+    def legs(self) -> tuple[float | Tensor, float | Tensor, float | Tensor]:
+        """One asset."""
+        return 1.0, 0.0, self.strike
+
     def __call__(self, prices: Tensor) -> Tensor:
         """`S 1{S > K}` or `S 1{S < K}`."""
         refuse_gradient(self.name, strike=self.strike)
@@ -133,7 +186,7 @@ class AssetDigital(_AtExpiry):
 
 
 @dataclass(frozen=True)
-class Gap(_AtExpiry):
+class Gap(AtExpiry):
     """A gap option: a call pays `S - strike` if `S > trigger`, a put `strike - S` if `S < trigger`; it may be negative.
 
     With `trigger == strike` it is the vanilla. Otherwise the amount jumps at the trigger by the gap between them, and
@@ -162,6 +215,12 @@ class Gap(_AtExpiry):
         check_positive(self.name, strike=self.strike, trigger=self.trigger)
         check_times(self.name, [self.expiry])
         check_kind(self.name, self.kind)
+
+    @property
+    def legs(self) -> tuple[float | Tensor, float | Tensor, float | Tensor]:
+        """One asset against the strike, beyond the trigger."""
+        side = 1.0 if self.kind == "call" else -1.0
+        return side, -side * self.strike, self.trigger
 
     @property
     def continuous(self) -> bool:  # type: ignore[override]

@@ -24,7 +24,11 @@ class MonteCarlo:
         noise: the random numbers, a value: same noise, same digits.
         dtype: float32 or float64 of the paths; sums are float64 always.
         device: where the paths live.
-        control_variate: regress each payoff on quantities of known mean.
+        control_variate: regress each payoff on quantities of known mean: the forward always, the geometric average for
+            an arithmetic one, the vanilla for options with a barrier (`qsde.pricing.controls`).
+        conditional: where every payoff looks at the price at its expiry only, simulate what drives the variance and the
+            jumps, and take the mean over the rest in closed form (schemes that can: `HestonQE`, and jumps). It makes
+            digitals smooth, so that they may be differentiated.
         compile: "auto" compiles when the job is large enough to pay, "always" or "never".
         memory_budget: bytes that one block may take; it decides the block size, never the result.
     """
@@ -36,6 +40,7 @@ class MonteCarlo:
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
     control_variate: bool = True
+    conditional: bool = True
     compile: Compile = "auto"
     memory_budget: int = 1 << 30
 
@@ -66,8 +71,8 @@ class Estimate:
         n_paths: paths simulated.
         noise: the random numbers used: with the same noise the same digits come back.
         seconds: wall-clock time.
-        variance_ratio: variance without the control variates over that with them, same shape: how many times more
-            paths the same error would take without; 1 where there are none.
+        variance_ratio: how many times more paths the same error would take by plain simulation, same shape: what
+            control variates, antithetic or low-discrepancy noise and conditioning gained; 1 where there are none.
     """
 
     value: Tensor

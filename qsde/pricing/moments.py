@@ -12,6 +12,15 @@ _RANK = 1e-10
 
 
 @dataclass(frozen=True)
+class Result:
+    """A mean, its standard error, and how many times more plain samples the same error would take; [...] each."""
+
+    value: Tensor
+    std_error: Tensor
+    variance_ratio: Tensor
+
+
+@dataclass(frozen=True)
 class Control:
     """Samples of quantities with known mean 0, prepared once for all values regressed on them.
 
@@ -39,30 +48,37 @@ class Moments:
 
     Attributes:
         n: samples so far.
+        size: paths in each sample.
         mean_y, mean_c: means [...] and [..., k], differentiable.
         yy, yc, cc: centred second moments, sums [...], [..., k] and [..., k, k], without gradient.
+        spread: centred second moment of plain paths, sum [...].
     """
 
     n: int
+    size: int
     mean_y: Tensor
     mean_c: Tensor
     yy: Tensor
     yc: Tensor
     cc: Tensor
+    spread: Tensor
 
     @classmethod
-    def of(cls, y: Tensor, control: Control) -> Moments:
-        """Moments of one block: y [..., n]."""
+    def of(cls, y: Tensor, control: Control, size: int = 1, within: Tensor | None = None) -> Moments:
+        """Moments of one block.
+
+        Args:
+            y: samples [..., n].
+            control: their controls.
+            size: paths in each sample.
+            within: variance of the paths within each sample [..., n], where it was averaged out.
+        """
         mean = y.mean(-1, dtype=torch.float64)
         centred = _centred(y, mean)
-        return cls(
-            y.shape[-1],
-            mean,
-            control.mean,
-            _total(centred, centred),
-            _total(centred.unsqueeze(-2), control.centred),
-            control.products,
-        )
+        yy = _total(centred, centred)
+        spread = size * (yy if within is None else yy + within.detach().sum(-1, dtype=torch.float64))
+        yc = _total(centred.unsqueeze(-2), control.centred)
+        return cls(y.shape[-1], size, mean, control.mean, yy, yc, control.products, spread)
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both (Chan, Golub and LeVeque 1983)."""
@@ -74,23 +90,33 @@ class Moments:
             yy = self.yy + other.yy + gy * gy * weight
             yc = self.yc + other.yc + gy.unsqueeze(-1) * gc * weight
             cc = self.cc + other.cc + gc.unsqueeze(-1) * gc.unsqueeze(-2) * weight
+            spread = self.spread + other.spread + gy * gy * (weight * self.size)
         mean_y = self.mean_y + (other.mean_y - self.mean_y) * share
         mean_c = self.mean_c + (other.mean_c - self.mean_c) * share
-        return Moments(n, mean_y, mean_c, yy, yc, cc)
+        return Moments(n, self.size, mean_y, mean_c, yy, yc, cc, spread)
 
-    def estimate(self, use_controls: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, its standard error, and by how much the regression on the controls (if used) reduced the variance."""
-        plain = torch.sqrt(self.yy / max(1, self.n - 1) / self.n)
-        if not use_controls or not self.mean_c.shape[-1]:
-            return self.mean_y, plain, torch.ones_like(plain)
-        beta = self._beta()
+    def result(self) -> Result:
+        """The mean after regression on the controls."""
+        beta = self.beta()
         rest = (self.yy - (beta * self.yc).sum(-1)).clamp(min=0.0)
         error = torch.sqrt(rest / max(1, self.n - 1 - beta.shape[-1]) / self.n)
-        ratio = torch.where(error > 0, plain / torch.where(error > 0, error, 1.0), 1.0).square()
-        return self.mean_y - (beta * self.mean_c).sum(-1), error, ratio
+        return self._result(self.mean_y - (beta * self.mean_c).sum(-1), error)
 
-    def _beta(self) -> Tensor:
+    def of_replicates(self, y: Tensor, c: Tensor) -> Result:
+        """The mean of independent replicates of all paths, with the regression of single paths.
+
+        Args:
+            y: means of the replicates [..., r].
+            c: means of their controls [..., k, r].
+        """
+        means = y - (self.beta().unsqueeze(-1) * c).sum(-2)
+        r = means.shape[-1]
+        return self._result(means.mean(-1), means.detach().std(-1) / r**0.5)
+
+    def beta(self) -> Tensor:
         """Regression coefficients [..., k]; controls that do not vary, or repeat another, get no say of their own."""
+        if not self.yc.shape[-1]:
+            return self.yc
         scale = torch.sqrt(torch.diagonal(self.cc, dim1=-2, dim2=-1))
         inverse = torch.where(scale > 0, 1 / torch.where(scale > 0, scale, 1.0), 0.0)
         correlation = self.cc * inverse.unsqueeze(-1) * inverse.unsqueeze(-2)
@@ -98,6 +124,13 @@ class Moments:
             return self.yc * inverse * inverse
         solved: Tensor = torch.linalg.pinv(correlation, rtol=_RANK, hermitian=True) @ (self.yc * inverse).unsqueeze(-1)
         return solved.squeeze(-1) * inverse
+
+    def _result(self, value: Tensor, error: Tensor) -> Result:
+        paths = self.n * self.size
+        plain = self.spread / max(1, paths - 1) / paths
+        some = (error > 0) & (plain > 0)
+        ratio = torch.where(some, plain / torch.where(some, error, 1.0).square(), 1.0)
+        return Result(value, error, ratio)
 
 
 def _centred(samples: Tensor, mean: Tensor) -> Tensor:

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError, NumericsError
+from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.numerics import holds
-from qsde.payoffs import Payoff
+from qsde.payoffs import AtExpiry, Paths, Payoff, Terminal
+from qsde.pricing.controls import companion
 from qsde.pricing.engine import Estimate, MonteCarlo
-from qsde.pricing.moments import Control, Moments
+from qsde.pricing.moments import Control, Moments, Result
 from qsde.pricing.observe import Observer
 from qsde.pricing.simulation import Block, Simulation, refuse_intensity_gradient
+from qsde.solve.transforms import inside_transform
 
 __all__ = ["Estimate", "MonteCarlo", "price"]
 
@@ -27,7 +30,7 @@ Progress = Callable[[int, int], None]
 def price(
     model: Model,
     payoffs: Payoff | Sequence[Payoff],
-    market: Market,
+    market: Market | Markets,
     engine: MonteCarlo | None = None,
     progress: Progress | None = None,
 ) -> Estimate:
@@ -42,8 +45,8 @@ def price(
     Args:
         model: the model.
         payoffs: one payoff or a list.
-        market: spot, curves and dividends. Cash dividends count for a payoff up to the last date at which it looks at
-            the price.
+        market: spot, curves and dividends; `Markets` for a model of several underlyings. Cash dividends count for a
+            payoff up to the last date at which it looks at the price.
         engine: settings.
         progress: called with (paths done, paths) after each block.
 
@@ -64,13 +67,28 @@ def price(
     if not book:
         raise InputError("there are no payoffs to price")
     run = _Run.of(model, book, market, engine)
-    columns = run.finish(run.moments(progress or (lambda done, total: None)))
-    if isinstance(payoffs, Payoff):
-        value, std_error, ratio = (column[0] for column in columns)
-    else:
-        value, std_error, ratio = (torch.stack(column, -1) for column in columns)
+    results = run.results(progress or (lambda done, total: None))
+    columns = ([getattr(result, name) for result in results] for name in ("value", "std_error", "variance_ratio"))
+    value, std_error, ratio = (
+        column[0] if isinstance(payoffs, Payoff) else torch.stack(column, -1) for column in columns
+    )
     paths = run.simulation.n_paths
     return Estimate(value, std_error, paths, engine.noise, time.perf_counter() - began, ratio)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What one block says of one payoff.
+
+    Attributes:
+        worth: present value [*batch, path].
+        controls: quantities of known mean 0 [*batch, k, path].
+        within: variance of the worth that was averaged out, [*batch, path] or None.
+    """
+
+    worth: Tensor
+    controls: Tensor
+    within: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -78,98 +96,159 @@ class _Run:
     """One call of `price`: what all blocks share."""
 
     book: list[Payoff]
-    market: Market
+    market: Market | Markets
     simulation: Simulation
     observers: list[Observer]
+    companions: list[tuple[Terminal, Tensor] | None]
 
     @classmethod
-    def of(cls, model: Model, book: list[Payoff], market: Market, engine: MonteCarlo) -> _Run:
+    def of(cls, model: Model, book: list[Payoff], market: Market | Markets, engine: MonteCarlo) -> _Run:
         refuse_intensity_gradient(model)
         for payoff in book:
             _check(payoff, model, market)
         windows = {payoff.window for payoff in book if payoff.window is not None}
         dates = [t for payoff in book for t in payoff.times]
         dates += [t for t in market.dividend_times for start, end in windows if start < t < end]
-        simulation = Simulation.of(model, dates, engine, windows)
-        return cls(book, market, simulation, [Observer(simulation, market, payoff) for payoff in book])
+        averaged = engine.conditional and all(isinstance(payoff, AtExpiry) for payoff in book)
+        # between cash dividends the logarithm of the price is no exact bridge
+        fine = bool(windows) and market.has_cash
+        simulation = Simulation.of(model, dates, engine, windows, averaged=averaged, fine=fine)
+        # Fourier integrals look at their inputs, which a transform forbids
+        helped = engine.control_variate and isinstance(market, Market) and not inside_transform()
+        companions = [companion(model, market, payoff) if helped else None for payoff in book]  # type: ignore[arg-type]
+        return cls(book, market, simulation, [Observer(simulation, market, payoff) for payoff in book], companions)
 
-    def moments(self, progress: Progress) -> list[Moments]:
-        """All blocks, merged. Scrambles of a low-discrepancy noise span blocks, so their means are summed first."""
-        simulation, total = self.simulation, self.simulation.n_paths
+    def results(self, progress: Progress) -> list[Result]:
+        """Every payoff's result from all blocks."""
+        return self._replicates(progress) if self.simulation.group < 0 else self._samples(progress)
+
+    def _samples(self, progress: Progress) -> list[Result]:
+        """From independent samples: paths, or groups of neighbouring paths."""
         merged: list[Moments] = []
-        sums: list[tuple[Tensor, Tensor]] = []
-        for first in range(0, total, simulation.block_size):
-            block = simulation.block(first)
-            if simulation.group < 0:
-                parts = [(y * block.n_paths, c * block.n_paths) for y, c in self.samples(block)]
-                sums = [(a + y, b + c) for (a, b), (y, c) in zip(sums, parts, strict=True)] if sums else parts
-            else:
-                of_block = self._block_moments(block)
-                merged = [m.merge(b) for m, b in zip(merged, of_block, strict=True)] if merged else of_block
-            progress(first + block.n_paths, total)
-        return merged or [Moments.of(y / total, Control.of(c / total)) for y, c in sums]
+        for block in self._blocks(progress):
+            parts = self._moments(block)
+            merged = [m.merge(b) for m, b in zip(merged, parts, strict=True)] if merged else parts
+        return [m.result() for m in merged]
 
-    def _block_moments(self, block: Block) -> list[Moments]:
+    def _moments(self, block: Block) -> list[Moments]:
         """Payoff by payoff, so that no more than one payoff's samples of all parameter sets are held at once."""
-        controls: dict[int, tuple[Tensor, Control]] = {}
+        shared: dict[int, tuple[Tensor, Control]] = {}
         parts = []
-        for value, control in self.samples(block):
-            if id(control) not in controls:
-                controls[id(control)] = control, Control.of(control)
-            parts.append(Moments.of(value, controls[id(control)][1]))
+        size = self.simulation.group
+        for sample in self._of_block(block):
+            if id(sample.controls) not in shared:
+                shared[id(sample.controls)] = sample.controls, Control.of(_means(sample.controls, size))
+            control = shared[id(sample.controls)][1]
+            within = _within(sample.worth, sample.within, size)
+            parts.append(Moments.of(_means(sample.worth, size), control, size, within))
         return parts
 
-    def samples(self, block: Block) -> Iterator[tuple[Tensor, Tensor]]:
-        """Present value [*batch, samples] and controls [*batch, k, samples] of each payoff in one block.
+    def _replicates(self, progress: Progress) -> list[Result]:
+        """From scrambles of a low-discrepancy noise, which span all blocks: path i belongs to scramble i mod s."""
+        scrambles, total = -self.simulation.group, self.simulation.n_paths
+        merged: list[Moments] = []
+        sums: list[tuple[Tensor, Tensor]] = []
+        for block in self._blocks(progress):
+            parts: list[Moments] = []
+            means: list[tuple[Tensor, Tensor]] = []
+            for sample in self._of_block(block):
+                parts.append(Moments.of(sample.worth, Control.of(sample.controls), within=sample.within))
+                means.append((_replicate_sums(sample.worth, scrambles), _replicate_sums(sample.controls, scrambles)))
+            merged = [m.merge(b) for m, b in zip(merged, parts, strict=True)] if merged else parts
+            sums = [(a + y, b + c) for (a, b), (y, c) in zip(sums, means, strict=True)] if sums else means
+        each = total // scrambles
+        return [m.of_replicates(y / each, c / each) for m, (y, c) in zip(merged, sums, strict=True)]
 
-        Payoffs that look at the price last on the same date share their controls.
-        """
-        shared: dict[int, Tensor] = {}
-        for payoff, observer in zip(self.book, self.observers, strict=True):
-            last = observer.maturity_columns[-1]
-            if last not in shared:
-                shared[last] = self._controls(block, last)
-            worth = self._worth(payoff, observer, block)
-            if not holds(torch.isfinite(worth.detach().sum())):
+    def _blocks(self, progress: Progress) -> Iterator[Block]:
+        total = self.simulation.n_paths
+        for first in range(0, total, self.simulation.block_size):
+            block = self.simulation.block(first)
+            yield block
+            progress(first + block.n_paths, total)
+
+    def _of_block(self, block: Block) -> Iterator[_Sample]:
+        """Each payoff's sample. Payoffs that look at the price last on the same date share the forward as control."""
+        forwards: dict[int, Tensor] = {}
+        for payoff, observer, like in zip(self.book, self.observers, self.companions, strict=True):
+            last = observer.last_column
+            if last not in forwards:
+                forwards[last] = self._forwards(block, last)
+            sample = self._sample(payoff, observer, like, block, forwards[last])
+            if not holds(torch.isfinite(sample.worth.detach().sum())):
                 raise NumericsError(self.simulation.where_not_finite(block.noise))
-            yield self._grouped(worth), shared[last]
+            yield sample
 
-    def _controls(self, block: Block, last: int) -> Tensor:
-        """The prices of the underlyings over their forwards, less 1, where their mean is known."""
-        model = self.simulation.model
-        n = model.assets if model.martingale and self.simulation.engine.control_variate else 0
-        return self._grouped(torch.stack([torch.expm1(s[last]) for s in block.states[:n]], -2) if n else
-                             block.states[0].new_zeros(*block.states[0].shape[1:-1], 0, block.n_paths))  # fmt: skip
+    def _forwards(self, block: Block, last: int) -> Tensor:
+        """The prices of the underlyings over their forwards, less 1, where their mean is known: [*batch, k, path]."""
+        simulation, states = self.simulation, block.states
+        if not (simulation.model.martingale and simulation.engine.control_variate):
+            return states[0].new_zeros(*states[0].shape[1:-1], 0, block.n_paths)
+        if simulation.averaged:
+            return torch.expm1(states[0][last] + 0.5 * states[-1][last]).unsqueeze(-2)
+        return torch.stack([torch.expm1(s[last]) for s in states[: simulation.model.assets]], -2)
 
-    def _worth(self, payoff: Payoff, observer: Observer, block: Block) -> Tensor:
-        """Discounted payments [*batch, path]."""
+    def _sample(
+        self,
+        payoff: Payoff,
+        observer: Observer,
+        like: tuple[Terminal, Tensor] | None,
+        block: Block,
+        forwards: Tensor,
+    ) -> _Sample:
+        if self.simulation.averaged:
+            assert isinstance(payoff, AtExpiry)
+            mean, variance = payoff.given_lognormal(*observer.lognormal(block))
+            discount = self._discount(payoff.times, mean)
+            return _Sample(mean * discount, forwards, variance * discount.square())
         seen = observer.paths(block)
         if not payoff.continuous and seen.prices.requires_grad:
             raise InputError(
                 f"{payoff.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with "
                 "inputs that do not require grad"
             )
+        worth = self._worth(payoff, seen)
+        if like is None:
+            return _Sample(worth, forwards)
+        akin, exact = like
+        miss = self._worth(akin, seen) - exact.to(worth).unsqueeze(-1)
+        return _Sample(worth, torch.cat([forwards, miss.unsqueeze(-2)], -2))
+
+    def _worth(self, payoff: Payoff, seen: Paths) -> Tensor:
+        """Discounted payments [*batch, path]."""
         flows = payoff.flows(seen)
-        discount = self.market.discount(torch.tensor(flows.times, dtype=torch.float64)).to(flows.amounts)
-        return (flows.amounts * discount).sum(-1)
+        return (flows.amounts * self._discount(flows.times, flows.amounts)).sum(-1)
 
-    def finish(self, moments: list[Moments]) -> tuple[list[Tensor], ...]:
-        """Values, standard errors and variance ratios [*batch] of the payoffs."""
-        # a regression on the few independent scrambles would be mostly noise
-        use = self.simulation.engine.control_variate and self.simulation.group > 0
-        return tuple(list(column) for column in zip(*(m.estimate(use) for m in moments), strict=True))
-
-    def _grouped(self, values: Tensor) -> Tensor:
-        """Samples [..., n] from paths [..., P]: means over neighbours, or (negative) over one path in `-group`."""
-        group = self.simulation.group
-        if group == 1:
-            return values
-        rows, axis = (values.unflatten(-1, (-1, group)), -1) if group > 1 else (values.unflatten(-1, (-1, -group)), -2)
-        means: Tensor = rows.mean(axis)
-        return means
+    def _discount(self, times: tuple[float, ...], like: Tensor) -> Tensor:
+        return self.market.discount(torch.tensor(times, dtype=torch.float64)).to(like)
 
 
-def _check(payoff: Payoff, model: Model, market: Market) -> None:
-    if payoff.assets != model.assets:
-        raise InputError(f"{payoff.name} is on {payoff.assets} underlyings, {model.name} simulates {model.assets}")
-    payoff.check_spot(torch.as_tensor(market.spot))
+def _means(values: Tensor, size: int) -> Tensor:
+    """Means over groups of `size` neighbours."""
+    if size == 1:
+        return values
+    means: Tensor = values.unflatten(-1, (-1, size)).mean(-1)
+    return means
+
+
+def _within(worth: Tensor, given: Tensor | None, size: int) -> Tensor | None:
+    """Variance of the paths within each group: what differs between them, and what was averaged out on each."""
+    if size == 1:
+        return given
+    between: Tensor = worth.detach().unflatten(-1, (-1, size)).var(-1, correction=0)
+    return between if given is None else between + _means(given.detach(), size)
+
+
+def _replicate_sums(values: Tensor, scrambles: int) -> Tensor:
+    """Sums [..., scrambles] over the paths of each scramble."""
+    sums: Tensor = values.unflatten(-1, (-1, scrambles)).sum(-2, dtype=torch.float64)
+    return sums
+
+
+def _check(payoff: Payoff, model: Model, market: Market | Markets) -> None:
+    n = len(market.markets) if isinstance(market, Markets) else 1
+    if not payoff.assets == model.assets == n:
+        raise InputError(
+            f"{payoff.name} is on {payoff.assets} underlyings, {model.name} simulates {model.assets}, and there are "
+            f"{n} markets; the three must agree"
+        )
+    payoff.check_spot(market.spots if isinstance(market, Markets) else torch.as_tensor(market.spot))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.payoffs import Claim, Paths, Watched
 from qsde.pricing.simulation import Block, Simulation
@@ -16,7 +17,7 @@ class Observer:
     Cash dividends after the last date on which the claim looks at the price are left out (`Market`, "Horizon").
     """
 
-    def __init__(self, simulation: Simulation, market: Market, claim: Claim) -> None:
+    def __init__(self, simulation: Simulation, market: Market | Markets, claim: Claim) -> None:
         self._simulation = simulation
         self._market = market
         self._claim = claim
@@ -32,9 +33,9 @@ class Observer:
             self._steps = [grid.observed_after[i] - 1 for i in self._watched[1:]]
 
     @property
-    def maturity_columns(self) -> list[int]:
-        """Columns of the dates at which the claim looks at the price."""
-        return self._columns
+    def last_column(self) -> int:
+        """Column of the last date at which the claim looks at the price."""
+        return self._columns[-1]
 
     def paths(self, block: Block) -> Paths:
         """What the claim sees of a block."""
@@ -43,6 +44,12 @@ class Observer:
         prices = _priced(growth, self._scale, self._shift)
         prices = prices[0] if seen == 1 else prices.movedim(0, -3)
         return Paths(prices, None if self._claim.window is None else self._between(block))
+
+    def lognormal(self, block: Block) -> tuple[Tensor, Tensor]:
+        """Mean of the price at the last date, and the variance of its logarithm, on each path: [*batch, path] both."""
+        column = self._columns[-1]
+        mean, variance = block.states[0][column], block.states[-1][column]
+        return self._scale[0, -1] * torch.exp(mean + 0.5 * variance), variance
 
     def _between(self, block: Block) -> Watched:
         simulation, dates = self._simulation, self._dates

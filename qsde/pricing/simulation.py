@@ -65,6 +65,7 @@ class Simulation:
         group: neighbouring paths that form one independent sample; minus the number of scrambles for Sobol points.
         n_paths: paths in all.
         block_size: paths of a block.
+        averaged: whether the state holds mean and variance of the log-price instead of the log-price.
     """
 
     model: Model
@@ -78,6 +79,7 @@ class Simulation:
     group: int
     n_paths: int
     block_size: int
+    averaged: bool
 
     @classmethod
     def of(
@@ -87,6 +89,8 @@ class Simulation:
         engine: MonteCarlo,
         windows: Iterable[tuple[float, float]] = (),
         whole_state: bool = False,
+        averaged: bool = False,
+        fine: bool = False,
     ) -> Simulation:
         """Prepares the simulation of a model to all dates.
 
@@ -96,6 +100,8 @@ class Simulation:
             engine: settings.
             windows: stretches of time in which every step is observed; they keep the whole state and one more uniform.
             whole_state: keep every component of the state, not only log-prices.
+            averaged: leave the price's own noise out where the scheme can (`Scheme.conditional`).
+            fine: keep to `max_dt` even if the scheme is exact.
 
         Raises:
             InputError: the scheme does not step the model, or the grid is too large.
@@ -106,10 +112,14 @@ class Simulation:
         scheme = scheme.bind(model)
         if windows:
             scheme = scheme.watching()
-        whole = scheme.exact and not (windows and scheme.jumps)
+        mean = scheme.conditional() if averaged else None
+        averaged = mean is not None and any(mean.draws(model, engine.max_dt))
+        if mean is not None and averaged:
+            scheme = mean
+        whole = scheme.exact and not fine and not (windows and scheme.jumps)
         grid = TimeGrid.of(dates, float("inf") if whole else engine.max_dt, windows)
         initial = tuple(s.unsqueeze(-1).to(engine.device, engine.dtype) for s in scheme.initial(model))
-        seen = range(len(initial)) if windows or whole_state else range(model.assets)
+        seen = range(len(initial)) if windows or whole_state or averaged else range(model.assets)
         normals, uniforms = scheme.draws(model, max(grid.sizes, default=0.0))
         draws = normals, uniforms + bool(windows)
         group, together = _groups(engine.noise)
@@ -125,7 +135,7 @@ class Simulation:
         constants = tuple(k.to(engine.device, engine.dtype) for k in scheme.constants(model))
         return cls(
             model, engine, scheme, job, coefficients.to(engine.device, engine.dtype), constants, initial, draws,
-            group, n_paths, size,
+            group, n_paths, size, averaged,
         )  # fmt: skip
 
     def block(self, first: int, noise: Noise | None = None) -> Block:

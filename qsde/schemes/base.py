@@ -44,6 +44,14 @@ class Scheme(ABC):
         """The scheme whose state ends with the jump of the last step, if there are jumps; else itself."""
         return self
 
+    def conditional(self) -> Scheme | None:
+        """The scheme that leaves the price's own noise out, if there is one.
+
+        Given everything else that moves a path, `x` is normal: the state of that scheme starts with its mean and ends
+        with its variance.
+        """
+        return None
+
     @abstractmethod
     def draws(self, model: Model, dt: float) -> tuple[int, int]:
         """Normals and uniforms consumed per step of at most `dt` years."""

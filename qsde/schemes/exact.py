@@ -22,11 +22,16 @@ class Exact(Scheme):
 
     State `(x,)`; one normal per step.
 
+    Args:
+        averaged: leave the normal out; the state is the mean and the variance of `x` (`Scheme.conditional`).
+
     Example:
         >>> from qsde.models import BlackScholes
         >>> Exact().coefficients(BlackScholes(vol=0.2), torch.tensor(0.25, dtype=torch.float64))
         tensor([-0.0050,  0.1000], dtype=torch.float64)
     """
+
+    averaged: bool = False
 
     weak_order: ClassVar[float] = math.inf
     strong_order: ClassVar[float] = math.inf
@@ -37,13 +42,18 @@ class Exact(Scheme):
         if not isinstance(model, BlackScholes):
             raise refusal("Exact steps a BlackScholes", model)
 
+    def conditional(self) -> Exact:
+        """The mean and variance of `x`; of use under jumps."""
+        return Exact(averaged=True)
+
     def draws(self, model: Model, dt: float) -> tuple[int, int]:
-        """One normal."""
-        return 1, 0
+        """One normal, or none."""
+        return int(not self.averaged), 0
 
     def initial(self, model: Model) -> State:
-        """`(0,)`."""
-        return (torch.zeros_like(model.params["vol"]),)
+        """`(0,)`, or `(0, 0)`."""
+        zero = torch.zeros_like(model.params["vol"])
+        return (zero, zero) if self.averaged else (zero,)
 
     def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """Drift and deviation of the step: [2, *batch]."""
@@ -54,7 +64,9 @@ class Exact(Scheme):
     def step(
         self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
     ) -> State:
-        """Adds a normal increment."""
+        """Adds a normal increment, or its mean and variance."""
+        if self.averaged:
+            return state[0] + c[0], state[1] + c[1] * c[1]
         return (state[0] + (c[0] + c[1] * normals[0]),)
 
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:

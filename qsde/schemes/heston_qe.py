@@ -52,6 +52,9 @@ class HestonQE(Scheme):
     Finite gradients everywhere: both sides of psi = 3/2, v = 0, sigma = 0, kappa = 0, rho = +-1. Path by path v' jumps
     where psi crosses 3/2, so pathwise derivatives miss a boundary term (DESIGN 3.10).
 
+    Args:
+        averaged: leave `z_x` out; the state is `(E[x], v, sum of w)` (`Scheme.conditional`).
+
     Reference:
         Andersen (2008), "Simple and efficient simulation of the Heston stochastic volatility model", J. Comp. Finance
         11(3): QE scheme, and Proposition 9.
@@ -65,6 +68,8 @@ class HestonQE(Scheme):
         0.001239
     """
 
+    averaged: bool = False
+
     weak_order: ClassVar[float] = 1.0
     strong_order: ClassVar[float] = 0.5
 
@@ -73,14 +78,19 @@ class HestonQE(Scheme):
         if not isinstance(model, Heston):
             raise refusal("HestonQE steps a Heston", model)
 
+    def conditional(self) -> HestonQE:
+        """Given the variance path `x` is normal with variance `sum of w` (mixing)."""
+        return HestonQE(averaged=True)
+
     def draws(self, model: Model, dt: float) -> tuple[int, int]:
-        """Two normals."""
-        return 2, 0
+        """Two normals, or that of the variance."""
+        return 2 - self.averaged, 0
 
     def initial(self, model: Model) -> State:
-        """`(0, v0)`."""
+        """`(0, v0)`, or `(0, v0, 0)`."""
         v0 = model.params["v0"].expand(model.batch_shape)
-        return torch.zeros_like(v0), v0
+        zero = torch.zeros_like(v0)
+        return (zero, v0, zero) if self.averaged else (zero, v0)
 
     def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """Decay and pull of the mean, slope and intercept of half the variance over sigma^2, sigma, sigma A, A, w."""
@@ -106,7 +116,8 @@ class HestonQE(Scheme):
         self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
     ) -> State:
         """Variance, then log-price given both ends of it."""
-        (x, v), (z_x, z_v) = state, (normals[0], normals[1])
+        x, v = state[:2]
+        z_v = normals[len(normals) - 1]
         decay, pull, slope, intercept, sigma, lift, a, side = c.unbind(0)
         mean = torch.addcmul(pull, decay, v)
         spread = torch.sqrt(torch.addcmul(intercept, slope, v).clamp(min=_VARIANCE))
@@ -135,7 +146,9 @@ class HestonQE(Scheme):
         lifted = torch.where(quadratic, lifted, a * hm * tail - log)
 
         w = side * (v + new)
-        rise = torch.addcmul(lifted - 0.5 * w, torch.sqrt(w.clamp(min=_SQUARE)), z_x)
+        if self.averaged:
+            return x + (lifted - 0.5 * w), new, state[2] + w
+        rise = torch.addcmul(lifted - 0.5 * w, torch.sqrt(w.clamp(min=_SQUARE)), normals[0])
         return x + rise, new
 
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:

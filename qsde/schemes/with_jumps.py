@@ -81,6 +81,11 @@ class WithJumps(Scheme):
         """The same scheme, tracked."""
         return replace(self, tracked=True)
 
+    def conditional(self) -> WithJumps | None:
+        """Jumps on the diffusion's conditional scheme, if it has one."""
+        inner = self.diffusion.conditional()
+        return None if inner is None else replace(self, diffusion=inner)
+
     def draws(self, model: Model, dt: float) -> tuple[int, int]:
         """Normals of the jumps and the diffusion; uniforms, as many for each law as the neediest of them takes."""
         inner, jumps = layers(model)
