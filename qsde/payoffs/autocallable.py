@@ -36,7 +36,7 @@ class Autocallable(Payoff):
         initial: reference price.
         coupon: fraction of the notional for each observation, not negative.
         autocall_barrier: one level, or one for each observation (a step-down); on dates without a call a level out of
-            reach, such as `math.inf`.
+            reach, such as `math.inf`; 1e9 in JSON.
         coupon_barrier: one level, or one for each observation; 0 pays every coupon; None takes the autocall barrier,
             so that with `memory` the note pays one coupon for each period gone by when it is called, and no other.
         memory: whether missed coupons are made up for.

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from qsde.errors import InputError
 from qsde.numerics import holds
@@ -38,10 +39,16 @@ def check_finite(owner: str, **values: float | Tensor) -> None:
             raise InputError(f"{owner}: {name} must be finite, got {value}")
 
 
+def differentiated(value: Tensor) -> bool:
+    """Whether a gradient to or through `value` is under way, in reverse mode or in forward mode."""
+    reverse = value.requires_grad and torch.is_grad_enabled()
+    return reverse or unpack_dual(value).tangent is not None
+
+
 def refuse_gradient(owner: str, **levels: Levels | None) -> None:
     """Raises InputError if a gradient is asked for to a level at which the amount jumps: it would miss the jump."""
     for name, level in levels.items():
-        if isinstance(level, Tensor) and level.requires_grad and torch.is_grad_enabled():
+        if isinstance(level, Tensor) and differentiated(level):
             raise InputError(
                 f"{owner}: the amount jumps where the price crosses {name}, so a pathwise gradient to {name} would be "
                 f"wrong; detach {name} and bump it, or price under torch.no_grad()"

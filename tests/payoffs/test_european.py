@@ -82,6 +82,17 @@ def test_gradients_to_the_level_of_a_jump_are_refused(payoff: Terminal) -> None:
         assert payoff(PRICES).shape == (3,)
 
 
+def test_so_are_those_of_torch_func_in_either_mode() -> None:
+    def amount(strike: torch.Tensor) -> torch.Tensor:
+        return Digital(strike, 1.0)(PRICES).sum()
+
+    at = torch.tensor(100.0)
+    for differentiate in (torch.func.grad(amount), torch.func.jacfwd(amount)):
+        with pytest.raises(InputError, match="the amount jumps where the price crosses strike"):
+            differentiate(at)
+    assert torch.func.vmap(amount)(torch.tensor([90.0, 110.0])).tolist() == [2.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
