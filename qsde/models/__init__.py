@@ -2,9 +2,11 @@
 
 from qsde.models.base import FourierModel, Model, Parameter
 from qsde.models.black_scholes import BlackScholes
+from qsde.models.correlation import nearest_correlation
 from qsde.models.heston import Heston
 from qsde.models.jump_diffusion import JumpDiffusion, bates, kou, merton
 from qsde.models.jumps import JumpLaw, KouJumps, MertonJumps
+from qsde.models.multi_asset import MultiAsset
 from qsde.models.sde import SDE
 
 __all__ = [
@@ -17,8 +19,10 @@ __all__ = [
     "KouJumps",
     "MertonJumps",
     "Model",
+    "MultiAsset",
     "Parameter",
     "bates",
     "kou",
     "merton",
+    "nearest_correlation",
 ]
