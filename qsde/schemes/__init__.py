@@ -5,12 +5,14 @@ from qsde.schemes.exact import Exact
 from qsde.schemes.heston_qe import HestonQE
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
+from qsde.schemes.multi_asset import Correlated
 from qsde.schemes.sde import EulerMaruyama, ItoMilstein
 from qsde.schemes.table import SCHEMES, SchemeRow, scheme_for
 from qsde.schemes.with_jumps import WithJumps
 
 __all__ = [
     "SCHEMES",
+    "Correlated",
     "EulerMaruyama",
     "Exact",
     "HestonQE",

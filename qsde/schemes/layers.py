@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qsde.errors import InputError
 from qsde.models.base import Model
 from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
 from qsde.models.jump_diffusion import JumpDiffusion
 from qsde.models.jumps import JumpLaw
+from qsde.models.multi_asset import MultiAsset
 from qsde.models.sde import SDE
 
 _MADE_FOR: dict[type[Model], str] = {BlackScholes: "Exact()", Heston: "HestonQE()", SDE: "EulerMaruyama()"}
@@ -37,7 +40,7 @@ def refusal(claim: str, model: Model) -> InputError:
         HestonQE steps a Heston, got BlackScholes; use Exact()
     """
     inner, jumps = layers(model)
-    made = _MADE_FOR.get(type(inner))
+    made = _made_for(inner)
     laws = tuple(type(law) for law in jumps)
     fix = "no scheme steps it" if made is None else f"use {with_jumps_text(made, laws) if laws else made}"
     return InputError(f"{claim}, got {model.name}; {fix}")
@@ -53,3 +56,20 @@ def with_jumps_text(diffusion: str, laws: tuple[type[JumpLaw], ...]) -> str:
     """
     names = ", ".join(law.__name__ for law in laws) + ("," if len(laws) == 1 else "")
     return f"WithJumps({diffusion}, ({names}))"
+
+
+def correlated_text(schemes: Sequence[str], models: Sequence[type[Model]]) -> str:
+    """What to type for these schemes side by side.
+
+    Example:
+        >>> correlated_text(["HestonQE()", "Exact()"], [Heston, BlackScholes])
+        'Correlated((HestonQE(), Exact()), (Heston, BlackScholes))'
+    """
+    return f"Correlated(({', '.join(schemes)}), ({', '.join(m.__name__ for m in models)}))"
+
+
+def _made_for(model: Model) -> str | None:
+    if isinstance(model, MultiAsset):
+        models = [type(m) for m in model.models]
+        return correlated_text([_MADE_FOR[m] for m in models], models)
+    return _MADE_FOR.get(type(model))

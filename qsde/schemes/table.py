@@ -9,6 +9,7 @@ from qsde.models.base import Model
 from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
 from qsde.models.jump_diffusion import JumpDiffusion
+from qsde.models.multi_asset import MultiAsset
 from qsde.models.sde import SDE
 from qsde.schemes.base import Scheme
 from qsde.schemes.exact import Exact
@@ -16,6 +17,7 @@ from qsde.schemes.heston_qe import HestonQE
 from qsde.schemes.layers import layers
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
+from qsde.schemes.multi_asset import Correlated
 from qsde.schemes.sde import EulerMaruyama, ItoMilstein
 from qsde.schemes.with_jumps import WithJumps
 
@@ -35,7 +37,8 @@ def _row(name: str, scheme: type[Scheme], *models: type[Model]) -> SchemeRow:
     return SchemeRow(name, scheme, models, scheme.weak_order, scheme.strong_order)
 
 
-#: Every scheme by the name that texts use. Jumps are exact, so WithJumps has the orders of its diffusion.
+#: Every scheme by the name that texts use. Jumps are exact, so WithJumps has the orders of its diffusion; Correlated
+#: has those of the worst of its schemes.
 SCHEMES: dict[str, SchemeRow] = {
     row.name: row
     for row in (
@@ -44,6 +47,7 @@ SCHEMES: dict[str, SchemeRow] = {
         _row("milstein", Milstein, Heston),
         _row("heston_qe", HestonQE, Heston),
         _row("with_jumps", WithJumps, JumpDiffusion),
+        _row("correlated", Correlated, MultiAsset),
         _row("euler_maruyama", EulerMaruyama, SDE),
         _row("ito_milstein", ItoMilstein, SDE),
     )
@@ -55,6 +59,8 @@ _DEFAULTS: dict[type[Model], Scheme] = {BlackScholes: Exact(), Heston: HestonQE(
 def scheme_for(model: Model) -> Scheme:
     """The default scheme: exact for Black-Scholes, HestonQE for Heston, EulerMaruyama for an SDE, each with its jumps.
 
+    A MultiAsset has those of its underlyings, correlated.
+
     Raises:
         InputError: no scheme steps this model.
 
@@ -62,8 +68,11 @@ def scheme_for(model: Model) -> Scheme:
         >>> scheme_for(BlackScholes(0.2))
         Exact()
     """
+    if isinstance(model, MultiAsset):
+        return Correlated(tuple(scheme_for(m) for m in model.models), tuple(type(m) for m in model.models))  # type: ignore[misc]
     inner, jumps = layers(model)
     scheme = _DEFAULTS.get(type(inner))
     if scheme is None:
-        raise InputError(f"no scheme steps a {inner.name}; there are schemes for {[m.__name__ for m in _DEFAULTS]}")
+        known = [m.__name__ for m in _DEFAULTS] + [MultiAsset.__name__]
+        raise InputError(f"no scheme steps a {inner.name}; there are schemes for {known}")
     return WithJumps(scheme, tuple(type(law) for law in jumps)) if jumps else scheme

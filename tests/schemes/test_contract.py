@@ -9,6 +9,7 @@ from qsde.errors import InputError
 from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps, Model, bates, kou, merton
 from qsde.schemes import (
     SCHEMES,
+    Correlated,
     EulerMaruyama,
     Exact,
     HestonQE,
@@ -66,7 +67,7 @@ def test_unknown_law() -> None:
 
 def test_table_covers_every_scheme() -> None:
     rows = {row.scheme for row in SCHEMES.values()}
-    assert rows == {Exact, LogEuler, Milstein, HestonQE, WithJumps, EulerMaruyama, ItoMilstein}
+    assert rows == {Exact, LogEuler, Milstein, HestonQE, WithJumps, Correlated, EulerMaruyama, ItoMilstein}
 
 
 def test_jumps_keep_the_orders_of_their_diffusion() -> None:
