@@ -1,0 +1,158 @@
+"""The law of the ratio of two geometric combinations of prices, in the form in which the quadratures take a model."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from qsde.models.affine import affine, log_moment, moment_exists
+from qsde.models.base import FourierModel, Model, Parameter, fourier_model
+
+#: Candidates per pass, and passes, of the search for the end of the strip: it is found to about 1e-6 of its width.
+_CANDIDATES, _PASSES = 256, 3
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Two linear combinations of `x = log(S/F)` at several dates, as exponents of its increments.
+
+    Attributes:
+        steps: lengths of the intervals, years.
+        below, above: exponents of the increments in the denominator and the numerator.
+    """
+
+    steps: tuple[float, ...]
+    below: tuple[float, ...]
+    above: tuple[float, ...]
+
+    @classmethod
+    def of(cls, times: Sequence[float], below: Sequence[float], above: Sequence[float]) -> Exposure:
+        """From weights of `x` at increasing times: an increment belongs to every later date. `x_0 = 0` drops out."""
+        steps = (b - a for a, b in itertools.pairwise((0.0, *times)))
+        rows = zip(steps, _from_the_end(below), _from_the_end(above), strict=True)
+        return cls(*zip(*(row for row in rows if row[0] > 0), strict=True))
+
+    def exponents(self, z: Tensor) -> list[Tensor]:
+        """`below + z (above - below)` for each interval."""
+        return [low + z * (high - low) for low, high in zip(self.below, self.above, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class LogRatio(FourierModel):
+    """The law of `y = log(N / M)` under the measure of the numeraire `M`, as if it were that of `x` at one date.
+
+    `N` and `M` are products of powers of `exp(x)` at several dates. With `L(z) = log E[M^(1 - z) N^z]`,
+
+        log_cf(u) = L(i u) - (1 - i u) L(0) - i u L(1),
+
+    so that `exp(y - E[N] / E[M])` has mean 1. Options `(N - k M)^+` are `E[M]` times options `(N/M - k)^+` of this law,
+    and European pricers price those. The time that their methods take means nothing here.
+
+    Args:
+        model: any affine model.
+        rules: (factor, exposure) pairs: `L` is the sum of factor times that of the exposure. One pair with factor 1
+            except where rules for a continuous average are extrapolated.
+        label: name for messages.
+    """
+
+    model: Model
+    rules: tuple[tuple[float, Exposure], ...]
+    label: str
+
+    @property
+    def name(self) -> str:
+        """Label and name of the model."""
+        return f"{self.label} under {self.model.name}"
+
+    @property
+    def params(self) -> dict[str, Tensor]:
+        """Those of the model."""
+        return self.model.params
+
+    @property
+    def table(self) -> Mapping[str, Parameter]:
+        """That of the model."""
+        return self.model.table
+
+    def with_params(self, params: Mapping[str, Tensor]) -> Self:
+        """The same with some parameters of the model replaced."""
+        new = copy.copy(self)
+        object.__setattr__(new, "model", self.model.with_params(params))
+        return new
+
+    @property
+    def log_means(self) -> tuple[Tensor, Tensor]:
+        """`log E[M]` and `log E[N]`, each of the shape of the parameters."""
+        shaped = self.model.map(lambda p: p.unsqueeze(-1))
+        device = next(iter(self.params.values())).device
+        ends = _log_moment(shaped, self.rules, torch.tensor([0j, 1 + 0j], dtype=torch.complex128, device=device)).real
+        return ends[..., 0], ends[..., 1]
+
+    def log_cf(self, u: Tensor, t: Tensor) -> Tensor:
+        """`log E^M[exp(i u (y - log(E[N] / E[M])))]`."""
+        z = 1j * u
+        ends = torch.tensor([0j, 1 + 0j], dtype=z.dtype, device=z.device).expand(*z.shape[:-1], 2)
+        found = _log_moment(self.model, self.rules, torch.cat([z, ends], -1))
+        value, low, high = found[..., :-2], found[..., -2:-1], found[..., -1:]
+        return value - (1 - z) * low - z * high
+
+    def total_variance(self, t: Tensor) -> Tensor:
+        """Variance that sets the scale of the quadrature: that of increments times squared exponents."""
+        _, exposure = self.rules[0]
+        model = fourier_model(self.model)
+        end = torch.as_tensor(list(itertools.accumulate(exposure.steps)), dtype=t.dtype, device=t.device)
+        total = torch.zeros_like(t)
+        before = torch.zeros_like(t)
+        for at, low, high in zip(end, exposure.below, exposure.above, strict=True):
+            after = model.total_variance(at.expand_as(t))
+            total, before = total + (high - low) ** 2 * (after - before), after
+        return total
+
+    def ripple(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
+        """That of the model, stretched: its extent by the typical exponent, its distance by the largest."""
+        _, exposure = self.rules[0]
+        model, whole = fourier_model(self.model), torch.full_like(t, sum(exposure.steps))
+        found = model.ripple(whole)
+        if found is None:
+            return None
+        most = max(abs(high - low) for low, high in zip(exposure.below, exposure.above, strict=True))
+        typical = torch.sqrt(self.total_variance(t) / model.total_variance(whole).clamp(min=1e-14)).clamp(min=1e-6)
+        return found[0] / typical, found[1] * most
+
+    def moment_range(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Where `L` is finite, found by trial."""
+        return -self._room(t, 0.0, -1.0), 1 + self._room(t, 1.0, 1.0)
+
+    @torch.no_grad()
+    def _room(self, t: Tensor, base: float, side: float) -> Tensor:
+        """How far beyond `base` the moment is finite."""
+        _, exposure = self.rules[0]
+        model = affine(self.model)
+        trial = torch.logspace(-9, 8, _CANDIDATES, dtype=t.dtype, device=t.device)
+        low = torch.zeros_like(t)
+        for _ in range(_PASSES):
+            alive = moment_exists(model, exposure.exponents(base + side * trial), exposure.steps)
+            alive, trial = torch.broadcast_tensors(alive, trial)
+            passed = alive.to(torch.int8).cumprod(-1).sum(-1, keepdim=True)  # candidates before the first that fails
+            low = torch.where(passed > 0, trial.gather(-1, (passed - 1).clamp(min=0)), low)
+            high = trial.gather(-1, passed.clamp(max=_CANDIDATES - 1))
+            trial = low + (high - low) * torch.linspace(0, 1, _CANDIDATES, dtype=t.dtype, device=t.device)
+        return low
+
+
+def _log_moment(model: Model, rules: Sequence[tuple[float, Exposure]], z: Tensor) -> Tensor:
+    return sum(
+        (factor * log_moment(affine(model), exposure.exponents(z), exposure.steps) for factor, exposure in rules),
+        torch.zeros((), dtype=z.dtype, device=z.device),
+    )
+
+
+def _from_the_end(weights: Sequence[float]) -> list[float]:
+    """Sums of each weight and those after it."""
+    return list(itertools.accumulate(reversed(weights)))[::-1]
