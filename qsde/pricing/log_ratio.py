@@ -105,14 +105,12 @@ class LogRatio(FourierModel):
     def total_variance(self, t: Tensor) -> Tensor:
         """Variance that sets the scale of the quadrature: that of increments times squared exponents."""
         _, exposure = self.rules[0]
-        model = fourier_model(self.model)
-        end = torch.as_tensor(list(itertools.accumulate(exposure.steps)), dtype=t.dtype, device=t.device)
-        total = torch.zeros_like(t)
-        before = torch.zeros_like(t)
-        for at, low, high in zip(end, exposure.below, exposure.above, strict=True):
-            after = model.total_variance(at.expand_as(t))
-            total, before = total + (high - low) ** 2 * (after - before), after
-        return total
+        dates, below, above = (
+            torch.tensor(row, dtype=t.dtype, device=t.device)
+            for row in ((0.0, *itertools.accumulate(exposure.steps)), exposure.below, exposure.above)
+        )
+        growth = fourier_model(self.model).total_variance(dates).diff(dim=-1)
+        return ((above - below).square() * growth).sum(-1, keepdim=True) + torch.zeros_like(t)
 
     def ripple(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
         """That of the model, stretched: its extent by the typical exponent, its distance by the largest."""

@@ -12,7 +12,18 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.models import BlackScholes, FourierModel, Heston, JumpDiffusion, KouJumps, MertonJumps, bates, kou, merton
+from qsde.models import (
+    SDE,
+    BlackScholes,
+    FourierModel,
+    Heston,
+    JumpDiffusion,
+    KouJumps,
+    MertonJumps,
+    bates,
+    kou,
+    merton,
+)
 from qsde.models.affine import Affine, affine, log_moment, moment_exists
 
 HESTON = Heston(v0=0.04, kappa=1.5, theta=0.06, sigma=0.5, rho=-0.7)
@@ -195,6 +206,13 @@ def test_gradients_equal_bumps(model: Heston, z: complex) -> None:
 
 
 def test_models_without_a_transition_are_refused() -> None:
-    hidden = type("Hidden", (), {"name": "Hidden"})()
-    with pytest.raises(InputError, match="Hidden has no transition transform"):
-        affine(hidden)
+    bachelier = SDE(
+        drift=lambda t, y, p: torch.zeros_like(y),
+        diffusion=lambda t, y, p: p["vol"] * torch.ones_like(y),
+        initial=[0.0],
+        parameters={"vol": 0.2},
+    )
+    with pytest.raises(InputError, match="SDE has no transition transform"):
+        affine(bachelier)
+    with pytest.raises(InputError, match="SDE has no transition transform"):
+        affine(JumpDiffusion(bachelier, MertonJumps(1.0, 0.0, 0.1))).transition(U, U, real(1.0))
