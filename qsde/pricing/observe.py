@@ -8,7 +8,7 @@ from torch import Tensor
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.payoffs import Claim, Paths, Watched
-from qsde.pricing.simulation import Block, Simulation
+from qsde.pricing.simulation import Block, Simulation, later
 
 
 class Observer:
@@ -17,16 +17,17 @@ class Observer:
     Cash dividends after the last date on which the claim looks at the price are left out (`Market`, "Horizon").
     """
 
-    def __init__(self, simulation: Simulation, market: Market | Markets, claim: Claim) -> None:
+    def __init__(self, simulation: Simulation, market: Market | Markets, claim: Claim, elapsed: float = 0.0) -> None:
         self._simulation = simulation
         self._market = market
         self._claim = claim
-        self._horizon = claim.times[-1]
+        times = later(claim.times, elapsed)
+        self._horizon = times[-1]
         grid = simulation.job.grid
-        self._columns = [grid.column(t) for t in claim.times]
-        self._scale, self._shift = self._affine(claim.times)
+        self._columns = [grid.column(t) for t in times]
+        self._scale, self._shift = self._affine(times)
         if claim.window is not None:
-            start, end = claim.window
+            start, end = later(claim.window, elapsed)
             first, last = grid.column(start), grid.column(end)
             self._watched = list(range(first, last + 1))
             self._dates = tuple(grid.dates[i] for i in self._watched)

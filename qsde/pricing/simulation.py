@@ -13,6 +13,7 @@ from qsde.errors import InputError
 from qsde.models.base import Model
 from qsde.noise import Noise
 from qsde.noise.base import BlockNoise
+from qsde.payoffs.checks import differentiated
 from qsde.pricing.engine import MonteCarlo
 from qsde.schemes import Scheme, scheme_for
 from qsde.schemes.base import State
@@ -91,6 +92,7 @@ class Simulation:
         whole_state: bool = False,
         averaged: bool = False,
         fine: bool = False,
+        elapsed: float = 0.0,
     ) -> Simulation:
         """Prepares the simulation of a model to all dates.
 
@@ -102,6 +104,7 @@ class Simulation:
             whole_state: keep every component of the state, not only log-prices.
             averaged: leave the price's own noise out where the scheme can (`Scheme.conditional`).
             fine: keep to `max_dt` even if the scheme is exact.
+            elapsed: years that have passed: the same steps towards dates that are so much closer.
 
         Raises:
             InputError: the scheme does not step the model, or the grid is too large.
@@ -117,7 +120,10 @@ class Simulation:
         if mean is not None and averaged:
             scheme = mean
         whole = scheme.exact and not fine and not (windows and scheme.jumps)
+        dates = list(dates)
         grid = TimeGrid.of(dates, float("inf") if whole else engine.max_dt, windows)
+        if elapsed:
+            grid = grid.aged(elapsed, _anchor([*dates, *(end for _, end in windows)], elapsed))
         initial = tuple(s.unsqueeze(-1).to(engine.device, engine.dtype) for s in scheme.initial(model))
         seen = range(len(initial)) if windows or whole_state or averaged else range(model.assets)
         normals, uniforms = scheme.draws(model, max(grid.sizes, default=0.0))
@@ -138,14 +144,20 @@ class Simulation:
             group, n_paths, size, averaged,
         )  # fmt: skip
 
-    def block(self, first: int, noise: Noise | None = None) -> Block:
+    def block(self, first: int, noise: Noise | None = None, numbers: tuple[int, int] = (0, 1)) -> Block:
         """The block whose first path has this number.
 
         The last block is padded to full size, so that one compiled shape serves all.
+
+        Args:
+            first: number of the first path.
+            noise: other random numbers than the engine's.
+            numbers: (offset, stride) between the paths of this simulation and those of the noise.
         """
         engine, grid = self.engine, self.job.grid
         with outside_transforms():
-            paths = torch.arange(first, first + self.block_size)
+            offset, stride = numbers
+            paths = offset + stride * torch.arange(first, first + self.block_size)
             times = torch.tensor(grid.times, dtype=torch.float64)
             n_steps = max(1, self.job.n_steps)
             draws = (noise or engine.noise).block(paths, n_steps, *self.draws, engine.dtype, engine.device, times)
@@ -173,10 +185,25 @@ class Simulation:
         )
 
 
+def later(times: Iterable[float], elapsed: float) -> tuple[float, ...]:
+    """Times seen `elapsed` years later; what is now stays now."""
+    return tuple(max(t - elapsed, 0.0) for t in times)
+
+
+def _anchor(dates: Iterable[float], elapsed: float) -> float:
+    first = min((t for t in dates if t > 0), default=0.0)
+    if first <= elapsed:
+        raise InputError(
+            f"the first date, {first:g} years from now, comes before the {elapsed:g} years have passed for which the "
+            "price is asked; leave theta and charm out"
+        )
+    return first
+
+
 def refuse_intensity_gradient(model: Model) -> None:
     """Raises InputError if a gradient to a jump intensity is asked for, which paths do not have."""
-    moving = [name for name, p in model.params.items() if name.endswith("intensity") and p.requires_grad]
-    if moving and torch.is_grad_enabled():
+    moving = [name for name, p in model.params.items() if name.endswith("intensity") and differentiated(p)]
+    if moving:
         raise InputError(
             f"{model.name}: the number of jumps on a path does not move smoothly with {moving[0]}, so the pathwise "
             f"gradient would miss most of it; detach {moving[0]}, or take this one derivative from price_european"

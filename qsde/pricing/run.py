@@ -1,0 +1,238 @@
+"""One simulation of a book of payoffs: samples of their worth, and what they say of the price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError, NumericsError
+from qsde.market.markets import Markets
+from qsde.market.underlying import Market
+from qsde.models.base import Model
+from qsde.numerics import holds
+from qsde.payoffs import AtExpiry, Paths, Payoff, Terminal
+from qsde.payoffs.checks import differentiated
+from qsde.pricing.controls import companion
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.moments import Control, Moments, Result
+from qsde.pricing.observe import Observer
+from qsde.pricing.simulation import Block, Simulation, later, refuse_intensity_gradient
+from qsde.solve.transforms import inside_transform
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one block says of one payoff.
+
+    Attributes:
+        worth: present value [*batch, path].
+        controls: quantities of known mean 0 [*batch, k, path].
+        within: variance of the worth that was averaged out, [*batch, path] or None.
+    """
+
+    worth: Tensor
+    controls: Tensor
+    within: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One simulation of a book: what all its blocks share.
+
+    Attributes:
+        book, market: what is priced, and where.
+        simulation: the paths.
+        observers: what each payoff sees of them.
+        companions: control variates with an exact price, where there is one.
+        elapsed: years that have passed: everything is so much closer.
+    """
+
+    book: list[Payoff]
+    market: Market | Markets
+    simulation: Simulation
+    observers: list[Observer]
+    companions: list[tuple[Terminal, Tensor] | None]
+    elapsed: float = 0.0
+
+    @classmethod
+    def of(
+        cls, model: Model, book: list[Payoff], market: Market | Markets, engine: MonteCarlo, elapsed: float = 0.0
+    ) -> Run:
+        """Prepares the simulation of a book.
+
+        Args:
+            model: the model.
+            book: the payoffs.
+            market: spot, curves and dividends.
+            engine: settings.
+            elapsed: price as if so many years had passed with the spot unchanged; 0 is today.
+
+        Raises:
+            InputError: payoffs, model and market do not belong together, or a gradient that would be wrong.
+        """
+        refuse_intensity_gradient(model)
+        for payoff in book:
+            _check(payoff, model, market)
+        windows = {payoff.window for payoff in book if payoff.window is not None}
+        dates = [t for payoff in book for t in payoff.times]
+        dates += [t for t in market.dividend_times for start, end in windows if start < t < end]
+        averaged = engine.conditional and all(isinstance(payoff, AtExpiry) for payoff in book)
+        # between cash dividends the logarithm of the price is no exact bridge
+        fine = bool(windows) and market.has_cash
+        simulation = Simulation.of(model, dates, engine, windows, averaged=averaged, fine=fine, elapsed=elapsed)
+        # Fourier integrals look at their inputs, which a transform forbids
+        helped = engine.control_variate and isinstance(market, Market) and not elapsed and not inside_transform()
+        companions = [companion(model, market, payoff) if helped else None for payoff in book]  # type: ignore[arg-type]
+        observers = [Observer(simulation, market, payoff, elapsed) for payoff in book]
+        return cls(book, market, simulation, observers, companions, elapsed)
+
+    def results(self, progress: Progress) -> list[Result]:
+        """Every payoff's result from all blocks."""
+        return self._replicates(progress) if self.simulation.group < 0 else self._samples(progress)
+
+    def replicate(self, numbers: tuple[int, int]) -> list[Result]:
+        """Every payoff's result from independent samples with these path numbers (`Simulation.block`)."""
+        merged: list[Moments] = []
+        for first in range(0, self.simulation.n_paths, self.simulation.block_size):
+            parts = self._moments(self.simulation.block(first, numbers=numbers))
+            merged = [m.merge(b) for m, b in zip(merged, parts, strict=True)] if merged else parts
+        return [m.result() for m in merged]
+
+    def _samples(self, progress: Progress) -> list[Result]:
+        """From independent samples: paths, or groups of neighbouring paths."""
+        merged: list[Moments] = []
+        for block in self._blocks(progress):
+            parts = self._moments(block)
+            merged = [m.merge(b) for m, b in zip(merged, parts, strict=True)] if merged else parts
+        return [m.result() for m in merged]
+
+    def _moments(self, block: Block) -> list[Moments]:
+        """Payoff by payoff, so that no more than one payoff's samples of all parameter sets are held at once."""
+        shared: dict[int, tuple[Tensor, Control]] = {}
+        parts = []
+        size = max(1, self.simulation.group)
+        for sample in self._of_block(block):
+            if id(sample.controls) not in shared:
+                shared[id(sample.controls)] = sample.controls, Control.of(_means(sample.controls, size))
+            control = shared[id(sample.controls)][1]
+            within = _within(sample.worth, sample.within, size)
+            parts.append(Moments.of(_means(sample.worth, size), control, size, within))
+        return parts
+
+    def _replicates(self, progress: Progress) -> list[Result]:
+        """From scrambles of a low-discrepancy noise, which span all blocks: path i belongs to scramble i mod s."""
+        scrambles, total = -self.simulation.group, self.simulation.n_paths
+        merged: list[Moments] = []
+        sums: list[tuple[Tensor, Tensor]] = []
+        for block in self._blocks(progress):
+            parts: list[Moments] = []
+            means: list[tuple[Tensor, Tensor]] = []
+            for sample in self._of_block(block):
+                parts.append(Moments.of(sample.worth, Control.of(sample.controls), within=sample.within))
+                means.append((_replicate_sums(sample.worth, scrambles), _replicate_sums(sample.controls, scrambles)))
+            merged = [m.merge(b) for m, b in zip(merged, parts, strict=True)] if merged else parts
+            sums = [(a + y, b + c) for (a, b), (y, c) in zip(sums, means, strict=True)] if sums else means
+        each = total // scrambles
+        return [m.of_replicates(y / each, c / each) for m, (y, c) in zip(merged, sums, strict=True)]
+
+    def _blocks(self, progress: Progress) -> Iterator[Block]:
+        total = self.simulation.n_paths
+        for first in range(0, total, self.simulation.block_size):
+            block = self.simulation.block(first)
+            yield block
+            progress(first + block.n_paths, total)
+
+    def _of_block(self, block: Block) -> Iterator[Sample]:
+        """Each payoff's sample. Payoffs that look at the price last on the same date share the forward as control."""
+        forwards: dict[int, Tensor] = {}
+        for payoff, observer, like in zip(self.book, self.observers, self.companions, strict=True):
+            last = observer.last_column
+            if last not in forwards:
+                forwards[last] = self._forwards(block, last)
+            sample = self._sample(payoff, observer, like, block, forwards[last])
+            if not holds(torch.isfinite(sample.worth.detach().sum())):
+                raise NumericsError(self.simulation.where_not_finite(block.noise))
+            yield sample
+
+    def _forwards(self, block: Block, last: int) -> Tensor:
+        """The prices of the underlyings over their forwards, less 1, where their mean is known: [*batch, k, path]."""
+        simulation, states = self.simulation, block.states
+        if not (simulation.model.martingale and simulation.engine.control_variate):
+            return states[0].new_zeros(*states[0].shape[1:-1], 0, block.n_paths)
+        if simulation.averaged:
+            return torch.expm1(states[0][last] + 0.5 * states[-1][last]).unsqueeze(-2)
+        return torch.stack([torch.expm1(s[last]) for s in states[: simulation.model.assets]], -2)
+
+    def _sample(
+        self,
+        payoff: Payoff,
+        observer: Observer,
+        like: tuple[Terminal, Tensor] | None,
+        block: Block,
+        forwards: Tensor,
+    ) -> Sample:
+        if self.simulation.averaged:
+            assert isinstance(payoff, AtExpiry)
+            mean, variance = payoff.given_lognormal(*observer.lognormal(block))
+            discount = self._discount(payoff.times, mean)
+            return Sample(mean * discount, forwards, variance * discount.square())
+        seen = observer.paths(block)
+        if not payoff.continuous and differentiated(seen.prices):
+            raise InputError(
+                f"{payoff.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with "
+                "inputs that do not require grad"
+            )
+        if not holds(torch.isfinite(seen.prices.detach().sum())):
+            raise NumericsError(self.simulation.where_not_finite(block.noise))
+        worth = self._worth(payoff, seen)
+        if like is None:
+            return Sample(worth, forwards)
+        akin, exact = like
+        miss = self._worth(akin, seen) - exact.to(worth).unsqueeze(-1)
+        return Sample(worth, torch.cat([forwards, miss.unsqueeze(-2)], -2))
+
+    def _worth(self, payoff: Payoff, seen: Paths) -> Tensor:
+        """Discounted payments [*batch, path]."""
+        flows = payoff.flows(seen)
+        return (flows.amounts * self._discount(flows.times, flows.amounts)).sum(-1)
+
+    def _discount(self, times: tuple[float, ...], like: Tensor) -> Tensor:
+        t = torch.tensor(later(times, self.elapsed), dtype=torch.float64)
+        return self.market.discount(t).to(like)
+
+
+def _means(values: Tensor, size: int) -> Tensor:
+    """Means over groups of `size` neighbours."""
+    if size == 1:
+        return values
+    means: Tensor = values.unflatten(-1, (-1, size)).mean(-1)
+    return means
+
+
+def _within(worth: Tensor, given: Tensor | None, size: int) -> Tensor | None:
+    """Variance of the paths within each group: what differs between them, and what was averaged out on each."""
+    if size == 1:
+        return given
+    between: Tensor = worth.detach().unflatten(-1, (-1, size)).var(-1, correction=0)
+    return between if given is None else between + _means(given.detach(), size)
+
+
+def _replicate_sums(values: Tensor, scrambles: int) -> Tensor:
+    """Sums [..., scrambles] over the paths of each scramble."""
+    sums: Tensor = values.unflatten(-1, (-1, scrambles)).sum(-2, dtype=torch.float64)
+    return sums
+
+
+def _check(payoff: Payoff, model: Model, market: Market | Markets) -> None:
+    n = len(market.markets) if isinstance(market, Markets) else 1
+    if not payoff.assets == model.assets == n:
+        raise InputError(
+            f"{payoff.name} is on {payoff.assets} underlyings, {model.name} simulates {model.assets}, and there are "
+            f"{n} markets; the three must agree"
+        )
+    payoff.check_spot(market.spots if isinstance(market, Markets) else torch.as_tensor(market.spot))
