@@ -52,7 +52,7 @@ def table(result: Result) -> list[list[str]]:
     return [[cell.strip() for cell in text.split("  ") if cell.strip()] for text in lines[start + 1 :] if text.strip()]
 
 
-@pytest.mark.parametrize("name", ["european", "exotics"])
+@pytest.mark.parametrize("name", ["european", "exotics", "basket"])
 def test_examples_run_and_their_answers_are_requests_again(name: str, tmp_path: Path) -> None:
     out = tmp_path / "new" / "result.json"
     result = qsde("price", REQUESTS / f"{name}.json", "--out", out)

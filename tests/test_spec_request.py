@@ -20,7 +20,7 @@ from qsde.noise import Antithetic, Sobol, Threefry
 from qsde.payoffs import Asian, European, PathFunction
 from qsde.pricing.fourier import price_european
 from qsde.pricing.montecarlo import MonteCarlo, price
-from qsde.schemes import LogEuler, WithJumps
+from qsde.schemes import Correlated, LogEuler, WithJumps
 from qsde.spec import (
     PAYOFFS,
     MonteCarloSpec,
@@ -83,9 +83,22 @@ CONTRACTS: list[dict[str, Any]] = [
     {"type": "fixed_lookback", "strike": 100.0, "expiry": 1.0, "kind": "put", "start": 0.5},
     {"type": "floating_lookback", "expiry": 1.0},
     {"type": "floating_lookback", "expiry": 1.0, "kind": "put", "extreme": 110.0, "monitoring": QUARTERS},
+    {"type": "basket", "weights": [0.5, 0.5], "strike": 100.0, "expiry": 1.0},
+    {"type": "basket", "weights": [1.0, -1.0, 0.5], "strike": 0.0, "expiry": 1.0, "kind": "put"},
+    {"type": "spread", "strike": 5.0, "expiry": 1.0},
+    {"type": "spread", "strike": -5.0, "expiry": 1.0, "kind": "put"},
+    {"type": "best_of", "weights": [1.0, 1.0], "strike": 100.0, "expiry": 1.0},
+    {"type": "best_of", "weights": [1.0, 2.0], "strike": 100.0, "expiry": 1.0, "kind": "put"},
+    {"type": "worst_of", "weights": [1.0, 1.0], "strike": 100.0, "expiry": 1.0},
+    {"type": "worst_of", "weights": [1.0, 2.0], "strike": 100.0, "expiry": 1.0, "kind": "put"},
 ]  # fmt: skip
+FLAT = {"model": "black_scholes", "vol": 0.2}
 HESTON = {"model": "heston", "v0": 0.04, "kappa": 1.5, "theta": 0.05, "sigma": 0.4, "rho": -0.7}
 CALL = {"type": "european", "strike": 100.0, "expiry": 1.0}
+#: Two underlyings and the right to exchange them.
+PAIR = {"model": {"model": "multi_asset", "models": [FLAT, {**FLAT, "vol": 0.3}], "correlation": [[1, 0.5], [0.5, 1]]},
+        "market": [{"spot": 100.0, "rate": 0.03}, {"spot": 95.0, "rate": 0.03, "dividend_yield": 0.02}],
+        "payoffs": [{"type": "spread", "strike": 0.0, "expiry": 1.0}]}  # fmt: skip
 
 
 def request(**changes: Any) -> dict[str, Any]:
@@ -110,7 +123,7 @@ def test_every_payoff_has_two_contracts_here_but_functions() -> None:
     assert {terms["type"] for terms in CONTRACTS} == set(PAYOFFS)
     public = {name for name in payoffs.__all__ if isinstance(getattr(payoffs, name), type)}
     left = public - {payoff.__name__ for payoff in PAYOFFS.values()}
-    assert left == {"Claim", "Flows", "PathFunction", "Paths", "Payoff", "Terminal", "Watched"}
+    assert left == {"AtExpiry", "Claim", "Flows", "PathFunction", "Paths", "Payoff", "Terminal", "Watched"}
 
 
 @pytest.mark.parametrize("terms", CONTRACTS, ids=lambda terms: terms["type"])
@@ -162,9 +175,11 @@ def test_schema_says_what_a_payoff_is() -> None:
                                              ("antithetic", Antithetic(Threefry(5)))])  # fmt: skip
 def test_engine_spec_builds_the_engine(name: str, noise: object) -> None:
     values = {"type": "monte_carlo", "paths": 512, "max_dt": 0.5, "seed": 5, "noise": name, "dtype": "float32",
-              "control_variate": False, "compile": "never"}  # fmt: skip
+              "control_variate": False, "conditional": False, "compile": "never"}  # fmt: skip
     engine = checked(MonteCarloSpec, values).build(template("heston"))
-    assert engine == MonteCarlo(512, 0.5, noise=noise, dtype=torch.float32, control_variate=False, compile="never")  # type: ignore[arg-type]
+    assert engine == MonteCarlo(
+        512, 0.5, noise=noise, dtype=torch.float32, control_variate=False, conditional=False, compile="never"
+    )  # type: ignore[arg-type]
 
 
 def test_engine_spec_has_the_defaults_of_the_engine() -> None:
@@ -202,6 +217,7 @@ def test_simulation_is_the_one_of_the_library() -> None:
     assert [p.value for p in found.payoffs] == ours.value.tolist()
     assert [p.std_error for p in found.payoffs] == ours.std_error.tolist()
     assert [p.type for p in found.payoffs] == ["european", "asian"]
+    assert [p.variance_ratio for p in found.payoffs] == ours.variance_ratio.tolist()
     assert found.n_paths == 1024
 
 
@@ -236,6 +252,50 @@ def test_the_answer_repeats_the_request_and_gives_the_digits_again() -> None:
     second = PriceResult.of(again.request, again.request.build())
     assert second.payoffs == first.payoffs
     assert second.model == first.model
+
+
+def test_several_underlyings_have_a_market_each() -> None:
+    found = answer(**PAIR, engine={"type": "monte_carlo", "paths": 1 << 14})
+    vol = math.sqrt(0.2**2 + 0.3**2 - 2 * 0.5 * 0.2 * 0.3)
+    margrabe = float(black_price(100.0, 95.0 * math.exp(-0.02), 1.0, vol, 1.0, True))
+    assert abs(found.payoffs[0].value - margrabe) < 4 * (found.payoffs[0].std_error or 0)
+    assert parsed(PriceResult, found.model_dump_json()) == found
+    assert found.model == found.request.model
+
+
+def test_schemes_by_name_step_every_underlying() -> None:
+    job = parsed(
+        PriceRequest, json.dumps(request(**PAIR, engine={"type": "monte_carlo", "scheme": "log_euler"}))
+    ).build()
+    assert isinstance(job.engine, MonteCarlo)
+    assert isinstance(job.engine.scheme, Correlated)
+    assert job.engine.scheme.schemes == (LogEuler(), LogEuler())
+    job.engine.scheme.check(job.model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"market": {"spot": 100.0}},
+            "market: give one for each underlying of MultiAsset(BlackScholes, BlackScholes), ",
+        ),
+        ({"model": FLAT}, "market: give one for each underlying of BlackScholes, 1 in all, not 2"),
+        ({"payoffs": [CALL]}, "payoffs.0: european takes the prices of 1, MultiAsset(BlackScholes, BlackScho"),
+        ({"market": [{"spot": 100.0}]}, "market: give one for each underlying of MultiAsset(B"),
+        ({"market": [{"spot": 100.0}, {"spot": -1}]}, "market.1.spot: input should be greater than 0 (got -1)"),
+        ({"market": [{"spot": 100.0}, {"rate": 0.1}]}, "market.1.spot: field required"),
+        ({"market": [{"spot": 100.0}, {"spot": 50.0, "rate": 5}]}, "market.1.rate: is 5, 500% a year"),
+        ({"market": [{"spot": 100.0}, {"spot": 50.0, "rate": 0.1}]}, "market: markets[1] discounts at another rate"),
+        ({"model": {**PAIR["model"], "correlation": [[1, 2], [2, 1]]}}, "model: MultiAsset: correlation"),
+        ({"model": {**PAIR["model"], "correlation": [[1, 0], [0]]}}, "model.correlation: must be a square matrix"),
+        ({"model": {**PAIR["model"], "correlation": [[1, 0, 0], [0, 1, 0]]}}, "model.correlation: must be a square ma"),
+        ({"model": {**PAIR["model"], "models": [FLAT, {**FLAT, "vol": -1}]}}, "model.models.1: BlackScholes.vol"),
+        ({"model": {**PAIR["model"], "models": [FLAT, {"model": "heston"}]}}, "model.models.1.v0: field required"),
+    ],
+)
+def test_messages_about_several_underlyings(changes: dict[str, Any], message: str) -> None:
+    assert refused(**{**PAIR, **changes}).removeprefix("JSON: ").startswith(message)
 
 
 def fitted(model: Model, spot: float = math.nan) -> Fit:

@@ -11,6 +11,8 @@ from qsde.cli.show import line, number, progress, table
 from qsde.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from qsde.calibration.fit import Fit
     from qsde.spec import PayoffSpec, PricedPayoff, PriceRequest, PriceResult, PricingJob
 
@@ -80,10 +82,13 @@ def _show(request: PriceRequest, job: PricingJob, result: PriceResult) -> None:
 
 def _market(job: PricingJob) -> str:
     last = max(payoff.maturity for payoff in job.payoffs)
-    forward, discount = float(job.market.forward(last)), float(job.market.discount(last))
-    return (
-        f"spot {float(job.market.spot):.8g}; at {last:.6g} years forward {forward:.8g}, discount factor {discount:.8g}"
-    )
+    spot, forward = job.market.forward(0.0), job.market.forward(last)
+    discount = float(job.market.discount(last))
+    return f"spot {_numbers(spot)}; at {last:.6g} years forward {_numbers(forward)}, discount factor {discount:.8g}"
+
+
+def _numbers(values: Tensor) -> str:
+    return ", ".join(f"{value:.8g}" for value in values.reshape(-1).tolist())
 
 
 def _engine(request: PriceRequest, result: PriceResult) -> str:

@@ -16,6 +16,7 @@ from qsde.spec.models import (
     spec_of,
     template,
 )
+from qsde.spec.multi_asset import MultiAssetSpec, PricingModelSpec, pricing_spec_of
 from qsde.spec.payoffs import PAYOFFS, AnyPayoffSpec, PayoffSpec, payoff_from, payoff_spec
 from qsde.spec.records import FitRecord, dump_fits, load_fits
 from qsde.spec.request import FitSource, PriceRequest, PricingJob, choose_fit
@@ -44,11 +45,13 @@ __all__ = [
     "MertonSpec",
     "ModelSpec",
     "MonteCarloSpec",
+    "MultiAssetSpec",
     "PayoffSpec",
     "PriceRequest",
     "PriceResult",
     "PricedPayoff",
     "PricingJob",
+    "PricingModelSpec",
     "PriorSpec",
     "ReadingSpec",
     "Spec",
@@ -61,6 +64,7 @@ __all__ = [
     "parsed",
     "payoff_from",
     "payoff_spec",
+    "pricing_spec_of",
     "spec_of",
     "template",
 ]

@@ -103,7 +103,7 @@ def _inside(data: Any, part: Any) -> Any:
 
 def _is_kind(part: Any) -> bool:
     """Whether a place in an error is pydantic's name for a member of a union."""
-    return isinstance(part, str) and (part in _KINDS or part.startswith(_COMPOUNDS))
+    return isinstance(part, str) and (part in _KINDS or part.startswith(_COMPOUNDS) or part.endswith("Spec"))
 
 
 #: Fields that tell the members of a union apart.
@@ -142,7 +142,7 @@ def _unknown_tag(detail: Any) -> str:
 
 
 #: What a message about a field starts with: the field or its place, an index in it, and maybe a colon.
-_FIELD = re.compile(r"(?:[A-Z]\w+(?:: |\.))?([a-z_][\w.]*)(?:\[(\d+)\])?(:?) (.*)", re.DOTALL)
+_FIELD = re.compile(r"(?:[A-Z]\w+(?:: |\.))?((?:\d+\.)?[a-z_][\w.]*)(?:\[(\d+)\])?(:?) (.*)", re.DOTALL)
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import torch
 from pydantic import Field, field_validator
 
 from qsde.errors import InputError
-from qsde.models import Model
+from qsde.models import Model, MultiAsset
 from qsde.noise import Antithetic, Noise, Sobol, Threefry
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.montecarlo import MonteCarlo
-from qsde.schemes import SCHEMES, Scheme, WithJumps
+from qsde.schemes import SCHEMES, Correlated, Scheme, WithJumps
 from qsde.schemes.layers import layers
 from qsde.spec.base import Spec
 from qsde.spec.models import MODEL_TEMPLATES
@@ -40,10 +40,11 @@ class MonteCarloSpec(Spec):
         seed: seed of the noise: the same seed gives the same digits.
         noise: "threefry" (independent), "antithetic" (pairs of opposite sign) or "sobol" (low discrepancy).
         scheme: name of a scheme for the diffusion, a key of `qsde.schemes.SCHEMES`; None takes the model's default.
-            Jumps need no name: they are added to any scheme.
+            Jumps need no name, they are added to any scheme; every one of several underlyings is stepped by it.
         dtype: precision of the paths.
         device: where the paths live, such as "cpu" or "cuda".
-        control_variate: regress each payoff on the forward's known mean.
+        control_variate: regress each payoff on quantities of known mean.
+        conditional: average over part of the noise in closed form where payoffs and scheme allow.
         compile: "auto" compiles large jobs, "always" or "never".
 
     Example:
@@ -62,6 +63,7 @@ class MonteCarloSpec(Spec):
     dtype: Literal["float32", "float64"] = "float64"
     device: str = "cpu"
     control_variate: bool = True
+    conditional: bool = True
     compile: Literal["auto", "always", "never"] = "auto"
 
     @field_validator("scheme")
@@ -92,6 +94,7 @@ class MonteCarloSpec(Spec):
             dtype=_DTYPES[self.dtype],
             device=self.device,
             control_variate=self.control_variate,
+            conditional=self.conditional,
             compile=self.compile,
         )
 
@@ -114,6 +117,8 @@ EngineSpec = Annotated[MonteCarloSpec | FourierSpec, Field(discriminator="type")
 
 
 def _scheme(name: str, model: Model) -> Scheme:
+    if isinstance(model, MultiAsset):
+        return Correlated(tuple(_scheme(name, m) for m in model.models), tuple(type(m) for m in model.models))  # type: ignore[misc]
     diffusion, jumps = layers(model)
     scheme: Scheme = SCHEMES[name].scheme()
     scheme.check(diffusion)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from pydantic import Field, model_validator
 
 from qsde.calibration.fit import Fit
 from qsde.errors import InputError
+from qsde.market.markets import Markets
+from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models import Model
 from qsde.payoffs import Claim
@@ -16,7 +19,8 @@ from qsde.pricing.fourier import Fourier
 from qsde.pricing.montecarlo import MonteCarlo
 from qsde.spec.base import LONGEST, Spec, at
 from qsde.spec.engine import EngineSpec, MonteCarloSpec
-from qsde.spec.models import ModelSpec, canonical_name, spec_of
+from qsde.spec.models import canonical_name, spec_of
+from qsde.spec.multi_asset import PricingModelSpec
 from qsde.spec.payoffs import AnyPayoffSpec
 from qsde.spec.underlying import UnderlyingSpec
 
@@ -40,7 +44,7 @@ class PricingJob:
 
     model: Model
     payoffs: list[Claim]
-    market: Market
+    market: Market | Markets
     engine: MonteCarlo | Fourier
 
 
@@ -50,7 +54,7 @@ class PriceRequest(Spec):
     Attributes:
         model: the model by its parameters, such as `{"model": "black_scholes", "vol": 0.2}`; or give `fit`.
         fit: file of a fit, with the model to take where it holds several; open fields of `market` come from its quotes.
-        market: spot, rates and dividends.
+        market: spot, rates and dividends; a list of them, one for each underlying, for a model of several.
         payoffs: what to price, each with its name in `type`; they share the paths of a simulation.
         engine: how to price.
 
@@ -64,9 +68,9 @@ class PriceRequest(Spec):
         [European(strike=100.0, expiry=1.0, kind='call')]
     """
 
-    model: ModelSpec | None = None
+    model: PricingModelSpec | None = None
     fit: FitSource | None = None
-    market: UnderlyingSpec = UnderlyingSpec()
+    market: UnderlyingSpec | tuple[UnderlyingSpec, ...] = UnderlyingSpec()
     payoffs: tuple[AnyPayoffSpec, ...] = Field(min_length=1, max_length=MAX_PAYOFFS)
     engine: EngineSpec = MonteCarloSpec()
 
@@ -90,8 +94,8 @@ class PriceRequest(Spec):
         with at("model"):
             model = fitted.model if fitted is not None else self.model.build()  # type: ignore[union-attr]
         with at("market"):
-            market = self.market.build(None if fitted is None else fitted.surface)
-        payoffs = [_payoff(i, spec, market) for i, spec in enumerate(self.payoffs)]
+            market = _market(self.market, model, None if fitted is None else fitted.surface)
+        payoffs = [_payoff(i, spec, model, market) for i, spec in enumerate(self.payoffs)]
         with at("engine", fields=type(self.engine).model_fields):
             engine = self.engine.build(model)
         return PricingJob(model, payoffs, market, engine)
@@ -117,10 +121,31 @@ def choose_fit(fits: list[Fit], name: str | None, source: str, field: str = "mod
     return wanted[0]
 
 
-def _payoff(index: int, spec: AnyPayoffSpec, market: Market) -> Claim:
+def _market(
+    spec: UnderlyingSpec | tuple[UnderlyingSpec, ...], model: Model, surface: Surface | None
+) -> Market | Markets:
+    given = 1 if isinstance(spec, UnderlyingSpec) else len(spec)
+    if given != model.assets:
+        raise InputError(f"give one for each underlying of {model.name}, {model.assets} in all, not {given}")
+    if isinstance(spec, UnderlyingSpec):
+        return spec.build(surface)
+    return Markets(list(_each(spec))) if given > 1 else spec[0].build(surface)
+
+
+def _each(specs: tuple[UnderlyingSpec, ...]) -> Iterator[Market]:
+    for i, spec in enumerate(specs):
+        with at(str(i)):
+            yield spec.build()
+
+
+def _payoff(index: int, spec: AnyPayoffSpec, model: Model, market: Market | Markets) -> Claim:
     with at(f"payoffs.{index}", fields=spec.terms):
         payoff = spec.build()
-        payoff.check_spot(market.spot)  # type: ignore[arg-type]
+        if payoff.assets != model.assets:
+            raise InputError(
+                f"{spec.name} takes the prices of {payoff.assets}, {model.name} has {model.assets} underlyings"
+            )
+        payoff.check_spot(market.spots if isinstance(market, Markets) else torch.as_tensor(market.spot))
         if payoff.maturity > LONGEST:
             raise InputError(f"ends in {payoff.maturity:,.10g} years: times are years, not days")
     return payoff

@@ -13,7 +13,7 @@ from qsde.errors import InputError
 from qsde.payoffs import Claim, European, Payoff
 from qsde.pricing.fourier import Fourier, price_european
 from qsde.pricing.montecarlo import MonteCarlo, price
-from qsde.spec.models import ModelSpec, spec_of
+from qsde.spec.multi_asset import PricingModelSpec, pricing_spec_of
 from qsde.spec.payoffs import wire_name
 from qsde.spec.request import PriceRequest, PricingJob
 
@@ -32,12 +32,14 @@ class PricedPayoff(_Answer):
         type: the payoff.
         value: its price.
         std_error: standard error of a simulation.
+        variance_ratio: how many times more paths a plain simulation would take for the same error.
         numerical_error: estimated error of a quadrature.
     """
 
     type: str
     value: float
     std_error: float | None = None
+    variance_ratio: float | None = None
     numerical_error: float | None = None
 
 
@@ -68,7 +70,7 @@ class PriceResult(_Answer):
     units: str = "values and errors discounted, in the currency of the spot; times in years"
     seconds: float
     n_paths: int | None
-    model: ModelSpec
+    model: PricingModelSpec
     payoffs: list[PricedPayoff]
     request: PriceRequest
 
@@ -83,17 +85,18 @@ class PriceResult(_Answer):
         began = time.perf_counter()
         with torch.no_grad():
             n_paths, priced = _integrated(job) if isinstance(job.engine, Fourier) else _simulated(job, progress)
-        return cls(seconds=time.perf_counter() - began, n_paths=n_paths, model=spec_of(job.model), payoffs=priced,
-                   request=request)  # fmt: skip
+        seconds, model = time.perf_counter() - began, pricing_spec_of(job.model)
+        return cls(seconds=seconds, n_paths=n_paths, model=model, payoffs=priced, request=request)
 
 
 def _simulated(job: PricingJob, progress: Progress | None) -> tuple[int | None, list[PricedPayoff]]:
     assert isinstance(job.engine, MonteCarlo)
     payoffs = [_simulable(i, payoff) for i, payoff in enumerate(job.payoffs)]
     found = price(job.model, payoffs, job.market, job.engine, progress)
-    rows = zip(payoffs, found.value.tolist(), found.std_error.tolist(), strict=True)
+    columns = (found.value.tolist(), found.std_error.tolist(), found.variance_ratio.tolist())
     return found.n_paths, [
-        PricedPayoff(type=wire_name(type(payoff)), value=value, std_error=error) for payoff, value, error in rows
+        PricedPayoff(type=wire_name(type(payoff)), value=value, std_error=error, variance_ratio=ratio)
+        for payoff, value, error, ratio in zip(payoffs, *columns, strict=True)
     ]
 
 
