@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from qsde import payoffs
 from qsde.calibration.fit import Fit
@@ -17,7 +17,7 @@ from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models import BlackScholes, Model
 from qsde.noise import Antithetic, Sobol, Threefry
-from qsde.payoffs import Asian, European, PathFunction
+from qsde.payoffs import Asian, European, PathFunction, Terminal
 from qsde.pricing.fourier import price_european
 from qsde.pricing.montecarlo import MonteCarlo, price
 from qsde.schemes import Correlated, LogEuler, WithJumps
@@ -34,7 +34,7 @@ from qsde.spec import (
     spec_of,
     template,
 )
-from qsde.spec.payoffs import AnyPayoffSpec, wire_type
+from qsde.spec.payoffs import AnyPayoffSpec, NoTextForm, wire_type
 
 QUARTERS = [0.25, 0.5, 0.75, 1.0]
 #: Two contracts of every class: as few words as possible, and all that there are.
@@ -156,8 +156,15 @@ def test_tensors_become_numbers() -> None:
 def test_functions_have_no_text_form() -> None:
     with pytest.raises(InputError, match=r"PathFunction has no text form; asian, .*european"):
         payoff_spec(PathFunction((1.0,), lambda s: s[..., -1]))
-    with pytest.raises(TypeError, match="has no text form"):
+    with pytest.raises(NoTextForm, match="dict.* has no text form"):
         wire_type(dict[str, float])
+
+
+def test_a_payoff_may_hold_another() -> None:
+    held = TypeAdapter(wire_type(Terminal))
+    assert held.validate_python({**CALL, "strike": 90.0}).build() == European(90.0, 1.0)
+    with pytest.raises(ValidationError, match="barrier"):  # not paid by the prices at dates alone
+        held.validate_python(next(terms for terms in CONTRACTS if terms["type"] == "barrier"))
 
 
 def test_schema_says_what_a_payoff_is() -> None:

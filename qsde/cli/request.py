@@ -115,6 +115,10 @@ def _terms(spec: PayoffSpec) -> str:
 
 
 def _value(value: Any) -> str:
+    from qsde.spec import PayoffSpec
+
+    if isinstance(value, PayoffSpec):
+        return f"{value.name} ({_terms(value)})"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Sequence) and not isinstance(value, str):

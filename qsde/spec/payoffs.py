@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields
 from functools import reduce
 from inspect import isabstract
@@ -17,11 +18,15 @@ from torch import Tensor
 
 from qsde import payoffs
 from qsde.errors import InputError
-from qsde.payoffs import Claim, PathFunction
-from qsde.spec.base import Spec, checked
+from qsde.payoffs import Claim
+from qsde.spec.base import Spec, at, checked
 
 #: Longest list in a payoff: 40 years of trading days.
 MAX_ITEMS = 1 << 14
+
+
+class NoTextForm(TypeError):
+    """The values of a field cannot be written as JSON."""
 
 
 class PayoffSpec(Spec):
@@ -40,7 +45,7 @@ class PayoffSpec(Spec):
         Raises:
             InputError: the values make no such contract, such as a negative strike.
         """
-        return self.PAYOFF(**self.terms)
+        return self.PAYOFF(**{name: _built(name, value) for name, value in self.terms.items()})
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -51,6 +56,13 @@ class PayoffSpec(Spec):
     def name(self) -> str:
         """The payoff's name on the wire."""
         return wire_name(self.PAYOFF)
+
+
+def _built(name: str, value: Any) -> Any:
+    if not isinstance(value, PayoffSpec):
+        return value
+    with at(name, fields=value.terms):
+        return value.build()
 
 
 def wire_name(payoff: type[Claim]) -> str:
@@ -66,10 +78,11 @@ def wire_name(payoff: type[Claim]) -> str:
 def wire_type(annotation: Any) -> Any:
     """The type of JSON values that a field annotation stands for: tensors become numbers, sequences become tuples.
 
-    Numbers, texts and booleans are taken as they are written: "100" is no number and 1 is no boolean.
+    A payoff within a payoff is one of the classes in `PAYOFFS` that the annotation admits. Numbers, texts and booleans
+    are taken as they are written: "100" is no number and 1 is no boolean.
 
     Raises:
-        TypeError: the annotation has no text form, such as a function.
+        NoTextForm: the annotation is that of a function, say.
 
     Example:
         >>> wire_type(Literal["call", "put"])
@@ -87,7 +100,13 @@ def wire_type(annotation: Any) -> Any:
     if get_origin(annotation) in (Sequence, tuple, list):
         items = tuple.__class_getitem__((wire_type(inside[0]), ...))
         return Annotated[items, pydantic.Field(max_length=MAX_ITEMS)]
-    raise TypeError(f"{annotation} has no text form; a payoff with such a field cannot be in PAYOFFS")
+    if isinstance(annotation, type) and issubclass(annotation, Claim):
+        return _any_of([spec for spec in _SPECS.values() if issubclass(spec.PAYOFF, annotation)])
+    raise NoTextForm(f"{annotation} has no text form")
+
+
+def _any_of(specs: Sequence[type[PayoffSpec]]) -> Any:
+    return Annotated[reduce(or_, specs), pydantic.Field(discriminator="type")]
 
 
 def _spec_class(name: str, payoff: type[Claim]) -> type[PayoffSpec]:
@@ -106,23 +125,30 @@ def _default(field: Field[Any]) -> Any:
     return ... if field.default is MISSING else field.default
 
 
-def _public_payoffs() -> Iterator[type[Claim]]:
-    for name in payoffs.__all__:
-        found = getattr(payoffs, name)
-        if isinstance(found, type) and issubclass(found, Claim) and not isabstract(found) and found is not PathFunction:
-            yield found
+def _described() -> dict[str, type[PayoffSpec]]:
+    """The payoffs of `qsde.payoffs` whose fields have a text form; those made of other payoffs come last."""
+    found = [getattr(payoffs, name) for name in payoffs.__all__]
+    public = [c for c in found if isinstance(c, type) and issubclass(c, Claim) and not isabstract(c)]
+    for payoff in sorted(public, key=_holds_payoffs):
+        with suppress(NoTextForm):
+            _SPECS[wire_name(payoff)] = _spec_class(wire_name(payoff), payoff)
+    return _SPECS
 
+
+def _holds_payoffs(payoff: type[Claim]) -> bool:
+    return any(isinstance(hint, type) and issubclass(hint, Claim) for hint in get_type_hints(payoff).values())
+
+
+_SPECS: dict[str, type[PayoffSpec]] = {}
 
 #: The payoffs that have a text form, by their name on the wire: all of `qsde.payoffs` but the user's own functions.
-PAYOFFS: dict[str, type[Claim]] = {wire_name(payoff): payoff for payoff in _public_payoffs()}
-
-_SPECS = {name: _spec_class(name, payoff) for name, payoff in PAYOFFS.items()}
+PAYOFFS: dict[str, type[Claim]] = {name: spec.PAYOFF for name, spec in sorted(_described().items())}
 
 if TYPE_CHECKING:
     AnyPayoffSpec = PayoffSpec
 else:
     #: Any payoff, told apart by its field `type`.
-    AnyPayoffSpec = Annotated[reduce(or_, _SPECS.values()), pydantic.Field(discriminator="type")]
+    AnyPayoffSpec = _any_of([_SPECS[name] for name in PAYOFFS])
 
 
 def payoff_from(terms: Mapping[str, Any]) -> Claim:
@@ -160,4 +186,6 @@ def payoff_spec(payoff: Claim) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.tolist()
+    if isinstance(value, Claim):
+        return payoff_spec(value)
     return tuple(_plain(item) for item in value) if isinstance(value, (tuple, list)) else value
