@@ -123,7 +123,7 @@ LAWS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     diffusion=HESTONS, law=st.one_of(st.none(), LAWS), t=st.floats(1 / 365, 20), distance=st.floats(-8, 8),
     pays=st.sampled_from(["cash", "asset"]),
