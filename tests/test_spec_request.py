@@ -156,7 +156,7 @@ def test_tensors_become_numbers() -> None:
 def test_functions_have_no_text_form() -> None:
     with pytest.raises(InputError, match=r"PathFunction has no text form; asian, .*european"):
         payoff_spec(PathFunction((1.0,), lambda s: s[..., -1]))
-    with pytest.raises(NoTextForm, match="dict.* has no text form"):
+    with pytest.raises(NoTextForm, match=r"dict.* has no text form"):
         wire_type(dict[str, float])
 
 
