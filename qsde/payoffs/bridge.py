@@ -16,12 +16,14 @@ import math
 import torch
 from torch import Tensor
 
+from qsde.numerics import holds
+
 #: Bridges with less quadratic variation have this much: paths within a millionth of a barrier may count as over it.
 _LEAST_VARIANCE = 1e-12
-#: Images and sine terms of the two-barrier series: both are exact to 1e-15 where they are used.
-_IMAGES, _SINES, _IMAGES_UP_TO = 3, 3, 0.6
-#: Images of the mean exit time, exact to 1e-8 up to this variance in units of the squared width.
-_EXIT_IMAGES, _EXIT_UP_TO = 4, 2.0
+#: Images on either side, and up to which variance in units of the squared width they are exact to 1e-15; beyond, sines.
+_IMAGES, _FEW_UP_TO, _IMAGES_UP_TO, _SINES = 3, 0.1, 0.6, 3
+#: The same for the mean exit time, exact to 1e-7.
+_EXIT_IMAGES, _EXIT_FEW_UP_TO, _EXIT_UP_TO = 4, 0.24, 2.0
 
 
 def survival(start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
@@ -99,18 +101,26 @@ def survival_between(start: Tensor, end: Tensor, width: Tensor, variance: Tensor
     """
     x, y = (torch.minimum(torch.relu(d), width) for d in (start, end))
     limit = _IMAGES_UP_TO * width * width
-    near = _image_series(x, y, width, torch.minimum(variance.clamp(min=_LEAST_VARIANCE), limit))
-    far = _sine_series(x, y, width, torch.maximum(variance, limit))
+    near = torch.minimum(variance.clamp(min=_LEAST_VARIANCE), limit)
+    if _any_above(variance, _FEW_UP_TO * width * width):
+        far = _sine_series(x, y, width, torch.maximum(variance, limit))
+        probability = torch.where(variance <= limit, _image_series(x, y, width, near, _IMAGES), far)
+    else:
+        probability = _image_series(x, y, width, near, 1)
     within = (start > 0) & (end > 0) & (start < width) & (end < width)
-    probability = torch.where(variance <= limit, near, far).clamp(0.0, 1.0)
-    return torch.where(within, probability, torch.zeros_like(probability))
+    return torch.where(within, probability.clamp(0.0, 1.0), torch.zeros_like(probability))
 
 
-def _image_series(x: Tensor, y: Tensor, width: Tensor, variance: Tensor) -> Tensor:
+def _any_above(variance: Tensor, limit: Tensor) -> bool:
+    """Whether a long series is needed; where values cannot be looked at, inside `torch.func.vmap`, it is."""
+    return holds((variance > limit).any())
+
+
+def _image_series(x: Tensor, y: Tensor, width: Tensor, variance: Tensor, images: int) -> Tensor:
     lower, upper = -2.0 * x * y / variance, -2.0 * (width - x) * (width - y) / variance
     # 1 - exp(lower) - exp(upper), the largest terms, without cancellation near either barrier
     total = torch.expm1(lower) * torch.expm1(upper) - torch.exp(lower + upper)
-    for n in range(1, _IMAGES + 1):
+    for n in range(1, images + 1):
         for shift in (n * width, -n * width):
             total = total + torch.exp(-2.0 * shift * (shift + y - x) / variance)
         for shift in (n * width, -(n + 1) * width):
@@ -145,9 +155,10 @@ def time_to_exit(start: Tensor, end: Tensor, width: Tensor, variance: Tensor) ->
     x = torch.minimum(torch.relu(start), width)
     move = (end - x) * shrink
     size = torch.sqrt(length)
+    images = _EXIT_IMAGES if _any_above(variance, _EXIT_FEW_UP_TO * width * width) else 1
     total = torch.zeros_like(move)
     for near, end_distance in ((x, x + move), (width - x, width - x - move)):
-        for n in range(-_EXIT_IMAGES, _EXIT_IMAGES + 1):
+        for n in range(-images, images + 1):
             nearer = -2.0 * n * width if n >= 0 else 2.0 * (near + n * width)
             total = total + _passage((near + 2 * n * width) / size, end_distance / size, nearer / size)
     return total * shrink

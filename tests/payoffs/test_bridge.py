@@ -85,6 +85,18 @@ def test_both_series_agree_where_they_meet() -> None:
     assert not torch.equal(below, above)
 
 
+def test_short_series_are_as_good() -> None:
+    """Where all variances are small fewer images are taken; one large variance in the batch takes them all."""
+    x = torch.linspace(0.001, 0.999, 23, dtype=torch.float64)
+    end, one = torch.linspace(-0.3, 1.3, 33, dtype=torch.float64)[:, None], torch.tensor(1.0, dtype=torch.float64)
+    for function, small, tolerance in ((survival_between, 0.1, 1e-15), (time_to_exit, 0.24, 1e-7)):
+        few = function(x, end, one, torch.tensor([small], dtype=torch.float64))
+        many = function(x, end, one, torch.tensor([small, 1.0], dtype=torch.float64).reshape(2, 1, 1))[0]
+        torch.testing.assert_close(few, many, rtol=0, atol=tolerance)
+        mapped = torch.func.vmap(lambda w, f=function: f(x, end, one, w))(torch.tensor([small], dtype=torch.float64))
+        torch.testing.assert_close(mapped[0], many, rtol=0, atol=0)
+
+
 def test_corridor_with_one_barrier_far_away_is_one_barrier() -> None:
     x = torch.tensor([0.01, 0.1, 0.4], dtype=torch.float64)
     y, w = torch.tensor(0.2, dtype=torch.float64), torch.tensor(0.05, dtype=torch.float64)
