@@ -93,7 +93,7 @@ def factor(model: MultiAsset) -> Tensor:
 
 @pytest.mark.parametrize("model", [MIXED, FULL], ids=["prices", "full"])
 def test_normals_have_the_correlations_of_the_model(model: MultiAsset) -> None:
-    """`W_i = rho_i B_i + sqrt(1 - rho_i^2) P_i` gives the full matrix back; the normals of one Heston are independent."""
+    """`W_i = rho_i B_i + sqrt(1 - rho_i^2) P_i` gives the full matrix back; normals of one Heston are independent."""
     lower = factor(model)
     correlation = lower @ lower.mT
     n, labels = model.assets, []
