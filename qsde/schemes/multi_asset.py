@@ -36,6 +36,8 @@ class Correlated(Scheme):
     Each underlying is stepped exactly as it would be alone: its law at every step size, its martingale property, its
     orders. With Black-Scholes throughout one step is exact. For Heston the increments of *different* underlyings have
     the right correlation as the step goes to 0: it is the normals that are correlated, not what QE makes of them.
+    Measured on a spread of two Hestons, one of them far from Feller: 1.1 % low at 8 steps a year, 0.1 % (the noise) at
+    32.
 
     State `(x_1, ..., x_n)`, then the other components of each underlying.
 
