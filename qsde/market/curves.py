@@ -55,6 +55,27 @@ class FlatCurve:
 
 
 @dataclass(frozen=True)
+class ShiftedCurve:
+    """A curve moved in parallel: every zero rate plus `shift`; a shift that requires grad gives rho.
+
+    Example:
+        >>> round(ShiftedCurve(FlatCurve(0.05), 0.01).zero_rate(2.0).item(), 6)
+        0.06
+    """
+
+    curve: Curve
+    shift: float | Tensor
+
+    def discount(self, t: Times) -> Tensor:
+        """Discount factor to `t` years."""
+        return self.curve.discount(t) * torch.exp(-torch.as_tensor(self.shift) * _times(t))
+
+    def zero_rate(self, t: Times) -> Tensor:
+        """Zero rate of the curve plus the shift."""
+        return self.curve.zero_rate(t) + self.shift
+
+
+@dataclass(frozen=True)
 class PillarCurve:
     """Zero rates at pillars, log-linear in the discount factor between them.
 

@@ -61,7 +61,12 @@ class Run:
 
     @classmethod
     def of(
-        cls, model: Model, book: list[Payoff], market: Market | Markets, engine: MonteCarlo, elapsed: float = 0.0
+        cls,
+        model: Model,
+        book: list[Payoff],
+        market: Market | Markets,
+        engine: MonteCarlo,
+        elapsed: float | None = None,
     ) -> Run:
         """Prepares the simulation of a book.
 
@@ -70,7 +75,8 @@ class Run:
             book: the payoffs.
             market: spot, curves and dividends.
             engine: settings.
-            elapsed: price as if so many years had passed with the spot unchanged; 0 is today.
+            elapsed: price as if so many years had passed with the spot unchanged, without companions, whose exact
+                price is for today; None is today with them.
 
         Raises:
             InputError: payoffs, model and market do not belong together, or a gradient that would be wrong.
@@ -84,12 +90,12 @@ class Run:
         averaged = engine.conditional and all(isinstance(payoff, AtExpiry) for payoff in book)
         # between cash dividends the logarithm of the price is no exact bridge
         fine = bool(windows) and market.has_cash
-        simulation = Simulation.of(model, dates, engine, windows, averaged=averaged, fine=fine, elapsed=elapsed)
+        simulation = Simulation.of(model, dates, engine, windows, averaged=averaged, fine=fine, elapsed=elapsed or 0.0)
         # Fourier integrals look at their inputs, which a transform forbids
-        helped = engine.control_variate and isinstance(market, Market) and not elapsed and not inside_transform()
+        helped = engine.control_variate and isinstance(market, Market) and elapsed is None and not inside_transform()
         companions = [companion(model, market, payoff) if helped else None for payoff in book]  # type: ignore[arg-type]
-        observers = [Observer(simulation, market, payoff, elapsed) for payoff in book]
-        return cls(book, market, simulation, observers, companions, elapsed)
+        observers = [Observer(simulation, market, payoff, elapsed or 0.0) for payoff in book]
+        return cls(book, market, simulation, observers, companions, elapsed or 0.0)
 
     def results(self, progress: Progress) -> list[Result]:
         """Every payoff's result from all blocks."""

@@ -93,6 +93,7 @@ class Simulation:
         averaged: bool = False,
         fine: bool = False,
         elapsed: float = 0.0,
+        spare: bool = False,
     ) -> Simulation:
         """Prepares the simulation of a model to all dates.
 
@@ -104,6 +105,7 @@ class Simulation:
             whole_state: keep every component of the state, not only log-prices.
             averaged: leave the price's own noise out where the scheme can (`Scheme.conditional`).
             fine: keep to `max_dt` even if the scheme is exact.
+            spare: draw one more uniform in each step, for whoever looks at the paths (windows have it anyway).
             elapsed: years that have passed: the same steps towards dates that are so much closer.
 
         Raises:
@@ -116,7 +118,7 @@ class Simulation:
         if windows:
             scheme = scheme.watching()
         mean = scheme.conditional() if averaged else None
-        averaged = mean is not None and any(mean.draws(model, engine.max_dt))
+        averaged = mean is not None and (spare or any(mean.draws(model, engine.max_dt)))
         if mean is not None and averaged:
             scheme = mean
         whole = scheme.exact and not fine and not (windows and scheme.jumps)
@@ -127,7 +129,7 @@ class Simulation:
         initial = tuple(s.unsqueeze(-1).to(engine.device, engine.dtype) for s in scheme.initial(model))
         seen = range(len(initial)) if windows or whole_state or averaged else range(model.assets)
         normals, uniforms = scheme.draws(model, max(grid.sizes, default=0.0))
-        draws = normals, uniforms + bool(windows)
+        draws = normals, uniforms + bool(windows or spare)
         group, together = _groups(engine.noise)
         n_paths = -(-engine.n_paths // together) * together
         sets = max(1, model.batch_shape.numel())

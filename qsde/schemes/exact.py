@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -31,7 +31,7 @@ class Exact(Scheme):
         tensor([-0.0050,  0.1000], dtype=torch.float64)
     """
 
-    averaged: bool = False
+    averaged: bool = field(default=False, repr=False)
 
     weak_order: ClassVar[float] = math.inf
     strong_order: ClassVar[float] = math.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -68,7 +68,7 @@ class HestonQE(Scheme):
         0.001239
     """
 
-    averaged: bool = False
+    averaged: bool = field(default=False, repr=False)
 
     weak_order: ClassVar[float] = 1.0
     strong_order: ClassVar[float] = 0.5

@@ -1,0 +1,50 @@
+"""Greeks of payoffs of the price at expiry by Fourier integrals: exact, by automatic differentiation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qsde.greeks.inputs import Inputs, Point
+from qsde.payoffs import AtExpiry, European
+from qsde.pricing.digital import price_digital
+from qsde.pricing.fourier import Fourier, price_european
+
+
+def worth(payoff: AtExpiry, point: Point, t: Tensor, engine: Fourier) -> Tensor:
+    """Present value of the payoff with `t` years to expiry, differentiable twice in everything."""
+    market, is_call = point.market, payoff.kind == "call"
+    forward, discount = market.forward(t), market.discount(t)
+    if isinstance(payoff, European):
+        strike = torch.as_tensor(payoff.strike, dtype=torch.float64)
+        return price_european(point.model, strike, t, forward, discount, is_call, engine).value
+    assets, cash, trigger = (torch.as_tensor(leg, dtype=torch.float64) for leg in payoff.legs)
+    total = torch.zeros((), dtype=torch.float64)
+    for amount, pays in ((assets, "asset"), (cash, "cash")):
+        if bool(amount != 0):
+            leg = price_digital(point.model, trigger, t, forward, discount, is_call, pays, engine)  # type: ignore[arg-type]
+            total = total + amount * leg.value
+    return total
+
+
+def exact_greeks(payoff: AtExpiry, inputs: Inputs, engine: Fourier, needs: set[str]) -> dict[str, Tensor]:
+    """Raw Greeks of one payoff."""
+    point = inputs.at()
+    t = torch.tensor(payoff.maturity, dtype=torch.float64, requires_grad=True)
+    leaves = point.leaves | {"t": t}
+    value = worth(payoff, point, t, engine)
+    first = _gradient(value, leaves, again=True)
+    found = {"price": value, "delta": first["spot"], "rho": first["rate"], "dividend_rho": first["dividend_yield"]}
+    vega = inputs.along(first)
+    found |= {"vega": vega, "theta": -first["t"]} | {f"d_{name}": first[name] for name in inputs.model.params}
+    if needs & {"gamma", "vanna", "charm"}:
+        second = _gradient(first["spot"], leaves, again=True)
+        found |= {"gamma": second["spot"], "vanna": inputs.along(second), "charm": -second["t"]}
+    if "volga" in needs:
+        found["volga"] = inputs.along(_gradient(vega, leaves, again=False))
+    return {name: v.detach() for name, v in found.items()}
+
+
+def _gradient(value: Tensor, leaves: dict[str, Tensor], again: bool) -> dict[str, Tensor]:
+    found = torch.autograd.grad(value, list(leaves.values()), create_graph=again, retain_graph=True, allow_unused=True)
+    return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found, strict=True)}

@@ -1,0 +1,231 @@
+"""Greeks of any payoff under any model, each with its standard error and unit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.greeks.exact import exact_greeks
+from qsde.greeks.inputs import Inputs
+from qsde.greeks.methods import Method, check_method, estimate, replicates
+from qsde.greeks.table import GREEKS, Greek, Units, parameter_greek
+from qsde.market.underlying import Market
+from qsde.models.base import Model
+from qsde.payoffs import AtExpiry, Payoff
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.fourier import Fourier
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Greeks:
+    """Greeks of a book.
+
+    Attributes:
+        payoffs: names of the payoffs.
+        greeks: the Greeks, in the order of the columns.
+        value: [payoffs, greeks] in `units`.
+        std_error: standard errors, likewise; 0 for Fourier prices.
+        units: "trader" or "raw".
+        methods: how each payoff was treated.
+        n_paths: paths simulated, 0 for Fourier prices.
+        seconds: wall-clock time.
+    """
+
+    payoffs: tuple[str, ...]
+    greeks: tuple[Greek, ...]
+    value: Tensor
+    std_error: Tensor
+    units: Units
+    methods: tuple[str, ...]
+    n_paths: int
+    seconds: float
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Values [payoffs] of one Greek."""
+        return self.value[:, self._column(name)]
+
+    def error(self, name: str) -> Tensor:
+        """Standard errors [payoffs] of one Greek."""
+        return self.std_error[:, self._column(name)]
+
+    def unit(self, name: str) -> str:
+        """The unit of one Greek, in words."""
+        greek = self.greeks[self._column(name)]
+        return greek.unit if self.units == "trader" or greek.scale == 1.0 else "per 1.00 and year"
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each payoff and Greek: value, standard error, unit, method."""
+        rows = [
+            {
+                "payoff": payoff,
+                "greek": greek.name,
+                "value": float(self.value[i, j]),
+                "std_error": float(self.std_error[i, j]),
+                "unit": self.unit(greek.name),
+                "method": self.methods[i],
+            }
+            for i, payoff in enumerate(self.payoffs)
+            for j, greek in enumerate(self.greeks)
+        ]
+        return pd.DataFrame(rows)
+
+    def _column(self, name: str) -> int:
+        names = [greek.name for greek in self.greeks]
+        if name not in names:
+            raise InputError(f"there is no {name!r} here; there are {', '.join(names)}")
+        return names.index(name)
+
+
+def greeks(
+    model: Model,
+    payoffs: Payoff | Sequence[Payoff],
+    market: Market,
+    engine: MonteCarlo | Fourier | None = None,
+    which: Sequence[str] | None = None,
+    units: Units = "trader",
+    method: Method = "auto",
+    total: bool = False,
+    progress: Progress | None = None,
+) -> Greeks:
+    """First- and second-order Greeks by Fourier integrals or by simulation.
+
+    By simulation each payoff is treated as suits it (`qsde.greeks.methods.method_for`): by its conditional mean given
+    the path of the variance, path by path, or with likelihood ratios. Second derivatives are derivatives of smooth
+    conditional means, or of likelihood ratios on pathwise deltas; for payoffs watched continuously they are differences
+    of deltas at spots and vols 1 % apart with the same noise. Theta and charm compare with the price one day later at
+    the same spot and curves, which is their definition for traders. Standard errors come from 32 independent parts of
+    the paths, or from the scrambles of a low-discrepancy noise.
+
+    Vega is the derivative to a parallel shift of implied vols: along the move of the parameters that shifts them best
+    (`qsde.greeks.inputs.parallel_shift`). Derivatives to jump intensities are left out by simulation.
+
+    Args:
+        model: one model, without batch axes.
+        payoffs: one payoff or a list.
+        market: spot, curves, dividends.
+        engine: `Fourier()` for payoffs of the price at expiry under models with a characteristic function (the default
+            where it can), or `MonteCarlo(...)`.
+        which: names of Greeks, of `qsde.greeks.GREEKS` or `d_` and a parameter; None for all there are.
+        units: "trader" (vega and vanna per vol point, theta and charm per calendar day, rho per 1 %) or "raw".
+        method: "auto", or one method for all payoffs.
+        total: Greeks of the whole book as one: by simulation one backward sweep instead of one for each payoff.
+        progress: called with (parts done, parts).
+
+    Raises:
+        InputError: an unknown Greek, a batch of models, or a method that would give wrong numbers.
+
+    Example:
+        >>> from qsde.models import BlackScholes
+        >>> from qsde.payoffs import European
+        >>> found = greeks(BlackScholes(0.2), European(100.0, 1.0), Market(100.0, rate=0.05))
+        >>> [round(float(found[name]), 4) for name in ("delta", "gamma", "vega", "theta")]
+        [0.6368, 0.0188, 0.3752, -0.0176]
+    """
+    began = time.perf_counter()
+    book = [payoffs] if isinstance(payoffs, Payoff) else list(payoffs)
+    if not book:
+        raise InputError("there are no payoffs")
+    if units not in ("trader", "raw"):
+        raise InputError(f"units must be 'trader' or 'raw', got {units!r}")
+    if market_dividends_block(market, which):
+        raise InputError("theta and charm are not there with discrete dividends; leave them out of which=")
+    engine = engine or (Fourier() if _all_exact(model, book) else MonteCarlo())
+    inputs = Inputs.of(model, market, max(payoff.maturity for payoff in book))
+    wanted = _wanted(model, inputs, which, isinstance(engine, MonteCarlo), bool(market.dividend_times))
+    needs = {greek.name for greek in wanted}
+    for payoff in book:
+        payoff.check_spot(torch.as_tensor(market.spot).detach())
+    if isinstance(engine, Fourier):
+        value, names, n_paths = _by_fourier(model, book, inputs, engine, needs, wanted), ["fourier"] * len(book), 0
+        value = value.sum(0, keepdim=True) if total else value
+        error = torch.zeros_like(value)
+    else:
+        methods = [check_method(payoff, model, engine, method) for payoff in book]
+        names = [str(m) for m in methods]
+        samples, n_paths = _by_simulation(book, methods, inputs, engine, needs, wanted, total, progress)
+        value, error = samples.mean(0), samples.std(0) / len(samples) ** 0.5
+    scale = torch.tensor([greek.scale if units == "trader" else 1.0 for greek in wanted], dtype=torch.float64)
+    titles = [payoff.name for payoff in book]
+    if total:
+        titles, names = ["book"], ["+".join(dict.fromkeys(names))]
+    seconds = time.perf_counter() - began
+    return Greeks(tuple(titles), tuple(wanted), value * scale, error * scale, units, tuple(names), n_paths, seconds)
+
+
+def market_dividends_block(market: Market, which: Sequence[str] | None) -> bool:
+    """Whether theta or charm is asked for although the market has dividends on dates."""
+    return bool(market.dividend_times) and which is not None and bool({"theta", "charm"} & set(which))
+
+
+def _all_exact(model: Model, book: list[Payoff]) -> bool:
+    return model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in book)
+
+
+def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, simulated: bool, dividends: bool) -> list[Greek]:
+    """The Greeks asked for, or all that there are."""
+    left_out = {"theta", "charm"} if dividends else set()
+    if not inputs.direction:
+        left_out |= {"vega", "vanna", "volga"}
+    params = [name for name in model.params if not (simulated and name.endswith("intensity"))]
+    known = {name: g for name, g in GREEKS.items() if name not in left_out}
+    known |= {f"d_{name}": parameter_greek(name) for name in params if model.params[name].dim() == 0}
+    if which is None:
+        return list(known.values())
+    unknown = [name for name in which if name not in known]
+    if unknown:
+        raise InputError(f"no Greek {unknown[0]!r} for {model.name} here; there are {', '.join(known)}")
+    return [known[name] for name in which]
+
+
+def _by_fourier(
+    model: Model, book: list[Payoff], inputs: Inputs, engine: Fourier, needs: set[str], wanted: list[Greek]
+) -> Tensor:
+    rows = []
+    for payoff in book:
+        if not isinstance(payoff, AtExpiry) or not model.has_cf:
+            raise InputError(
+                f"Fourier() gives Greeks of payoffs of the price at expiry under models with a characteristic "
+                f"function, not of {payoff.name} under {model.name}; use MonteCarlo()"
+            )
+        found = exact_greeks(payoff, inputs, engine, needs)
+        rows.append(torch.stack([found[greek.name] for greek in wanted]))
+    return torch.stack(rows)
+
+
+def _by_simulation(
+    book: list[Payoff],
+    methods: list[Method],
+    inputs: Inputs,
+    engine: MonteCarlo,
+    needs: set[str],
+    wanted: list[Greek],
+    total: bool,
+    progress: Progress | None,
+) -> tuple[Tensor, int]:
+    """Raw Greeks [replicates, payoffs, greeks] (one payoff if `total`), and the paths simulated."""
+    one, parts = replicates(engine)
+    frozen = tuple(name for name in inputs.model.params if name.endswith("intensity"))
+    kinds = [(method, payoff.window is not None) for method, payoff in zip(methods, book, strict=True)]
+    groups = {kind: [i for i, other in enumerate(kinds) if other == kind] for kind in dict.fromkeys(kinds)}
+    runs = [
+        (rows, estimate([book[i] for i in rows], inputs, frozen, one, kind[0], needs, total))
+        for kind, rows in groups.items()
+    ]
+    samples = []
+    for done, numbers in enumerate(parts, 1):
+        table = torch.zeros(1 if total else len(book), len(wanted), dtype=torch.float64)
+        for rows, run in runs:
+            found = torch.stack([torch.stack([row[g.name].double() for g in wanted]) for row in run(numbers)])
+            table[[0] if total else rows] += found.detach()
+        samples.append(table)
+        if progress is not None:
+            progress(done, len(parts))
+    return torch.stack(samples), one.n_paths * len(parts)

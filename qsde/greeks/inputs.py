@@ -1,0 +1,121 @@
+"""The inputs that Greeks are derivatives of, as leaf tensors from which model and market are made again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.market.curves import Curve, ShiftedCurve
+from qsde.market.underlying import Market
+from qsde.models.base import Model
+from qsde.pricing.fourier import model_vols
+
+#: Singular values of the map from parameters to implied vols below this share of the largest are not used.
+_RANK = 0.02
+#: Expiries, as shares of the longest, and strikes, in standard deviations, at which implied vols are shifted.
+_EXPIRIES = (0.25, 0.5, 1.0)
+_DEVIATIONS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Model and market in terms of numbers that may be differentiated by.
+
+    Attributes:
+        model, market: as given.
+        leaves: spot, rate and dividend_yield (shifts), and every parameter, each a 0-dim leaf or of the parameter's
+            shape.
+        direction: by how much each parameter moves per 1.00 of a parallel shift of implied vols; empty if the model
+            has no implied vols.
+    """
+
+    model: Model
+    market: Market
+    leaves: dict[str, Tensor]
+    direction: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, model: Model, market: Market, maturity: float) -> Inputs:
+        """Inputs of a model without batch axes.
+
+        Raises:
+            InputError: the model has batch axes.
+        """
+        if model.batch_shape:
+            raise InputError(
+                f"Greeks are of one model, got a batch of shape {tuple(model.batch_shape)}; call greeks for each"
+            )
+        zero = torch.zeros((), dtype=torch.float64)
+        market_leaves = {"spot": torch.as_tensor(market.spot), "rate": zero, "dividend_yield": zero}
+        leaves = {name: value.detach().clone() for name, value in (market_leaves | model.params).items()}
+        return cls(model, market, leaves, parallel_shift(model, market, maturity) if model.has_cf else {})
+
+    def at(self, frozen: tuple[str, ...] = (), spot: float = 0.0, vol: float = 0.0) -> Point:
+        """The inputs as fresh leaves, with some held constant, the spot moved by a share and implied vols by `vol`."""
+        moved = dict(self.leaves)
+        moved["spot"] = moved["spot"] * (1 + spot)
+        for name, slope in self.direction.items():
+            moved[name] = moved[name] + vol * slope
+        leaves = {k: v.detach().clone().requires_grad_(k not in frozen) for k, v in moved.items()}
+        return Point(self._model(leaves), self._market(leaves), leaves)
+
+    def _model(self, leaves: dict[str, Tensor]) -> Model:
+        return self.model.with_params({name: leaves[name] for name in self.model.params})
+
+    def _market(self, leaves: dict[str, Tensor]) -> Market:
+        curves: list[Curve] = [self.market.rate, self.market.dividend_yield]  # type: ignore[list-item]
+        rate, dividend = (ShiftedCurve(c, leaves[k]) for c, k in zip(curves, ("rate", "dividend_yield"), strict=True))
+        return replace(self.market, spot=leaves["spot"], rate=rate, dividend_yield=dividend)
+
+    def along(self, gradient: dict[str, Tensor]) -> Tensor:
+        """The derivative to a parallel shift of implied vols, from those to the parameters."""
+        return torch.stack([(gradient[name] * slope).sum() for name, slope in self.direction.items()]).sum()
+
+
+@dataclass(frozen=True)
+class Point:
+    """Model and market made of leaves."""
+
+    model: Model
+    market: Market
+    leaves: dict[str, Tensor]
+
+
+def parallel_shift(model: Model, market: Market, maturity: float) -> dict[str, Tensor]:
+    """The move of the parameters, per 1.00, that best shifts all implied vols up to `maturity` in parallel.
+
+    Least squares over three expiries and five strikes within one standard deviation, in relative moves of the
+    parameters; directions in which they hardly move implied vols are left alone, and so are jump intensities. For
+    Black-Scholes it is the volatility itself.
+
+    Args:
+        model: a model with a characteristic function, without batch axes.
+        market: the market.
+        maturity: longest expiry, years.
+
+    Example:
+        >>> from qsde.models import BlackScholes
+        >>> parallel_shift(BlackScholes(0.2), Market(100.0), 1.0)
+        {'vol': tensor(1.0000, dtype=torch.float64)}
+    """
+    names = [name for name in model.params if not name.endswith("intensity")]
+    point = torch.stack([model.params[name].detach().double() for name in names])
+    size = torch.where(point.abs() > 1e-6, point.abs(), 1.0)
+
+    def vols(p: Tensor) -> Tensor:
+        moved = model.with_params(dict(zip(names, p.unbind(0), strict=True)))
+        rows = []
+        for share in _EXPIRIES:
+            t = torch.tensor(share * maturity, dtype=torch.float64)
+            forward = market.forward(t).detach()
+            deviation = torch.sqrt(model.total_variance(t).detach().clamp(min=1e-8))  # type: ignore[attr-defined]
+            strikes = forward * torch.exp(deviation * torch.tensor(_DEVIATIONS, dtype=torch.float64))
+            rows.append(model_vols(moved, t, strikes, forward))
+        return torch.cat(rows)
+
+    jacobian: Tensor = torch.autograd.functional.jacobian(vols, point) * size
+    shift = size * (torch.linalg.pinv(jacobian, rtol=_RANK) @ torch.ones(len(jacobian), dtype=torch.float64))
+    return dict(zip(names, shift.unbind(0), strict=True))

@@ -1,0 +1,148 @@
+"""Likelihood ratios given everything but the price's own noise: derivatives of any payoff of prices at dates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.market.underlying import Market
+from qsde.models.base import Model
+from qsde.payoffs import Paths, Payoff
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.simulation import Block, Simulation, later, refuse_intensity_gradient
+
+#: Variances of an interval below this count as this.
+_LEAST = 1e-14
+
+
+@dataclass(frozen=True)
+class LikelihoodRun:
+    """Prices at dates, sampled once and then held, and the likelihood ratio that carries all their derivatives.
+
+    Given the path of the variance and the jumps, log-prices at the dates have independent normal increments with mean
+    `M_k` and variance `W_k`. The samples `S_k` are held constant; the density `p` of the model at parameters `theta` is
+    not:
+
+        `V(theta) = E[ payoff(S) p(S; theta) / p(S; theta_0) ]`,
+
+    whose derivatives of every order are unbiased, whether or not the payoff jumps. `M_k` and `W_k` are differentiated
+    path by path. One more unit of variance for each date: it suits payoffs with few dates.
+
+    References:
+        Broadie, Glasserman (1996), "Estimating security price derivatives using simulation", Management Science 42(2);
+        Glasserman (2004), "Monte Carlo Methods in Financial Engineering", section 7.3.
+
+    Attributes:
+        book: payoffs of prices at dates.
+        market: the market.
+        simulation: paths of mean and variance.
+        smooth: payoffs that are continuous have their pathwise delta sampled instead of their worth, for second
+            derivatives.
+        elapsed: years that have passed.
+    """
+
+    book: list[Payoff]
+    market: Market
+    simulation: Simulation
+    elapsed: float = 0.0
+
+    @classmethod
+    def of(
+        cls, model: Model, book: list[Payoff], market: Market, engine: MonteCarlo, elapsed: float = 0.0
+    ) -> LikelihoodRun:
+        """Prepares the simulation.
+
+        Raises:
+            InputError: a payoff is watched continuously, or the scheme cannot leave the price's own noise out.
+        """
+        refuse_intensity_gradient(model)
+        for payoff in book:
+            if payoff.window is not None:
+                raise InputError(f"{payoff.name} is watched continuously: no likelihood ratio; use method='pathwise'")
+        dates = [t for payoff in book for t in payoff.times]
+        simulation = Simulation.of(model, dates, engine, averaged=True, spare=True, elapsed=elapsed)
+        if not simulation.averaged:
+            raise InputError(
+                f"{type(simulation.scheme).__name__} does not tell the price's own noise from the rest, so there are "
+                "no likelihood ratios; use HestonQE(), or an exact scheme"
+            )
+        return cls(book, market, simulation, elapsed)
+
+    def worths(self, numbers: tuple[int, int]) -> list[Tensor]:
+        """Present value of each payoff over these paths, differentiable any number of times in spot and curves."""
+        return self._averages(numbers, deltas=False)
+
+    def deltas(self, numbers: tuple[int, int]) -> list[Tensor]:
+        """Pathwise delta of each (continuous) payoff over these paths, differentiable likewise."""
+        return self._averages(numbers, deltas=True)
+
+    def _averages(self, numbers: tuple[int, int], deltas: bool) -> list[Tensor]:
+        sums: list[Tensor] = []
+        total = self.simulation.n_paths
+        for first in range(0, total, self.simulation.block_size):
+            block = self.simulation.block(first, numbers=numbers)
+            growth = self._growth(block)
+            parts = [self._sample(payoff, block, growth, deltas).sum(dtype=torch.float64) for payoff in self.book]
+            sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
+        return [s / total for s in sums]
+
+    def _growth(self, block: Block) -> Tensor:
+        """Sampled log-prices at the dates [dates, path], without gradient."""
+        mean, variance = (s.detach() for s in (block.states[0], block.states[-1]))
+        steps = [max(k - 1, 0) for k in self.simulation.job.grid.observed_after]
+        z = torch.special.ndtri(block.uniforms(steps)).T
+        root = torch.sqrt(_increments(variance).clamp(min=0))
+        growth: Tensor = (_increments(mean) + root * z).cumsum(0)
+        return growth
+
+    def _sample(self, payoff: Payoff, block: Block, growth: Tensor, deltas: bool) -> Tensor:
+        """Worth or delta of each path times its likelihood ratio, less a baseline that has no effect on the mean."""
+        times = later(payoff.times, self.elapsed)
+        grid = self.simulation.job.grid
+        columns = [grid.column(t) for t in times]
+        t = torch.tensor(times, dtype=torch.float64)
+        scale, shift = (v.to(growth).unsqueeze(-1) for v in self.market.affine(t, horizon=times[-1]))
+        prices = scale.detach() * torch.exp(growth[columns]) + shift.detach()  # [time, path]
+        x = torch.log(prices - shift) - torch.log(scale)
+        moving = [i for i, u in enumerate(times) if u > 0]
+        mean, variance = (_increments(s[columns][moving]) for s in (block.states[0], block.states[-1]))
+        variance = variance.clamp(min=_LEAST)
+        miss = _increments(x[moving]) - mean
+        log = -0.5 * (torch.log(variance) + miss * miss / variance).sum(0) - torch.log(prices - shift)[moving].sum(0)
+        ratio = torch.exp(log - log.detach())
+        if deltas:
+            slope = self._slope(payoff, prices, shift.detach())
+            value = slope * self._spot_share(scale)
+        else:
+            value = self._worth(payoff, prices.T)
+        base = value.detach().mean()
+        return (value - base) * ratio + base
+
+    def _slope(self, payoff: Payoff, prices: Tensor, shift: Tensor) -> Tensor:
+        """`sum_k (d worth / d S_k) (S_k - shift_k)` of each path: how the worth moves with all prices together."""
+        with torch.enable_grad():
+            leaf = prices.detach().clone().requires_grad_()
+            worth = self._worth(payoff, leaf.T)
+            if not worth.requires_grad:
+                return torch.zeros_like(worth)
+            (gradient,) = torch.autograd.grad(worth.sum(), leaf)
+        return (gradient * (prices.detach() - shift)).sum(0).detach()
+
+    def _spot_share(self, scale: Tensor) -> Tensor:
+        """`d log scale / d spot`, the same at every date."""
+        spot = torch.as_tensor(self.market.spot)
+        share: Tensor = torch.autograd.grad(torch.log(scale[-1]).sum(), spot, create_graph=True)[0]
+        return share
+
+    def _worth(self, payoff: Payoff, prices: Tensor) -> Tensor:
+        flows = payoff.flows(Paths(prices))
+        t = torch.tensor(later(flows.times, self.elapsed), dtype=torch.float64)
+        return (flows.amounts * self.market.discount(t).to(flows.amounts)).sum(-1)
+
+
+def _increments(values: Tensor) -> Tensor:
+    """Differences along the first axis, from 0."""
+    return torch.diff(values, dim=0, prepend=torch.zeros_like(values[:1]))

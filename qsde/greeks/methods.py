@@ -1,0 +1,277 @@
+"""How a payoff's Greeks are estimated, and which method suits it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.greeks.inputs import Inputs, Point
+from qsde.greeks.likelihood import LikelihoodRun
+from qsde.models.base import Model
+from qsde.noise import Sobol
+from qsde.payoffs import AtExpiry, Payoff
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.run import Run
+from qsde.schemes import scheme_for
+
+Method = Literal["auto", "conditional", "pathwise", "likelihood"]
+
+#: Independent parts into which the paths are cut, for standard errors.
+REPLICATES = 32
+#: Moves of a difference of first-order Greeks: a share of the spot, vol in absolute terms.
+SPOT_MOVE, VOL_MOVE = 0.01, 0.01
+#: One calendar day, for theta and charm.
+DAY = 1 / 365
+
+Numbers = tuple[int, int]
+Grads = dict[str, Tensor]
+
+
+def method_for(payoff: Payoff, model: Model, engine: MonteCarlo) -> Method:
+    """The method for one payoff.
+
+    - "conditional": it looks at the price at expiry only, and the scheme can leave the price's own noise out: the mean
+      over that noise is a closed form, smooth in everything.
+    - "pathwise": it is continuous in the path.
+    - "likelihood": it jumps.
+
+    Raises:
+        InputError: none of them is right.
+
+    Example:
+        >>> from qsde.models import BlackScholes, Heston
+        >>> from qsde.payoffs import Digital
+        >>> [method_for(Digital(100.0, 1.0), m, MonteCarlo()) for m in (Heston.typical(), BlackScholes(0.2))]
+        ['conditional', 'likelihood']
+    """
+    conditional = (engine.scheme or scheme_for(model)).conditional()
+    if isinstance(payoff, AtExpiry) and conditional is not None and any(conditional.draws(model, engine.max_dt)):
+        return "conditional"
+    if payoff.continuous:
+        return "pathwise"
+    if payoff.window is None and conditional is not None:
+        return "likelihood"
+    raise InputError(
+        f"{payoff.name} jumps and {model.name} offers no way around it with this scheme: neither conditioning nor "
+        "likelihood ratios; bump and reprice with the same noise, or use the model's default scheme"
+    )
+
+
+def check_method(payoff: Payoff, model: Model, engine: MonteCarlo, method: Method) -> Method:
+    """The method asked for, if it is right for the payoff.
+
+    Raises:
+        InputError: it would be wrong; the message names the one to use.
+    """
+    best = method_for(payoff, model, engine)
+    if method in ("auto", best):
+        return best
+    if method == "pathwise" and not payoff.continuous:
+        raise InputError(f"{payoff.name} jumps, so its pathwise Greeks would be wrong; use method='{best}'")
+    if method == "conditional":
+        raise InputError(f"{payoff.name} under {model.name} has no conditional mean in closed form; use '{best}'")
+    return method
+
+
+class Estimator(ABC):
+    """Values and deltas of some payoffs at one point, over any part of the paths.
+
+    Args:
+        point: where.
+        total: whether the payoffs count as one, their sum.
+    """
+
+    def __init__(self, point: Point, total: bool) -> None:
+        self.point = point
+        self._total = total
+        self._last: tuple[Numbers, list[Tensor]] | None = None
+
+    @abstractmethod
+    def _values(self, numbers: Numbers) -> list[Tensor]:
+        """Present value of each payoff, differentiable to the leaves."""
+
+    @abstractmethod
+    def _deltas(self, numbers: Numbers) -> list[Tensor] | None:
+        """Delta of each payoff, differentiable; None if only differences of `first` give second derivatives."""
+
+    def values(self, numbers: Numbers) -> list[Tensor]:
+        """Present values, differentiable to the leaves; kept until other paths are asked for."""
+        if self._last is None or self._last[0] != numbers:
+            self._last = numbers, self._summed(self._values(numbers))
+        return self._last[1]
+
+    def deltas(self, numbers: Numbers) -> list[Tensor] | None:
+        """Deltas, differentiable to the leaves; None if only differences of `first` give second derivatives."""
+        found = self._deltas(numbers)
+        return None if found is None else self._summed(found)
+
+    def first(self, numbers: Numbers) -> tuple[list[Tensor], list[Grads]]:
+        """Present values and their derivatives to all leaves."""
+        values = self.values(numbers)
+        return [v.detach() for v in values], [self.gradient(v) for v in values]
+
+    def gradient(self, value: Tensor) -> Grads:
+        """Derivatives of a value to the leaves that move; 0 where it does not depend on one."""
+        leaves = {k: v for k, v in self.point.leaves.items() if v.requires_grad}
+        if not value.requires_grad:
+            return {k: torch.zeros_like(v) for k, v in leaves.items()}
+        found = torch.autograd.grad(value, list(leaves.values()), retain_graph=True, allow_unused=True)
+        return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found, strict=True)}
+
+    def _summed(self, values: list[Tensor]) -> list[Tensor]:
+        return [torch.stack(values).sum()] if self._total else values
+
+    def _by_spot(self, values: list[Tensor]) -> list[Tensor]:
+        spot = self.point.leaves["spot"]
+        return [torch.autograd.grad(v, spot, create_graph=True)[0] for v in values]
+
+
+class _Conditional(Estimator):
+    """The conditional mean of each path's worth, smooth in everything."""
+
+    def __init__(
+        self, point: Point, book: list[Payoff], engine: MonteCarlo, elapsed: float | None, total: bool
+    ) -> None:
+        super().__init__(point, total)
+        self._run = Run.of(point.model, book, point.market, replace(engine, conditional=True), elapsed)
+
+    def _values(self, numbers: Numbers) -> list[Tensor]:
+        return [result.value for result in self._run.replicate(numbers)]
+
+    def _deltas(self, numbers: Numbers) -> list[Tensor]:
+        return self._by_spot(self.values(numbers))
+
+
+class _Pathwise(Estimator):
+    """The worth of each path, differentiated path by path; second derivatives by likelihood ratios on the deltas."""
+
+    def __init__(
+        self, point: Point, book: list[Payoff], engine: MonteCarlo, elapsed: float | None, total: bool
+    ) -> None:
+        super().__init__(point, total)
+        self._run = Run.of(point.model, book, point.market, replace(engine, conditional=False), elapsed)
+        ratios = (engine.scheme or scheme_for(point.model)).conditional() is not None
+        dated = all(payoff.window is None for payoff in book)
+        self._second = (
+            LikelihoodRun.of(point.model, book, point.market, engine, elapsed or 0.0) if ratios and dated else None
+        )
+
+    def _values(self, numbers: Numbers) -> list[Tensor]:
+        return [result.value for result in self._run.replicate(numbers)]
+
+    def _deltas(self, numbers: Numbers) -> list[Tensor] | None:
+        return None if self._second is None else self._second.deltas(numbers)
+
+
+class _Likelihood(Estimator):
+    """Likelihood ratios for everything."""
+
+    def __init__(
+        self, point: Point, book: list[Payoff], engine: MonteCarlo, elapsed: float | None, total: bool
+    ) -> None:
+        super().__init__(point, total)
+        self._run = LikelihoodRun.of(point.model, book, point.market, engine, elapsed or 0.0)
+
+    def _values(self, numbers: Numbers) -> list[Tensor]:
+        return self._run.worths(numbers)
+
+    def _deltas(self, numbers: Numbers) -> list[Tensor]:
+        return self._by_spot(self.values(numbers))
+
+
+#: `make(point, book, engine, elapsed, total)`
+MAKE: dict[Method, Callable[[Point, list[Payoff], MonteCarlo, float | None, bool], Estimator]] = {
+    "conditional": _Conditional,
+    "pathwise": _Pathwise,
+    "likelihood": _Likelihood,
+}
+
+
+def replicates(engine: MonteCarlo) -> tuple[MonteCarlo, list[Numbers]]:
+    """The engine of one replicate, and the path numbers of each: neighbours, or the paths of one scramble."""
+    if isinstance(engine.noise, Sobol):
+        n = engine.noise.scrambles
+        return replace(engine, n_paths=max(2, engine.n_paths // n)), [(i, n) for i in range(n)]
+    each = max(2, 2 * (engine.n_paths // (2 * REPLICATES)))  # even, so that antithetic pairs stay together
+    return replace(engine, n_paths=each), [(i * each, 1) for i in range(REPLICATES)]
+
+
+def estimate(
+    book: list[Payoff],
+    inputs: Inputs,
+    frozen: tuple[str, ...],
+    engine: MonteCarlo,
+    method: Method,
+    needs: set[str],
+    total: bool,
+) -> Callable[[Numbers], list[dict[str, Tensor]]]:
+    """A function from path numbers to raw Greeks of each payoff, for one method.
+
+    Args:
+        book: payoffs of this method.
+        inputs: what they depend on.
+        frozen: inputs that are not differentiated by.
+        engine: settings of one replicate.
+        method: the method.
+        needs: names of the Greeks wanted.
+        total: whether the payoffs count as one, their sum.
+    """
+
+    def make(point: Point, elapsed: float | None = None) -> Estimator:
+        return MAKE[method](point, book, engine, elapsed, total)
+
+    base = make(inputs.at(frozen))
+    # today's price is simulated once more, as tomorrow's is: what they share cancels
+    days = [make(inputs.at(frozen), elapsed) for elapsed in (0.0, DAY)] if needs & {"theta", "charm"} else []
+    tilted = [make(inputs.at(frozen, vol=s * VOL_MOVE)) for s in (1, -1)] if "volga" in needs else []
+    moved: list[Estimator] = []
+
+    def run(numbers: Numbers) -> list[dict[str, Tensor]]:
+        values, grads = base.first(numbers)
+        found = [
+            {"price": v, "delta": g["spot"], "rho": g["rate"], "dividend_rho": g["dividend_yield"]}
+            | ({"vega": inputs.along(g)} if inputs.direction else {})
+            | {f"d_{name}": g[name] for name in inputs.model.params if name in g}
+            for v, g in zip(values, grads, strict=True)
+        ]
+        _add_second(found, numbers)
+        if days:
+            today, tomorrow = (day.first(numbers) for day in days)
+            for i, row in enumerate(found):
+                row["theta"] = (tomorrow[0][i] - today[0][i]) / DAY
+                row["charm"] = (tomorrow[1][i]["spot"] - today[1][i]["spot"]) / DAY
+        if tilted:
+            up, down = ([inputs.along(g) for g in point.first(numbers)[1]] for point in tilted)
+            for row, a, b in zip(found, up, down, strict=True):
+                row["volga"] = (a - b) / (2 * VOL_MOVE)
+        return found
+
+    def _add_second(found: list[dict[str, Tensor]], numbers: Numbers) -> None:
+        if not needs & {"gamma", "vanna"}:
+            return
+        deltas = base.deltas(numbers)
+        if deltas is None:
+            for row, (gamma, vanna) in zip(found, _differences(numbers), strict=True):
+                row["gamma"], row["vanna"] = gamma, vanna
+            return
+        for row, delta in zip(found, deltas, strict=True):
+            gradient = base.gradient(delta)
+            row["gamma"] = gradient["spot"]
+            if inputs.direction:
+                row["vanna"] = inputs.along(gradient)
+
+    def _differences(numbers: Numbers) -> list[tuple[Tensor, Tensor]]:
+        spot = inputs.leaves["spot"]
+        if not moved:
+            moves = [{"spot": s * SPOT_MOVE} for s in (1, -1)] + [{"vol": s * VOL_MOVE} for s in (1, -1)]
+            moved.extend(make(inputs.at(frozen, **move)) for move in moves)
+        ends = [[g["spot"] for g in end.first(numbers)[1]] for end in moved]
+        return [((a - b) / (2 * SPOT_MOVE * spot), (c - d) / (2 * VOL_MOVE)) for a, b, c, d in zip(*ends, strict=True)]
+
+    return run

@@ -1,0 +1,57 @@
+"""The Greeks by name: what they are derivatives of, and the units in which traders quote them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Units = Literal["trader", "raw"]
+
+#: Calendar days of a year.
+DAYS = 365.0
+
+
+@dataclass(frozen=True)
+class Greek:
+    """One Greek.
+
+    Attributes:
+        name: the name.
+        text: what it is.
+        of: what is differentiated: the "price", the "delta" or the "vega".
+        by: what it is differentiated by: "spot", "vol", "time", "rate", "dividend_yield", or nothing for the price.
+        scale: what the raw derivative is multiplied by in the units of traders.
+        unit: that unit, in words.
+    """
+
+    name: str
+    text: str
+    of: str
+    by: str
+    scale: float
+    unit: str
+
+
+#: Every Greek that is not a derivative to a parameter of the model.
+GREEKS: dict[str, Greek] = {
+    g.name: g
+    for g in (
+        Greek("price", "present value", "price", "", 1.0, "currency"),
+        Greek("delta", "to the spot", "price", "spot", 1.0, "per 1.00 of spot"),
+        Greek("gamma", "delta to the spot", "delta", "spot", 1.0, "per 1.00 of spot, twice"),
+        Greek("vega", "to a parallel shift of implied vols", "price", "vol", 0.01, "per vol point"),
+        Greek("theta", "to the passing of time", "price", "time", 1 / DAYS, "per calendar day"),
+        Greek("rho", "to a parallel shift of interest rates", "price", "rate", 0.01, "per 1 %"),
+        Greek("dividend_rho", "to a parallel shift of dividend yields", "price", "dividend_yield", 0.01, "per 1 %"),
+        Greek(
+            "vanna", "delta to a parallel shift of implied vols", "delta", "vol", 0.01, "per 1.00 of spot, vol point"
+        ),
+        Greek("volga", "vega to a parallel shift of implied vols", "vega", "vol", 1e-4, "per vol point, twice"),
+        Greek("charm", "delta to the passing of time", "delta", "time", 1 / DAYS, "per 1.00 of spot, calendar day"),
+    )
+}
+
+
+def parameter_greek(name: str) -> Greek:
+    """The Greek of a model parameter, `d_kappa` and so on: raw in every unit."""
+    return Greek(f"d_{name}", f"to the parameter {name}", "price", name, 1.0, f"per 1.00 of {name}")
