@@ -117,9 +117,10 @@ class Barrier(_BarrierOption):
     Watched continuously, the payoff of a path is its expectation given the prices at the ends of the steps: the vanilla
     times the probability of survival, a product of `1 - exp(-2 log(B / a) log(B / b) / w)` over the steps, with the
     price before and after each and the quadratic variation w of its logarithm. This has no bias under Black-Scholes, at
-    one step already, and no jumps, so it may be differentiated path by path. With dates it jumps. Where prices jump at
-    expiry itself (jump models, a dividend on that day), they jump over the barrier too: pathwise derivatives then miss
-    a term of the order of the last step.
+    one step already, and no jumps, so it may be differentiated path by path. Where the variance moves within a step the
+    error is of the order of the step (Heston with 32 steps a year: an up-and-out call near 4 was 0.09 too cheap). With
+    dates the amount jumps. Where prices jump at expiry itself (a dividend on that day, or jumps put at the end of a
+    step), they jump over the barrier too: pathwise derivatives then miss a term of the order of the last step.
 
     Args:
         strike: strike of the vanilla.
