@@ -129,7 +129,7 @@ class FixedLookback(_Lookback):
             self._check_inside("start", self.start)
             if self.extreme is not None:
                 raise InputError(
-                    f"FixedLookback: extreme is that of a watch under way, start = {self.start}; drop one"
+                    f"FixedLookback: extreme is of a watch under way, start = {self.start} is to come; drop one"
                 )
 
     @property

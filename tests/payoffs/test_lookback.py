@@ -156,7 +156,7 @@ def test_what_the_engine_reads() -> None:
         (lambda: FixedLookback(100.0, 1.0, start=1.0), r"start = 1.0 must lie between today \(0\) and the expiry 1.0"),
         (lambda: FixedLookback(100.0, 1.0, start=-0.1), "start = -0.1 must lie between"),
         (lambda: FixedLookback(100.0, 1.0, start=math.nan), "start = nan must lie between"),
-        (lambda: FixedLookback(100.0, 1.0, start=0.5, extreme=90.0), "start = 0.5; drop one"),
+        (lambda: FixedLookback(100.0, 1.0, start=0.5, extreme=90.0), "start = 0.5 is to come; drop one"),
         (lambda: FixedLookback(100.0, 1.0, start=0.5, monitoring=DATES), "give the dates of the window alone"),
         (lambda: FixedLookback(100.0, 1.0, extreme=-1.0), "extreme must be positive"),
         (lambda: FloatingLookback(1.0, end=0.0), "end = 0.0 must lie between"),
