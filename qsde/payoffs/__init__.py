@@ -1,9 +1,10 @@
 """Payoffs: frozen dataclasses that never simulate and never discount."""
 
+from qsde.payoffs.american import American, AmericanBarrier, Bermudan, Exercisable
 from qsde.payoffs.asian import Asian, AverageStrike
 from qsde.payoffs.autocallable import Autocallable
 from qsde.payoffs.barrier import Barrier, DoubleBarrier
-from qsde.payoffs.base import Claim, Flows, Paths, Payoff, Terminal, Watched
+from qsde.payoffs.base import Claim, EarlyExercise, Flows, Paths, Payoff, Terminal, Watched
 from qsde.payoffs.basket import Basket, BestOf, Spread, WorstOf
 from qsde.payoffs.cliquet import Cliquet
 from qsde.payoffs.european import AssetDigital, AtExpiry, Digital, European, Gap
@@ -14,6 +15,8 @@ from qsde.payoffs.touch import NoTouch, OneTouch
 from qsde.payoffs.variance import VarianceOption, VarianceSwap, VolatilitySwap
 
 __all__ = [
+    "American",
+    "AmericanBarrier",
     "Asian",
     "AssetDigital",
     "AtExpiry",
@@ -21,12 +24,15 @@ __all__ = [
     "AverageStrike",
     "Barrier",
     "Basket",
+    "Bermudan",
     "BestOf",
     "Claim",
     "Cliquet",
     "Digital",
     "DoubleBarrier",
+    "EarlyExercise",
     "European",
+    "Exercisable",
     "FixedLookback",
     "FloatingLookback",
     "Flows",

@@ -129,6 +129,60 @@ class Terminal(Payoff):
         return Flows((self.maturity,), self(paths.prices).unsqueeze(-1))
 
 
+@dataclass(frozen=True)
+class Knock:
+    """What an interval between two exercise dates does to a contract with a barrier; probabilities given the path.
+
+    Attributes:
+        survival: probability that the barrier is not touched, [*, path].
+        early: what is paid on touching it, as far as it is booked at the start of the interval, [*, path].
+        late: the part booked at its end.
+    """
+
+    survival: Tensor
+    early: Tensor
+    late: Tensor
+
+
+class EarlyExercise(Claim):
+    """A contract whose holder chooses one of its `times` to be paid at, or none of them.
+
+    What exercising pays depends on the prices at that moment. With a `window`, a barrier may end the right or begin it.
+    """
+
+    #: Whether the amounts are continuous in the prices, so that they may be differentiated path by path.
+    continuous: bool = True
+    #: Whether the dates stand for any time, so that the holder may exercise just before a dividend, too.
+    anytime: ClassVar[bool] = False
+    #: Whether the right begins when the barrier is touched, instead of ending.
+    knocks_in: ClassVar[bool] = False
+
+    @abstractmethod
+    def exercise(self, prices: Tensor) -> Tensor:
+        """What exercising pays, [*, path, time], for prices [*, path, time] ([*, asset, path, time] if several).
+
+        Where it is not positive nobody exercises; how far below 0 it lies says how far that is.
+        """
+
+    def signals(self, prices: Tensor) -> Tensor:
+        """Numbers that tell what the right is worth, [signal, *, path, time]: by default the log-prices."""
+        logs = torch.log(prices)
+        return logs.unsqueeze(0) if self.assets == 1 else logs.movedim(-3, 0)
+
+    def inside(self, prices: Tensor) -> Tensor:
+        """Which prices [*, path] have not touched the barrier; all of them where there is none."""
+        return torch.ones_like(prices, dtype=torch.bool)
+
+    def between(self, watched: Watched) -> Knock:
+        """What happens between two exercise dates, of contracts with a `window`."""
+        raise NotImplementedError(f"{self.name} has no barrier")
+
+    @property
+    def never(self) -> float | Tensor:
+        """Paid at `maturity` if the right never begins, of contracts that knock in."""
+        return 0.0
+
+
 def vanilla(price: Tensor, strike: float | Tensor, kind: Kind) -> Tensor:
     """`max(price - strike, 0)` for a call, `max(strike - price, 0)` for a put."""
     return torch.relu(price - strike) if kind == "call" else torch.relu(strike - price)

@@ -1,0 +1,167 @@
+"""What continuation values are regressed on."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qsde.numerics import norm_pdf
+from qsde.payoffs.base import EarlyExercise
+from qsde.pricing.american.regression import least_squares
+from qsde.pricing.american.stages import View
+
+#: Polynomials at most, and standard deviations beyond which they stay what they are.
+_MOST, _FARTHEST = 36, 3.5
+#: Total degree of the polynomials that weigh the hedge, and of those for mean and variance of what is still to come.
+_HEDGE, _REMAINING = 2, 2
+#: How far the conditional deviation may be from the overall one.
+_NARROWEST, _WIDEST = 0.1, 10.0
+
+
+@dataclass(frozen=True)
+class Polynomials:
+    """Products of Hermite polynomials of standardised log-prices and other state, up to a total degree.
+
+    Attributes:
+        claim: the right, which says what to look at.
+        centre, scale: mean and deviation of the variables, [k, 1].
+        powers: exponents in each polynomial.
+    """
+
+    claim: EarlyExercise
+    centre: Tensor
+    scale: Tensor
+    powers: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, claim: EarlyExercise, view: View, degree: int) -> Polynomials:
+        """For paths like those seen; the degree is lowered until there are no more than 36 polynomials."""
+        variables = _variables(claim, view)
+        centre = variables.mean(-1, keepdim=True)
+        scale = torch.sqrt((variables - centre).square().mean(-1, keepdim=True))
+        scale = torch.where(scale > 1e-12 * (1 + centre.abs()), scale, math.inf)  # what does not vary is 0
+        return cls(claim, centre, scale, _powers(len(variables), degree))
+
+    def __call__(self, z: Tensor, degree: int) -> list[Tensor]:
+        """The polynomials of at most this degree, [P] each, of standardised variables [k, P]."""
+        hermite = _hermite(z, min(degree, max(map(max, self.powers))))
+        return [_product([hermite[n][j] for j, n in enumerate(p) if n], z) for p in self.powers if sum(p) <= degree]
+
+    def standardised(self, view: View) -> Tensor:
+        """The variables less their mean, over their deviation, within 3.5 of 0: [k, P]."""
+        return ((_variables(self.claim, view) - self.centre) / self.scale).clamp(-_FARTHEST, _FARTHEST)
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """Mean and variance of what the exercise value still moves by until the last stage, given the state.
+
+    Attributes:
+        mean, variance: coefficients of the polynomials.
+        overall: mean variance.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    overall: Tensor
+
+    @classmethod
+    def of(cls, polynomials: list[Tensor], remaining: Tensor) -> Remaining:
+        """Regression of what remained, [P], and of its square."""
+        columns = torch.stack(polynomials)
+        mean = least_squares(columns, remaining)
+        square = (remaining - mean @ columns).square()
+        return cls(mean, least_squares(columns, square), square.mean().clamp(min=1e-24))
+
+    def european(self, amount: Tensor, polynomials: list[Tensor]) -> list[Tensor]:
+        """The exercise value m, and what a European right to it is worth under a normal law, with its derivatives.
+
+        `(m + mean) N(d) + w n(d)`, `N(d)`, `n(d)` with `d = (m + mean) / w`.
+        """
+        columns = torch.stack(polynomials)
+        low, high = self.overall * _NARROWEST**2, self.overall * _WIDEST**2
+        width = torch.sqrt(torch.minimum(torch.maximum(self.variance @ columns, low), high))
+        unit = torch.sqrt(self.overall)
+        forward = amount + self.mean @ columns
+        d = forward / width
+        density, probability = norm_pdf(d), torch.special.ndtr(d)
+        return [amount / unit, (forward * probability + width * density) / unit, probability, density]
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Functions of the state at one stage: polynomials, the exercise value, and the European right to it.
+
+    The European right and its two derivatives bend where the value does, ever more sharply towards the end, which
+    polynomials cannot; so each is multiplied by the other state, too.
+
+    Attributes:
+        polynomials: of log-prices and other state.
+        degree: their total degree.
+        remaining: what the exercise value still moves by; None for polynomials alone.
+    """
+
+    polynomials: Polynomials
+    degree: int
+    remaining: Remaining | None
+
+    @classmethod
+    def of(cls, claim: EarlyExercise, view: View, change: Tensor, degree: int, smooth: bool) -> Basis:
+        """The basis for paths seen at a stage, where the exercise value will change by `change` [P] until the end."""
+        polynomials = Polynomials.of(claim, view, degree)
+        remaining = Remaining.of(polynomials(polynomials.standardised(view), _REMAINING), change) if smooth else None
+        return cls(polynomials, degree, remaining)
+
+    def columns(self, view: View) -> Tensor:
+        """The functions, [p, P]."""
+        z = self.polynomials.standardised(view)
+        found = self.polynomials(z, self.degree)
+        if self.remaining is None:
+            return torch.stack(found)
+        amount = exercise(self.polynomials.claim, view)
+        european = self.remaining.european(amount, self.polynomials(z, _REMAINING))
+        hidden = z[len(z) - len(view.hidden) :]
+        return torch.stack([*found, *european, *(f * h for f in european for h in hidden)])
+
+    def hedges(self, columns: Tensor) -> Tensor:
+        """Those of the functions that weigh the underlyings in the hedge, [m, P]: no polynomials of high degree."""
+        powers = [sum(p) for p in self.polynomials.powers]
+        return columns[[i for i in range(len(columns)) if i >= len(powers) or powers[i] <= _HEDGE]]
+
+
+def exercise(claim: EarlyExercise, view: View) -> Tensor:
+    """What exercising pays, [P]: on an ex-date the better of before and after, if there is a choice."""
+    amount = claim.exercise(view.prices.unsqueeze(-1)).squeeze(-1)
+    if view.cum is None:
+        return amount
+    return torch.maximum(amount, claim.exercise(view.cum.unsqueeze(-1)).squeeze(-1))
+
+
+def _variables(claim: EarlyExercise, view: View) -> Tensor:
+    return torch.cat([claim.signals(view.prices.unsqueeze(-1)).squeeze(-1), view.hidden])
+
+
+def _powers(variables: int, degree: int) -> tuple[tuple[int, ...], ...]:
+    while degree > 1 and math.comb(variables + degree, degree) > _MOST:
+        degree -= 1
+    chosen = (c for n in range(degree + 1) for c in itertools.combinations_with_replacement(range(variables), n))
+    return tuple(tuple(c.count(j) for j in range(variables)) for c in chosen)
+
+
+def _hermite(z: Tensor, degree: int) -> list[Tensor]:
+    """Hermite polynomials of variance 1 under a normal law: `sqrt(n) H_n = z H_{n-1} - sqrt(n - 1) H_{n-2}`."""
+    out = [torch.ones_like(z), z]
+    for n in range(2, degree + 1):
+        out.append((z * out[-1] - math.sqrt(n - 1) * out[-2]) / math.sqrt(n))
+    return out
+
+
+def _product(factors: list[Tensor], like: Tensor) -> Tensor:
+    out = like.new_ones(like.shape[-1])
+    for factor in factors:
+        out = out * factor
+    return out
