@@ -211,21 +211,22 @@ def _by_simulation(
     progress: Progress | None,
 ) -> tuple[Tensor, int]:
     """Raw Greeks [replicates, payoffs, greeks] (one payoff if `total`), and the paths simulated."""
-    one, parts = replicates(engine)
+    one, parts = replicates(inputs.model, engine)
+    folds = len(parts[0].offsets) if parts[0].folded else 0
     frozen = tuple(name for name in inputs.model.params if name.endswith("intensity"))
     kinds = [(method, payoff.window is not None) for method, payoff in zip(methods, book, strict=True)]
     groups = {kind: [i for i, other in enumerate(kinds) if other == kind] for kind in dict.fromkeys(kinds)}
     runs = [
-        (rows, estimate([book[i] for i in rows], inputs, frozen, one, kind[0], needs, total))
+        (rows, estimate([book[i] for i in rows], inputs, frozen, one, kind[0], needs, total, folds))
         for kind, rows in groups.items()
     ]
     samples = []
-    for done, numbers in enumerate(parts, 1):
-        table = torch.zeros(1 if total else len(book), len(wanted), dtype=torch.float64)
+    for done, part in enumerate(parts, 1):
+        table = torch.zeros(max(1, folds), 1 if total else len(book), len(wanted), dtype=torch.float64)
         for rows, run in runs:
-            found = torch.stack([torch.stack([row[g.name].double() for g in wanted]) for row in run(numbers)])
-            table[[0] if total else rows] += found.detach()
+            for i, row in zip([0] * total or rows, run(part), strict=True):
+                table[:, i] += torch.stack([row[g.name].detach().double().reshape(-1) for g in wanted], -1)
         samples.append(table)
         if progress is not None:
             progress(done, len(parts))
-    return torch.stack(samples), one.n_paths * len(parts)
+    return torch.cat(samples), one.n_paths * len(parts) * max(1, folds)

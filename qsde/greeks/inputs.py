@@ -11,7 +11,10 @@ from qsde.errors import InputError
 from qsde.market.curves import Curve, ShiftedCurve
 from qsde.market.underlying import Market
 from qsde.models.base import Model
+from qsde.payoffs import Payoff
+from qsde.pricing.controls import companion
 from qsde.pricing.fourier import model_vols
+from qsde.pricing.run import Companion
 
 #: Singular values of the map from parameters to implied vols below this share of the largest are not used.
 _RANK = 0.02
@@ -53,14 +56,29 @@ class Inputs:
         leaves = {name: value.detach().clone() for name, value in (market_leaves | model.params).items()}
         return cls(model, market, leaves, parallel_shift(model, market, maturity) if model.has_cf else {})
 
-    def at(self, frozen: tuple[str, ...] = (), spot: float = 0.0, vol: float = 0.0) -> Point:
-        """The inputs as fresh leaves, with some held constant, the spot moved by a share and implied vols by `vol`."""
+    def at(self, frozen: tuple[str, ...] = (), folds: int = 0, spot: float = 0.0, vol: float = 0.0) -> Point:
+        """The inputs as fresh leaves, with the spot moved by a share and implied vols by `vol`.
+
+        Args:
+            frozen: inputs that are held constant.
+            folds: give every leaf so many copies, so that each part of the paths has a gradient of its own; 0 is one
+                set of leaves without that axis.
+            spot: relative move of the spot.
+            vol: parallel shift of implied vols.
+        """
         moved = dict(self.leaves)
         moved["spot"] = moved["spot"] * (1 + spot)
         for name, slope in self.direction.items():
             moved[name] = moved[name] + vol * slope
         leaves = {k: v.detach().clone().requires_grad_(k not in frozen) for k, v in moved.items()}
-        return Point(self._model(leaves), self._market(leaves), leaves)
+        whole = Point(self._model(leaves), self._market(leaves), leaves)
+        if not folds:
+            return whole
+        copies = {
+            k: v.detach().expand(folds, *(1,) * (k not in self.model.params)).clone().requires_grad_(v.requires_grad)
+            for k, v in leaves.items()
+        }
+        return Point(self._model(copies), self._market(copies), copies, whole)
 
     def _model(self, leaves: dict[str, Tensor]) -> Model:
         return self.model.with_params({name: leaves[name] for name in self.model.params})
@@ -68,20 +86,45 @@ class Inputs:
     def _market(self, leaves: dict[str, Tensor]) -> Market:
         curves: list[Curve] = [self.market.rate, self.market.dividend_yield]  # type: ignore[list-item]
         rate, dividend = (ShiftedCurve(c, leaves[k]) for c, k in zip(curves, ("rate", "dividend_yield"), strict=True))
-        return replace(self.market, spot=leaves["spot"], rate=rate, dividend_yield=dividend)
+        market = replace(self.market, rate=rate, dividend_yield=dividend)
+        object.__setattr__(market, "spot", leaves["spot"])  # with the axis of the folds, which users have no need of
+        return market
 
     def along(self, gradient: dict[str, Tensor]) -> Tensor:
         """The derivative to a parallel shift of implied vols, from those to the parameters."""
-        return torch.stack([(gradient[name] * slope).sum() for name, slope in self.direction.items()]).sum()
+        return torch.stack([gradient[name] * slope for name, slope in self.direction.items()]).sum(0)
 
 
 @dataclass(frozen=True)
 class Point:
-    """Model and market made of leaves."""
+    """Model and market made of leaves.
+
+    Attributes:
+        model, market: made of the leaves.
+        leaves: by name.
+        whole: the same point without the axis of folds; None if it has none.
+    """
 
     model: Model
     market: Market
     leaves: dict[str, Tensor]
+    whole: Point | None = None
+
+    def companion(self, payoff: Payoff) -> Companion:
+        """The control variate of a payoff, its exact price linear in the leaves: all that a first derivative sees."""
+        one = self.whole or self
+        found = companion(one.model, one.market, payoff)
+        if found is None:
+            return None
+        akin, exact = found
+        moving = [k for k, v in one.leaves.items() if v.requires_grad]
+        slopes = torch.autograd.grad(exact, [one.leaves[k] for k in moving], allow_unused=True)
+        total = exact.detach()
+        for k, slope in zip(moving, slopes, strict=True):
+            if slope is not None:
+                leaf = self.leaves[k] if self.whole is None else self.leaves[k].flatten()
+                total = total + slope * (leaf - leaf.detach())
+        return akin, total
 
 
 def parallel_shift(model: Model, market: Market, maturity: float) -> dict[str, Tensor]:

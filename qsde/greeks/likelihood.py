@@ -12,7 +12,7 @@ from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs import Paths, Payoff
 from qsde.pricing.engine import MonteCarlo
-from qsde.pricing.simulation import Block, Simulation, later, refuse_intensity_gradient
+from qsde.pricing.simulation import Block, Parts, Simulation, later, refuse_intensity_gradient
 
 #: Variances of an interval below this count as this.
 _LEAST = 1e-14
@@ -71,29 +71,29 @@ class LikelihoodRun:
             )
         return cls(book, market, simulation, elapsed)
 
-    def worths(self, numbers: tuple[int, int]) -> list[Tensor]:
+    def worths(self, parts: Parts) -> list[Tensor]:
         """Present value of each payoff over these paths, differentiable any number of times in spot and curves."""
-        return self._averages(numbers, deltas=False)
+        return self._averages(parts, deltas=False)
 
-    def deltas(self, numbers: tuple[int, int]) -> list[Tensor]:
+    def deltas(self, parts: Parts) -> list[Tensor]:
         """Pathwise delta of each (continuous) payoff over these paths, differentiable likewise."""
-        return self._averages(numbers, deltas=True)
+        return self._averages(parts, deltas=True)
 
-    def _averages(self, numbers: tuple[int, int], deltas: bool) -> list[Tensor]:
+    def _averages(self, parts: Parts, deltas: bool) -> list[Tensor]:
         sums: list[Tensor] = []
         total = self.simulation.n_paths
         for first in range(0, total, self.simulation.block_size):
-            block = self.simulation.block(first, numbers=numbers)
+            block = self.simulation.block(first, parts=parts)
             growth = self._growth(block)
-            parts = [self._sample(payoff, block, growth, deltas).sum(dtype=torch.float64) for payoff in self.book]
-            sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
+            found = [self._sample(payoff, block, growth, deltas).sum(-1, dtype=torch.float64) for payoff in self.book]
+            sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
         return [s / total for s in sums]
 
     def _growth(self, block: Block) -> Tensor:
-        """Sampled log-prices at the dates [dates, path], without gradient."""
+        """Sampled log-prices at the dates [dates, *batch, path], without gradient."""
         mean, variance = (s.detach() for s in (block.states[0], block.states[-1]))
         steps = [max(k - 1, 0) for k in self.simulation.job.grid.observed_after]
-        z = torch.special.ndtri(block.uniforms(steps)).T
+        z = torch.special.ndtri(block.uniforms(steps)).movedim(-1, 0)
         root = torch.sqrt(_increments(variance).clamp(min=0))
         growth: Tensor = (_increments(mean) + root * z).cumsum(0)
         return growth
@@ -104,8 +104,9 @@ class LikelihoodRun:
         grid = self.simulation.job.grid
         columns = [grid.column(t) for t in times]
         t = torch.tensor(times, dtype=torch.float64)
-        scale, shift = (v.to(growth).unsqueeze(-1) for v in self.market.affine(t, horizon=times[-1]))
-        prices = scale.detach() * torch.exp(growth[columns]) + shift.detach()  # [time, path]
+        affine = self.market.affine(t, horizon=times[-1])
+        scale, shift = (v.to(growth).movedim(-1, 0).unsqueeze(-1) for v in affine)  # [time, *batch, 1]
+        prices = scale.detach() * torch.exp(growth[columns]) + shift.detach()  # [time, *batch, path]
         x = torch.log(prices - shift) - torch.log(scale)
         moving = [i for i, u in enumerate(times) if u > 0]
         mean, variance = (_increments(s[columns][moving]) for s in (block.states[0], block.states[-1]))
@@ -117,22 +118,22 @@ class LikelihoodRun:
             slope = self._slope(payoff, prices, shift.detach())
             value = slope * self._spot_share(scale)
         else:
-            value = self._worth(payoff, prices.T)
-        base = value.detach().mean()
+            value = self._worth(payoff, prices.movedim(0, -1))
+        base = value.detach().mean(-1, keepdim=True)
         return (value - base) * ratio + base
 
     def _slope(self, payoff: Payoff, prices: Tensor, shift: Tensor) -> Tensor:
         """`sum_k (d worth / d S_k) (S_k - shift_k)` of each path: how the worth moves with all prices together."""
         with torch.enable_grad():
             leaf = prices.detach().clone().requires_grad_()
-            worth = self._worth(payoff, leaf.T)
+            worth = self._worth(payoff, leaf.movedim(0, -1))
             if not worth.requires_grad:
                 return torch.zeros_like(worth)
             (gradient,) = torch.autograd.grad(worth.sum(), leaf)
         return (gradient * (prices.detach() - shift)).sum(0).detach()
 
     def _spot_share(self, scale: Tensor) -> Tensor:
-        """`d log scale / d spot`, the same at every date."""
+        """`d log scale / d spot`, the same at every date: the shape of the spot."""
         spot = torch.as_tensor(self.market.spot)
         share: Tensor = torch.autograd.grad(torch.log(scale[-1]).sum(), spot, create_graph=True)[0]
         return share
@@ -140,7 +141,7 @@ class LikelihoodRun:
     def _worth(self, payoff: Payoff, prices: Tensor) -> Tensor:
         flows = payoff.flows(Paths(prices))
         t = torch.tensor(later(flows.times, self.elapsed), dtype=torch.float64)
-        return (flows.amounts * self.market.discount(t).to(flows.amounts)).sum(-1)
+        return (flows.amounts * self.market.discount(t).to(flows.amounts).unsqueeze(-2)).sum(-1)
 
 
 def _increments(values: Tensor) -> Tensor:

@@ -14,11 +14,14 @@ from qsde.errors import InputError
 from qsde.greeks.inputs import Inputs, Point
 from qsde.greeks.likelihood import LikelihoodRun
 from qsde.models.base import Model
+from qsde.models.sde import SDE
 from qsde.noise import Sobol
 from qsde.payoffs import AtExpiry, Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.run import Run
+from qsde.pricing.simulation import Parts
 from qsde.schemes import scheme_for
+from qsde.schemes.layers import layers
 
 Method = Literal["auto", "conditional", "pathwise", "likelihood"]
 
@@ -29,7 +32,6 @@ SPOT_MOVE, VOL_MOVE = 0.01, 0.01
 #: One calendar day, for theta and charm.
 DAY = 1 / 365
 
-Numbers = tuple[int, int]
 Grads = dict[str, Tensor]
 
 
@@ -90,46 +92,53 @@ class Estimator(ABC):
     def __init__(self, point: Point, total: bool) -> None:
         self.point = point
         self._total = total
-        self._last: tuple[Numbers, list[Tensor]] | None = None
+        self._last: tuple[Parts, list[Tensor]] | None = None
 
     @abstractmethod
-    def _values(self, numbers: Numbers) -> list[Tensor]:
+    def _values(self, parts: Parts) -> list[Tensor]:
         """Present value of each payoff, differentiable to the leaves."""
 
     @abstractmethod
-    def _deltas(self, numbers: Numbers) -> list[Tensor] | None:
+    def _deltas(self, parts: Parts) -> list[Tensor] | None:
         """Delta of each payoff, differentiable; None if only differences of `first` give second derivatives."""
 
-    def values(self, numbers: Numbers) -> list[Tensor]:
+    def values(self, parts: Parts) -> list[Tensor]:
         """Present values, differentiable to the leaves; kept until other paths are asked for."""
-        if self._last is None or self._last[0] != numbers:
-            self._last = numbers, self._summed(self._values(numbers))
+        if self._last is None or self._last[0] != parts:
+            self._last = parts, self._summed(self._values(parts))
         return self._last[1]
 
-    def deltas(self, numbers: Numbers) -> list[Tensor] | None:
+    def deltas(self, parts: Parts) -> list[Tensor] | None:
         """Deltas, differentiable to the leaves; None if only differences of `first` give second derivatives."""
-        found = self._deltas(numbers)
+        found = self._deltas(parts)
         return None if found is None else self._summed(found)
 
-    def first(self, numbers: Numbers) -> tuple[list[Tensor], list[Grads]]:
+    def first(self, parts: Parts) -> tuple[list[Tensor], list[Grads]]:
         """Present values and their derivatives to all leaves."""
-        values = self.values(numbers)
+        values = self.values(parts)
         return [v.detach() for v in values], [self.gradient(v) for v in values]
 
     def gradient(self, value: Tensor) -> Grads:
         """Derivatives of a value to the leaves that move; 0 where it does not depend on one."""
         leaves = {k: v for k, v in self.point.leaves.items() if v.requires_grad}
         if not value.requires_grad:
-            return {k: torch.zeros_like(v) for k, v in leaves.items()}
-        found = torch.autograd.grad(value, list(leaves.values()), retain_graph=True, allow_unused=True)
-        return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found, strict=True)}
+            return self._flat({k: torch.zeros_like(v) for k, v in leaves.items()})
+        found = torch.autograd.grad(value.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
+        return self._flat(
+            {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found, strict=True)}
+        )
+
+    def _flat(self, gradient: Grads) -> Grads:
+        """Without the axis that leaves of the market have beside that of the folds."""
+        return {k: g.flatten() for k, g in gradient.items()} if self.point.whole is not None else gradient
 
     def _summed(self, values: list[Tensor]) -> list[Tensor]:
-        return [torch.stack(values).sum()] if self._total else values
+        return [torch.stack(values).sum(0)] if self._total else values
 
     def _by_spot(self, values: list[Tensor]) -> list[Tensor]:
         spot = self.point.leaves["spot"]
-        return [torch.autograd.grad(v, spot, create_graph=True)[0] for v in values]
+        found = [torch.autograd.grad(v.sum(), spot, create_graph=True)[0] for v in values]
+        return [g.flatten() for g in found] if self.point.whole is not None else found
 
 
 class _Conditional(Estimator):
@@ -141,11 +150,11 @@ class _Conditional(Estimator):
         super().__init__(point, total)
         self._run = Run.of(point.model, book, point.market, replace(engine, conditional=True), elapsed)
 
-    def _values(self, numbers: Numbers) -> list[Tensor]:
-        return [result.value for result in self._run.replicate(numbers)]
+    def _values(self, parts: Parts) -> list[Tensor]:
+        return [result.value for result in self._run.replicate(parts)]
 
-    def _deltas(self, numbers: Numbers) -> list[Tensor]:
-        return self._by_spot(self.values(numbers))
+    def _deltas(self, parts: Parts) -> list[Tensor]:
+        return self._by_spot(self.values(parts))
 
 
 class _Pathwise(Estimator):
@@ -155,18 +164,21 @@ class _Pathwise(Estimator):
         self, point: Point, book: list[Payoff], engine: MonteCarlo, elapsed: float | None, total: bool
     ) -> None:
         super().__init__(point, total)
-        self._run = Run.of(point.model, book, point.market, replace(engine, conditional=False), elapsed)
+        helped = elapsed is None and engine.control_variate
+        companions = [point.companion(payoff) if helped else None for payoff in book]
+        plain = replace(engine, conditional=False)
+        self._run = Run.of(point.model, book, point.market, plain, elapsed, companions)
         ratios = (engine.scheme or scheme_for(point.model)).conditional() is not None
         dated = all(payoff.window is None for payoff in book)
         self._second = (
             LikelihoodRun.of(point.model, book, point.market, engine, elapsed or 0.0) if ratios and dated else None
         )
 
-    def _values(self, numbers: Numbers) -> list[Tensor]:
-        return [result.value for result in self._run.replicate(numbers)]
+    def _values(self, parts: Parts) -> list[Tensor]:
+        return [result.value for result in self._run.replicate(parts)]
 
-    def _deltas(self, numbers: Numbers) -> list[Tensor] | None:
-        return None if self._second is None else self._second.deltas(numbers)
+    def _deltas(self, parts: Parts) -> list[Tensor] | None:
+        return None if self._second is None else self._second.deltas(parts)
 
 
 class _Likelihood(Estimator):
@@ -178,11 +190,11 @@ class _Likelihood(Estimator):
         super().__init__(point, total)
         self._run = LikelihoodRun.of(point.model, book, point.market, engine, elapsed or 0.0)
 
-    def _values(self, numbers: Numbers) -> list[Tensor]:
-        return self._run.worths(numbers)
+    def _values(self, parts: Parts) -> list[Tensor]:
+        return self._run.worths(parts)
 
-    def _deltas(self, numbers: Numbers) -> list[Tensor]:
-        return self._by_spot(self.values(numbers))
+    def _deltas(self, parts: Parts) -> list[Tensor]:
+        return self._by_spot(self.values(parts))
 
 
 #: `make(point, book, engine, elapsed, total)`
@@ -193,13 +205,22 @@ MAKE: dict[Method, Callable[[Point, list[Payoff], MonteCarlo, float | None, bool
 }
 
 
-def replicates(engine: MonteCarlo) -> tuple[MonteCarlo, list[Numbers]]:
-    """The engine of one replicate, and the path numbers of each: neighbours, or the paths of one scramble."""
+def replicates(model: Model, engine: MonteCarlo) -> tuple[MonteCarlo, list[Parts]]:
+    """The engine of one part of the paths, and the parts: neighbours, or the paths of one scramble.
+
+    Where the model takes batch axes all parts are simulated side by side, else one after the other.
+    """
     if isinstance(engine.noise, Sobol):
-        n = engine.noise.scrambles
-        return replace(engine, n_paths=max(2, engine.n_paths // n)), [(i, n) for i in range(n)]
-    each = max(2, 2 * (engine.n_paths // (2 * REPLICATES)))  # even, so that antithetic pairs stay together
-    return replace(engine, n_paths=each), [(i * each, 1) for i in range(REPLICATES)]
+        n = stride = engine.noise.scrambles
+        each, step = max(2, engine.n_paths // n), 1
+    else:
+        each = step = max(2, 2 * (engine.n_paths // (2 * REPLICATES)))  # even: antithetic pairs stay together
+        n, stride = REPLICATES, 1
+    offsets = tuple(i * step for i in range(n))
+    one = replace(engine, n_paths=each)
+    if isinstance(layers(model)[0], SDE):
+        return one, [Parts((offset,), stride, folded=False) for offset in offsets]
+    return one, [Parts(offsets, stride, folded=True)]
 
 
 def estimate(
@@ -210,8 +231,9 @@ def estimate(
     method: Method,
     needs: set[str],
     total: bool,
-) -> Callable[[Numbers], list[dict[str, Tensor]]]:
-    """A function from path numbers to raw Greeks of each payoff, for one method.
+    folds: int,
+) -> Callable[[Parts], list[dict[str, Tensor]]]:
+    """A function from parts of the paths to raw Greeks of each payoff, for one method.
 
     Args:
         book: payoffs of this method.
@@ -221,43 +243,44 @@ def estimate(
         method: the method.
         needs: names of the Greeks wanted.
         total: whether the payoffs count as one, their sum.
+        folds: parts simulated side by side; 0 for one part at a time.
     """
 
     def make(point: Point, elapsed: float | None = None) -> Estimator:
         return MAKE[method](point, book, engine, elapsed, total)
 
-    base = make(inputs.at(frozen))
+    base = make(inputs.at(frozen, folds))
     # today's price is simulated once more, as tomorrow's is: what they share cancels
-    days = [make(inputs.at(frozen), elapsed) for elapsed in (0.0, DAY)] if needs & {"theta", "charm"} else []
-    tilted = [make(inputs.at(frozen, vol=s * VOL_MOVE)) for s in (1, -1)] if "volga" in needs else []
+    days = [make(inputs.at(frozen, folds), elapsed) for elapsed in (0.0, DAY)] if needs & {"theta", "charm"} else []
+    tilted = [make(inputs.at(frozen, folds, vol=s * VOL_MOVE)) for s in (1, -1)] if "volga" in needs else []
     moved: list[Estimator] = []
 
-    def run(numbers: Numbers) -> list[dict[str, Tensor]]:
-        values, grads = base.first(numbers)
+    def run(parts: Parts) -> list[dict[str, Tensor]]:
+        values, grads = base.first(parts)
         found = [
             {"price": v, "delta": g["spot"], "rho": g["rate"], "dividend_rho": g["dividend_yield"]}
             | ({"vega": inputs.along(g)} if inputs.direction else {})
             | {f"d_{name}": g[name] for name in inputs.model.params if name in g}
             for v, g in zip(values, grads, strict=True)
         ]
-        _add_second(found, numbers)
+        _add_second(found, parts)
         if days:
-            today, tomorrow = (day.first(numbers) for day in days)
+            today, tomorrow = (day.first(parts) for day in days)
             for i, row in enumerate(found):
                 row["theta"] = (tomorrow[0][i] - today[0][i]) / DAY
                 row["charm"] = (tomorrow[1][i]["spot"] - today[1][i]["spot"]) / DAY
         if tilted:
-            up, down = ([inputs.along(g) for g in point.first(numbers)[1]] for point in tilted)
+            up, down = ([inputs.along(g) for g in point.first(parts)[1]] for point in tilted)
             for row, a, b in zip(found, up, down, strict=True):
                 row["volga"] = (a - b) / (2 * VOL_MOVE)
         return found
 
-    def _add_second(found: list[dict[str, Tensor]], numbers: Numbers) -> None:
+    def _add_second(found: list[dict[str, Tensor]], parts: Parts) -> None:
         if not needs & {"gamma", "vanna"}:
             return
-        deltas = base.deltas(numbers)
+        deltas = base.deltas(parts)
         if deltas is None:
-            for row, (gamma, vanna) in zip(found, _differences(numbers), strict=True):
+            for row, (gamma, vanna) in zip(found, _differences(parts), strict=True):
                 row["gamma"], row["vanna"] = gamma, vanna
             return
         for row, delta in zip(found, deltas, strict=True):
@@ -266,12 +289,12 @@ def estimate(
             if inputs.direction:
                 row["vanna"] = inputs.along(gradient)
 
-    def _differences(numbers: Numbers) -> list[tuple[Tensor, Tensor]]:
+    def _differences(parts: Parts) -> list[tuple[Tensor, Tensor]]:
         spot = inputs.leaves["spot"]
         if not moved:
             moves = [{"spot": s * SPOT_MOVE} for s in (1, -1)] + [{"vol": s * VOL_MOVE} for s in (1, -1)]
-            moved.extend(make(inputs.at(frozen, **move)) for move in moves)
-        ends = [[g["spot"] for g in end.first(numbers)[1]] for end in moved]
+            moved.extend(make(inputs.at(frozen, folds, **move)) for move in moves)
+        ends = [[g["spot"] for g in end.first(parts)[1]] for end in moved]
         return [((a - b) / (2 * SPOT_MOVE * spot), (c - d) / (2 * VOL_MOVE)) for a, b, c, d in zip(*ends, strict=True)]
 
     return run

@@ -206,7 +206,8 @@ class Market:
 
     def _cash(self, marked: Tensor) -> Tensor:
         """Value today of the cash on the ex-dates marked in [*, date], [*]."""
-        return (marked * self._cash_today()).sum(-1)
+        cash = self._cash_today()
+        return (marked * (cash.unsqueeze(-2) if cash.dim() > 1 else cash)).sum(-1)  # a market of folds has an axis more
 
     def _grown(self, today: Tensor, t: Tensor, paid: Tensor) -> Tensor:
         """What a value today of stock becomes by `t`, less the proportional dividends marked in `paid` [*t, date]."""

@@ -50,7 +50,7 @@ class Observer:
         """Mean of the price at the last date, and the variance of its logarithm, on each path: [*batch, path] both."""
         column = self._columns[-1]
         mean, variance = block.states[0][column], block.states[-1][column]
-        return self._scale[0, -1] * torch.exp(mean + 0.5 * variance), variance
+        return self._scale[0, -1].unsqueeze(-1) * torch.exp(mean + 0.5 * variance), variance
 
     def _between(self, block: Block) -> Watched:
         simulation, dates = self._simulation, self._dates
@@ -65,20 +65,21 @@ class Observer:
         ends = _priced(torch.exp(end)[None], *self._affine(dates[1:], before=True))[0]
         if self._market.has_cash:  # d log S = (S - shift) / S dx
             _, shift = self._affine(dates[:-1])
-            moving = 1 - shift[0] / prices[..., :-1]
+            moving = 1 - shift[0].movedim(0, -1).unsqueeze(-2) / prices[..., :-1]
             variance = variance * moving.movedim(-1, 0).square()
         return Watched(dates, prices, ends, variance.movedim(0, -1), block.uniforms(self._steps))
 
     def _affine(self, times: tuple[float, ...], before: bool = False) -> tuple[Tensor, Tensor]:
-        """Scale and shift [asset, time] of the price."""
+        """Scale and shift [asset, time, *batch] of the price; without batch axes unless the market has them."""
         engine = self._simulation.engine
         t = torch.tensor(times, dtype=torch.float64)
         found = self._market.affine(t, before=before, horizon=self._horizon)
-        scale, shift = (v.to(engine.device, engine.dtype).reshape(-1, len(times)) for v in found)
+        by_asset = found if isinstance(self._market, Markets) else tuple(v.unsqueeze(0) for v in found)
+        scale, shift = (v.to(engine.device, engine.dtype).movedim(-1, 1) for v in by_asset)
         return scale, shift
 
 
 def _priced(growth: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Prices [asset, *batch, path, time] from `exp(x)` [asset, time, *batch, path]."""
-    shape = (*scale.shape, *(1,) * (growth.dim() - 2))
+    shape = (*scale.shape, *(1,) * (growth.dim() - scale.dim()))
     return (scale.reshape(shape) * growth + shift.reshape(shape)).movedim(1, -1)

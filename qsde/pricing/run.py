@@ -19,10 +19,12 @@ from qsde.pricing.controls import companion
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.moments import Control, Moments, Result
 from qsde.pricing.observe import Observer
-from qsde.pricing.simulation import Block, Simulation, later, refuse_intensity_gradient
+from qsde.pricing.simulation import Block, Parts, Simulation, later, refuse_intensity_gradient
 from qsde.solve.transforms import inside_transform
 
 Progress = Callable[[int, int], None]
+#: A payoff on the same dates and its exact present value, or None.
+Companion = tuple[Terminal, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Run:
     market: Market | Markets
     simulation: Simulation
     observers: list[Observer]
-    companions: list[tuple[Terminal, Tensor] | None]
+    companions: list[Companion]
     elapsed: float = 0.0
 
     @classmethod
@@ -67,6 +69,7 @@ class Run:
         market: Market | Markets,
         engine: MonteCarlo,
         elapsed: float | None = None,
+        companions: list[Companion] | None = None,
     ) -> Run:
         """Prepares the simulation of a book.
 
@@ -77,6 +80,7 @@ class Run:
             engine: settings.
             elapsed: price as if so many years had passed with the spot unchanged, without companions, whose exact
                 price is for today; None is today with them.
+            companions: control variates of the payoffs; None finds them.
 
         Raises:
             InputError: payoffs, model and market do not belong together, or a gradient that would be wrong.
@@ -91,21 +95,20 @@ class Run:
         # between cash dividends the logarithm of the price is no exact bridge
         fine = bool(windows) and market.has_cash
         simulation = Simulation.of(model, dates, engine, windows, averaged=averaged, fine=fine, elapsed=elapsed or 0.0)
-        # Fourier integrals look at their inputs, which a transform forbids
-        helped = engine.control_variate and isinstance(market, Market) and elapsed is None and not inside_transform()
-        companions = [companion(model, market, payoff) if helped else None for payoff in book]  # type: ignore[arg-type]
+        if companions is None:
+            companions = _companions(model, book, market) if engine.control_variate and elapsed is None else []
         observers = [Observer(simulation, market, payoff, elapsed or 0.0) for payoff in book]
-        return cls(book, market, simulation, observers, companions, elapsed or 0.0)
+        return cls(book, market, simulation, observers, companions or [None] * len(book), elapsed or 0.0)
 
     def results(self, progress: Progress) -> list[Result]:
         """Every payoff's result from all blocks."""
         return self._replicates(progress) if self.simulation.group < 0 else self._samples(progress)
 
-    def replicate(self, numbers: tuple[int, int]) -> list[Result]:
-        """Every payoff's result from independent samples with these path numbers (`Simulation.block`)."""
+    def replicate(self, paths: Parts) -> list[Result]:
+        """Every payoff's result from independent samples on these parts of the paths."""
         merged: list[Moments] = []
         for first in range(0, self.simulation.n_paths, self.simulation.block_size):
-            parts = self._moments(self.simulation.block(first, numbers=numbers))
+            parts = self._moments(self.simulation.block(first, parts=paths))
             merged = [m.merge(b) for m, b in zip(merged, parts, strict=True)] if merged else parts
         return [m.result() for m in merged]
 
@@ -178,7 +181,7 @@ class Run:
         self,
         payoff: Payoff,
         observer: Observer,
-        like: tuple[Terminal, Tensor] | None,
+        like: Companion,
         block: Block,
         forwards: Tensor,
     ) -> Sample:
@@ -205,11 +208,18 @@ class Run:
     def _worth(self, payoff: Payoff, seen: Paths) -> Tensor:
         """Discounted payments [*batch, path]."""
         flows = payoff.flows(seen)
-        return (flows.amounts * self._discount(flows.times, flows.amounts)).sum(-1)
+        return (flows.amounts * self._discount(flows.times, flows.amounts).unsqueeze(-2)).sum(-1)
 
     def _discount(self, times: tuple[float, ...], like: Tensor) -> Tensor:
         t = torch.tensor(later(times, self.elapsed), dtype=torch.float64)
         return self.market.discount(t).to(like)
+
+
+def _companions(model: Model, book: list[Payoff], market: Market | Markets) -> list[Companion]:
+    # Fourier integrals look at their inputs, which a transform forbids
+    if isinstance(market, Markets) or inside_transform():
+        return []
+    return [companion(model, market, payoff) for payoff in book]
 
 
 def _means(values: Tensor, size: int) -> Tensor:

@@ -13,6 +13,7 @@ from qsde.errors import InputError
 from qsde.models.base import Model
 from qsde.noise import Noise
 from qsde.noise.base import BlockNoise
+from qsde.noise.folded import Folded
 from qsde.payoffs.checks import differentiated
 from qsde.pricing.engine import MonteCarlo
 from qsde.schemes import Scheme, scheme_for
@@ -47,8 +48,27 @@ class Block:
         return tuple(torch.exp(s) for s in self.states[: self.assets])
 
     def uniforms(self, steps: Iterable[int]) -> Tensor:
-        """The uniforms that are left over for payoffs at these steps: [P, steps]."""
-        return torch.stack([self.noise.columns(k)[1][-1][: self.n_paths] for k in steps], -1)
+        """The uniforms that are left over for payoffs at these steps: [*, P, steps]."""
+        return torch.stack([self.noise.columns(k)[1][-1][..., : self.n_paths] for k in steps], -1)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Independent parts of the paths of a noise.
+
+    Attributes:
+        offsets: number of the first path of each part.
+        stride: between the numbers of neighbours in a part.
+        folded: whether the parts are a batch axis, each set of parameters having paths of its own.
+    """
+
+    offsets: tuple[int, ...]
+    stride: int
+    folded: bool
+
+    def numbers(self, paths: Tensor) -> Tensor:
+        """Numbers in the noise of these paths of all parts, one part after the other."""
+        return (torch.tensor(self.offsets).unsqueeze(-1) + self.stride * paths).flatten()
 
 
 @dataclass(frozen=True)
@@ -146,7 +166,7 @@ class Simulation:
             group, n_paths, size, averaged,
         )  # fmt: skip
 
-    def block(self, first: int, noise: Noise | None = None, numbers: tuple[int, int] = (0, 1)) -> Block:
+    def block(self, first: int, noise: Noise | None = None, parts: Parts | None = None) -> Block:
         """The block whose first path has this number.
 
         The last block is padded to full size, so that one compiled shape serves all.
@@ -154,15 +174,18 @@ class Simulation:
         Args:
             first: number of the first path.
             noise: other random numbers than the engine's.
-            numbers: (offset, stride) between the paths of this simulation and those of the noise.
+            parts: other paths of the noise than those numbered alike.
         """
         engine, grid = self.engine, self.job.grid
         with outside_transforms():
-            offset, stride = numbers
-            paths = offset + stride * torch.arange(first, first + self.block_size)
+            paths = torch.arange(first, first + self.block_size)
+            if parts is not None:
+                paths = parts.numbers(paths)
             times = torch.tensor(grid.times, dtype=torch.float64)
             n_steps = max(1, self.job.n_steps)
             draws = (noise or engine.noise).block(paths, n_steps, *self.draws, engine.dtype, engine.device, times)
+            if parts is not None and parts.folded:
+                draws = Folded(draws, len(parts.offsets))
         states = simulate(self.job, draws, self.coefficients, self.start(), self.constants)
         n = min(self.block_size, self.n_paths - first)
         return Block(tuple(s[..., :n] for s in states), draws, n, self.model.assets)
