@@ -83,6 +83,17 @@ def test_a_simulation_shows_values_with_errors_and_how_it_was_made(write: Any) -
     assert percent == pytest.approx(100 * error / value, rel=0.05)
 
 
+def test_rights_to_exercise_show_their_bounds(write: Any) -> None:
+    put = {"type": "bermudan", "strike": 110.0, "dates": [0.5, 1.0]}
+    result = qsde("price", write(payoffs=[CALL, put]))
+    assert "upper bound" in result.stdout
+    call, right = table(result)
+    assert call[-2:] == ["-", "-"]
+    assert right[:2] == ["bermudan", "strike 110, dates [0.5, 1]"]
+    value, error, _, upper, upper_error = (float(x) for x in right[2:])
+    assert abs(upper - value) < 4 * (error + upper_error) < 0.1 * value
+
+
 def test_fourier_shows_its_numerical_error(write: Any, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     result = qsde("price", write(payoffs=[CALL], engine={"type": "fourier"}), "--out", out)
@@ -126,7 +137,7 @@ def test_an_answer_of_before_survives_a_failure(write: Any, tmp_path: Path) -> N
         ({"payoffs": [CALL, CALL, {**CALL, "strike": -1}]}, "payoffs.2.strike: must be positive and finite, got -1.0"),
         ({"payoffs": [{**CALL, "strike": float("nan")}]}, "payoffs.0.strike: input should be a finite number (got nan"),
         ({"payoffs": []}, "payoffs: needs at least 1, has 0"),
-        ({"payoffs": [{**CALL, "type": "swaption"}]}, "payoffs.0.type: 'swaption' is unknown; choose one of asian,"),
+        ({"payoffs": [{**CALL, "type": "swaption"}]}, "payoffs.0.type: 'swaption' is unknown; choose one of american"),
         ({"payoffs": [{"type": "digital", "expiry": 1}], "engine": {"type": "fourier"}}, "payoffs.0.strike: field"),
         ({"payoffs": [{**CALL, "type": "digital"}], "engine": {"type": "fourier"}}, "payoffs.0: the fourier engine"),
         ({"engine": {"type": "monte_carlo", "max_dt": 1e-7}, "payoffs": [CALL],

@@ -17,7 +17,8 @@ from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models import BlackScholes, Model
 from qsde.noise import Antithetic, Sobol, Threefry
-from qsde.payoffs import Asian, European, PathFunction, Terminal
+from qsde.payoffs import Asian, Bermudan, European, PathFunction, Terminal
+from qsde.pricing.american import price_early
 from qsde.pricing.fourier import price_european
 from qsde.pricing.montecarlo import MonteCarlo, price
 from qsde.schemes import Correlated, LogEuler, WithJumps
@@ -83,6 +84,17 @@ CONTRACTS: list[dict[str, Any]] = [
     {"type": "fixed_lookback", "strike": 100.0, "expiry": 1.0, "kind": "put", "start": 0.5},
     {"type": "floating_lookback", "expiry": 1.0},
     {"type": "floating_lookback", "expiry": 1.0, "kind": "put", "extreme": 110.0, "monitoring": QUARTERS},
+    {"type": "american", "strike": 100.0, "expiry": 1.0},
+    {"type": "american", "strike": 100.0, "expiry": 1.0, "kind": "call", "dates_per_year": 12.0},
+    {"type": "american_barrier", "strike": 100.0, "barrier": 120.0, "expiry": 1.0, "style": "up-and-out"},
+    {"type": "american_barrier", "strike": 100.0, "barrier": 80.0, "expiry": 1.0, "style": "down-and-in", "kind": "put",
+     "dates_per_year": 12.0},
+    {"type": "bermudan", "strike": 100.0, "dates": QUARTERS},
+    {"type": "bermudan", "strike": 100.0, "dates": QUARTERS, "kind": "call"},
+    {"type": "exercisable", "dates": QUARTERS,
+     "payoff": {"type": "digital", "strike": 100.0, "expiry": 1.0, "kind": "put", "cash": 10.0}},
+    {"type": "exercisable", "dates": QUARTERS,
+     "payoff": {"type": "best_of", "weights": [1.0, 1.0], "strike": 100.0, "expiry": 1.0, "kind": "call"}},
     {"type": "basket", "weights": [0.5, 0.5], "strike": 100.0, "expiry": 1.0},
     {"type": "basket", "weights": [1.0, -1.0, 0.5], "strike": 0.0, "expiry": 1.0, "kind": "put"},
     {"type": "spread", "strike": 5.0, "expiry": 1.0},
@@ -123,7 +135,17 @@ def test_every_payoff_has_two_contracts_here_but_functions() -> None:
     assert {terms["type"] for terms in CONTRACTS} == set(PAYOFFS)
     public = {name for name in payoffs.__all__ if isinstance(getattr(payoffs, name), type)}
     left = public - {payoff.__name__ for payoff in PAYOFFS.values()}
-    assert left == {"AtExpiry", "Claim", "Flows", "PathFunction", "Paths", "Payoff", "Terminal", "Watched"}
+    assert left == {
+        "AtExpiry",
+        "Claim",
+        "EarlyExercise",
+        "Flows",
+        "PathFunction",
+        "Paths",
+        "Payoff",
+        "Terminal",
+        "Watched",
+    }
 
 
 @pytest.mark.parametrize("terms", CONTRACTS, ids=lambda terms: terms["type"])
@@ -154,7 +176,7 @@ def test_tensors_become_numbers() -> None:
 
 
 def test_functions_have_no_text_form() -> None:
-    with pytest.raises(InputError, match=r"PathFunction has no text form; asian, .*european"):
+    with pytest.raises(InputError, match=r"PathFunction has no text form; american, .*european"):
         payoff_spec(PathFunction((1.0,), lambda s: s[..., -1]))
     with pytest.raises(NoTextForm, match=r"dict.* has no text form"):
         wire_type(dict[str, float])
@@ -305,6 +327,39 @@ def test_messages_about_several_underlyings(changes: dict[str, Any], message: st
     assert refused(**{**PAIR, **changes}).removeprefix("JSON: ").startswith(message)
 
 
+def test_rights_to_exercise_come_with_an_upper_bound() -> None:
+    put = {"type": "bermudan", "strike": 40.0, "dates": [0.25, 0.5, 0.75, 1.0]}
+    terms = [put, {**CALL, "strike": 40.0, "kind": "put"}, put]
+    market = {"spot": 36.0, "rate": 0.06}
+    seen: list[tuple[int, int]] = []
+    engine = {"type": "monte_carlo", "paths": 1 << 13, "max_dt": 0.25}
+    wanted = PriceRequest.model_validate(request(model=FLAT, market=market, payoffs=terms, engine=engine))
+    found = PriceResult.of(wanted, wanted.build(), lambda done, total: seen.append((done, total)))
+    first, european, second = found.payoffs
+    assert first == second  # each right has paths of its own, the same ones
+    assert [p.type for p in found.payoffs] == ["bermudan", "european", "bermudan"]
+    assert first.upper is not None
+    errors = 4 * (first.std_error or 0) + 4 * (first.upper_std_error or 0)
+    assert abs(first.upper - first.value) < errors < 0.3
+    assert 3.844 < first.value < 4.478 + errors  # European; American, by Longstaff and Schwartz (2001)
+    assert 0.5 < (first.exercise_probability or 0) < 1
+    assert european.upper is None
+    shares = [done / total for done, total in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    alone = price_early(BlackScholes(0.2), Bermudan(40.0, (0.25, 0.5, 0.75, 1.0)), Market(36.0, rate=0.06),
+                        MonteCarlo(1 << 13, 0.25))  # fmt: skip
+    assert first.value == float(alone.value)
+    assert first.upper == float(alone.upper)
+
+
+def test_upper_bounds_can_be_left_out() -> None:
+    engine = {"type": "monte_carlo", "paths": 256, "least_squares": {"outer": 0, "degree": 2}}
+    (found,) = answer(model=FLAT, payoffs=[{"type": "american", "strike": 100.0, "expiry": 1.0}], engine=engine).payoffs
+    assert found.upper is None
+    assert found.upper_std_error is None
+
+
 def fitted(model: Model, spot: float = math.nan) -> Fit:
     """A fit of one model to two expiries; forward and rate of both are the point here."""
     surface = Surface.from_vols([0.5, 0.5, 1.0, 1.0], [90.0, 110.0, 90.0, 110.0], 0.2, [101.0, 101.0, 103.0, 103.0],
@@ -363,7 +418,7 @@ def test_a_fit_without_a_spot_needs_one() -> None:
         ({"kind": "Call"}, "payoffs.1.kind: input should be 'call' or 'put' (got 'Call')"),
         ({"expiry": 0.0}, "payoffs.1"),
         ({"expiry": 365.0}, "payoffs.1: ends in 365 years: times are years, not days"),
-        ({"type": "swaption"}, "payoffs.1.type: 'swaption' is unknown; choose one of asian, "),
+        ({"type": "swaption"}, "payoffs.1.type: 'swaption' is unknown; choose one of american, "),
         ({"type": "asian", "expiry": "soon"}, "payoffs.1.fixings: field required; payoffs.1.expiry: input should be"),
         ({"type": "average_strike", "strike": 1.0}, "payoffs.1.strike: extra inputs are not permitted (got 1.0)"),
     ],
@@ -412,6 +467,8 @@ def test_messages_name_payoff_and_field(terms: dict[str, Any], message: str) -> 
         ({"engine": {"type": "monte_carlo", "seed": -1}}, "engine.seed: input should be greater than or equal to 0"),
         ({"engine": {"type": "monte_carlo", "scheme": "rk4"}}, "engine.scheme: choose one of exact, log_euler, milste"),
         ({"engine": {"type": "monte_carlo", "scheme": "exact"}}, "engine: Exact steps a BlackScholes, got Heston"),
+        ({"engine": {"type": "monte_carlo", "least_squares": {"inner": 48}}},
+         "engine.least_squares.inner: must be a power of 2, at least 2, got 48"),
         ({"engine": {"type": "fourier", "paths": 5}}, "engine.paths: extra inputs are not permitted"),
     ],
 )  # fmt: skip

@@ -74,10 +74,13 @@ def _write(result: PriceResult, out: Path) -> None:
 def _show(request: PriceRequest, job: PricingJob, result: PriceResult) -> None:
     line(f"{job.model.name}, {_market(job)}")
     line(f"{_engine(request, result)}, {result.seconds:.2f} s; {result.units}")
-    simulated = result.n_paths is not None
-    head = ["payoff", "terms", "value", *(("std. error", "%") if simulated else ("numerical error",))]
-    rows = [_row(spec, priced) for spec, priced in zip(request.payoffs, result.payoffs, strict=True)]
-    table("", head, rows, text_columns=2)
+    errors = ("numerical error",) if result.n_paths is None else ("std. error", "%")
+    bounds = ("upper bound", "std. error") if any(p.upper is not None for p in result.payoffs) else ()
+    rows = [
+        [priced.type, _terms(spec), number(priced.value, ",.8g"), *_errors(priced), *(_upper(priced) if bounds else ())]
+        for spec, priced in zip(request.payoffs, result.payoffs, strict=True)
+    ]
+    table("", ["payoff", "terms", "value", *errors, *bounds], rows, text_columns=2)
 
 
 def _market(job: PricingJob) -> str:
@@ -101,12 +104,19 @@ def _engine(request: PriceRequest, result: PriceResult) -> str:
     return f"Monte Carlo, {result.n_paths:,} paths, {engine.noise} noise, seed {engine.seed}, {engine.dtype}{scheme}"
 
 
-def _row(spec: PayoffSpec, priced: PricedPayoff) -> list[str]:
-    cells = [priced.type, _terms(spec), number(priced.value, ",.8g")]
+def _errors(priced: PricedPayoff) -> list[str]:
     if priced.numerical_error is not None:
-        return [*cells, number(priced.numerical_error, ".1g")]
-    error = math.nan if priced.std_error is None else priced.std_error
-    return [*cells, number(error, ".2g"), number(100 * error / abs(priced.value) if priced.value else math.nan, ".2g")]
+        return [number(priced.numerical_error, ".1g")]
+    error = _or_nan(priced.std_error)
+    return [number(error, ".2g"), number(100 * error / abs(priced.value) if priced.value else math.nan, ".2g")]
+
+
+def _upper(priced: PricedPayoff) -> list[str]:
+    return [number(_or_nan(priced.upper), ",.8g"), number(_or_nan(priced.upper_std_error), ".2g")]
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _terms(spec: PayoffSpec) -> str:

@@ -2,7 +2,7 @@
 
 from qsde.spec.base import Spec, checked, parsed
 from qsde.spec.contract import Contract, ContractSpec
-from qsde.spec.engine import EngineSpec, FourierSpec, MonteCarloSpec
+from qsde.spec.engine import EngineSpec, FourierSpec, LeastSquaresSpec, MonteCarloSpec
 from qsde.spec.models import (
     MODEL_TEMPLATES,
     BatesSpec,
@@ -41,6 +41,7 @@ __all__ = [
     "HestonKouSpec",
     "HestonSpec",
     "KouSpec",
+    "LeastSquaresSpec",
     "MarketSpec",
     "MertonSpec",
     "ModelSpec",

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from qsde.errors import InputError
 from qsde.models import Model, MultiAsset
 from qsde.noise import Antithetic, Noise, Sobol, Threefry
+from qsde.pricing.american import LeastSquares
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.montecarlo import MonteCarlo
 from qsde.schemes import SCHEMES, Correlated, Scheme, WithJumps
@@ -31,6 +32,32 @@ _DIFFUSIONS = {type(layers(typical())[0]) for typical in MODEL_TEMPLATES.values(
 _SCHEME_NAMES = tuple(name for name, row in SCHEMES.items() if _DIFFUSIONS.intersection(row.models))
 
 
+class LeastSquaresSpec(Spec):
+    """Settings of early exercise; see `qsde.pricing.american.LeastSquares`.
+
+    Attributes:
+        degree: degree of the polynomials that continuation values are regressed on.
+        in_the_money: regress on paths only where exercise pays.
+        hedged: take the gains of a hedge out of what is regressed.
+        outer: paths of the upper bound; 0 leaves it out.
+        inner: points from each of their dates to the next, a power of 2.
+    """
+
+    degree: int = Field(default=LeastSquares.degree, ge=1, le=12)
+    in_the_money: bool = LeastSquares.in_the_money
+    hedged: bool = LeastSquares.hedged
+    outer: int = Field(default=LeastSquares.outer, ge=0, le=1 << 20)
+    inner: int = Field(default=LeastSquares.inner, ge=2, le=1 << 16)
+
+    def build(self) -> LeastSquares:
+        """The settings.
+
+        Raises:
+            InputError: `outer` is 1, or `inner` no power of 2.
+        """
+        return LeastSquares(**self.model_dump())
+
+
 class MonteCarloSpec(Spec):
     """Settings of a simulation.
 
@@ -46,6 +73,7 @@ class MonteCarloSpec(Spec):
         control_variate: regress each payoff on quantities of known mean.
         conditional: average over part of the noise in closed form where payoffs and scheme allow.
         compile: "auto" compiles large jobs, "always" or "never".
+        least_squares: how rights to exercise early are priced.
 
     Example:
         >>> from qsde.models import Heston
@@ -65,6 +93,7 @@ class MonteCarloSpec(Spec):
     control_variate: bool = True
     conditional: bool = True
     compile: Literal["auto", "always", "never"] = "auto"
+    least_squares: LeastSquaresSpec = LeastSquaresSpec()
 
     @field_validator("scheme")
     @classmethod

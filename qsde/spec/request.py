@@ -15,10 +15,11 @@ from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models import Model
 from qsde.payoffs import Claim
+from qsde.pricing.american import LeastSquares
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.montecarlo import MonteCarlo
 from qsde.spec.base import LONGEST, Spec, at
-from qsde.spec.engine import EngineSpec, MonteCarloSpec
+from qsde.spec.engine import EngineSpec, FourierSpec, MonteCarloSpec
 from qsde.spec.models import canonical_name, spec_of
 from qsde.spec.multi_asset import PricingModelSpec
 from qsde.spec.payoffs import AnyPayoffSpec
@@ -40,12 +41,13 @@ class FitSource(Spec):
 
 @dataclass(frozen=True)
 class PricingJob:
-    """A request made of objects: everything that is needed to price."""
+    """A request made of objects: everything that is needed to price; `least_squares` is for early exercise."""
 
     model: Model
     payoffs: list[Claim]
     market: Market | Markets
     engine: MonteCarlo | Fourier
+    least_squares: LeastSquares | None = None
 
 
 class PriceRequest(Spec):
@@ -98,7 +100,10 @@ class PriceRequest(Spec):
         payoffs = [_payoff(i, spec, model, market) for i, spec in enumerate(self.payoffs)]
         with at("engine", fields=type(self.engine).model_fields):
             engine = self.engine.build(model)
-        return PricingJob(model, payoffs, market, engine)
+        if isinstance(self.engine, FourierSpec):
+            return PricingJob(model, payoffs, market, engine)
+        with at("engine.least_squares", fields=type(self.engine.least_squares).model_fields):
+            return PricingJob(model, payoffs, market, engine, self.engine.least_squares.build())
 
 
 def _fitted(source: FitSource, library: Library | None) -> Fit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -10,9 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 from qsde import __version__
 from qsde.errors import InputError
-from qsde.payoffs import Claim, European, Payoff
+from qsde.payoffs import Claim, EarlyExercise, European, Payoff
+from qsde.pricing.american import price_early
 from qsde.pricing.fourier import Fourier, price_european
 from qsde.pricing.montecarlo import MonteCarlo, price
+from qsde.spec.base import at
 from qsde.spec.multi_asset import PricingModelSpec, pricing_spec_of
 from qsde.spec.payoffs import wire_name
 from qsde.spec.request import PriceRequest, PricingJob
@@ -34,6 +37,10 @@ class PricedPayoff(_Answer):
         std_error: standard error of a simulation.
         variance_ratio: how many times more paths a plain simulation would take for the same error.
         numerical_error: estimated error of a quadrature.
+        upper: upper bound of a right to exercise early, whose `value` is the lower one.
+        upper_std_error: its standard error.
+        exercise_probability: probability that such a right is exercised.
+        exercise_time: mean time at which it is, years.
     """
 
     type: str
@@ -41,6 +48,10 @@ class PricedPayoff(_Answer):
     std_error: float | None = None
     variance_ratio: float | None = None
     numerical_error: float | None = None
+    upper: float | None = None
+    upper_std_error: float | None = None
+    exercise_probability: float | None = None
+    exercise_time: float | None = None
 
 
 class PriceResult(_Answer):
@@ -90,20 +101,60 @@ class PriceResult(_Answer):
 
 
 def _simulated(job: PricingJob, progress: Progress | None) -> tuple[int | None, list[PricedPayoff]]:
+    """Payoffs share their paths; rights to exercise early come after them, each with a policy of its own."""
+    payoffs = {i: claim for i, claim in enumerate(job.payoffs) if isinstance(claim, Payoff)}
+    rights = {i: claim for i, claim in enumerate(job.payoffs) if isinstance(claim, EarlyExercise)}
+    tell = _Parts(progress, bool(payoffs) + len(rights))
+    n_paths, priced = _together(job, payoffs, tell) if payoffs else (0, {})
+    for i, claim in rights.items():
+        with at(f"payoffs.{i}"):
+            n_paths, priced[i] = _early(job, claim)
+        tell.part_done()
+    return n_paths, [priced[i] for i in range(len(job.payoffs))]
+
+
+class _Parts:
+    """Progress of work in parts of about equal length."""
+
+    def __init__(self, progress: Progress | None, parts: int) -> None:
+        self._progress, self._parts, self._done = progress or (lambda done, total: None), parts, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self._progress(self._done * total + done, self._parts * total)
+
+    def part_done(self) -> None:
+        self._done += 1
+        self(0, 1)
+
+
+def _together(job: PricingJob, payoffs: dict[int, Payoff], tell: _Parts) -> tuple[int, dict[int, PricedPayoff]]:
     assert isinstance(job.engine, MonteCarlo)
-    payoffs = [_simulable(i, payoff) for i, payoff in enumerate(job.payoffs)]
-    found = price(job.model, payoffs, job.market, job.engine, progress)
+    found = price(job.model, list(payoffs.values()), job.market, job.engine, tell)
     columns = (found.value.tolist(), found.std_error.tolist(), found.variance_ratio.tolist())
-    return found.n_paths, [
-        PricedPayoff(type=wire_name(type(payoff)), value=value, std_error=error, variance_ratio=ratio)
-        for payoff, value, error, ratio in zip(payoffs, *columns, strict=True)
-    ]
+    priced = {
+        i: PricedPayoff(type=wire_name(type(payoff)), value=value, std_error=error, variance_ratio=ratio)
+        for (i, payoff), value, error, ratio in zip(payoffs.items(), *columns, strict=True)
+    }
+    tell.part_done()
+    return found.n_paths, priced
 
 
-def _simulable(index: int, claim: Claim) -> Payoff:
-    if not isinstance(claim, Payoff):
-        raise InputError(f"payoffs.{index}: no engine prices {wire_name(type(claim))} from a request yet")
-    return claim
+def _early(job: PricingJob, claim: EarlyExercise) -> tuple[int, PricedPayoff]:
+    assert isinstance(job.engine, MonteCarlo)
+    found = price_early(job.model, claim, job.market, job.engine, job.least_squares)
+    return found.n_paths, PricedPayoff(
+        type=wire_name(type(claim)),
+        value=float(found.value),
+        std_error=float(found.std_error),
+        upper=_known(float(found.upper)),
+        upper_std_error=_known(float(found.upper_std_error)),
+        exercise_probability=found.exercise_probability,
+        exercise_time=_known(found.exercise_time),
+    )
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _integrated(job: PricingJob) -> tuple[int | None, list[PricedPayoff]]:
