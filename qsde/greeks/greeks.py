@@ -13,7 +13,7 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.greeks.exact import exact_greeks
 from qsde.greeks.inputs import Inputs
-from qsde.greeks.methods import Method, check_method, estimate, replicates
+from qsde.greeks.methods import Method, check_method, sampled
 from qsde.greeks.table import GREEKS, Greek, Units, parameter_greek
 from qsde.market.underlying import Market
 from qsde.models.base import Model
@@ -105,7 +105,8 @@ def greeks(
     the paths, or from the scrambles of a low-discrepancy noise.
 
     Vega is the derivative to a parallel shift of implied vols: along the move of the parameters that shifts them best
-    (`qsde.greeks.inputs.parallel_shift`). Derivatives to jump intensities are left out by simulation.
+    (`qsde.greeks.inputs.parallel_shift`). Derivatives to jump intensities are, by simulation, differences with the same
+    noise over a tenth of a jump: paths do not move smoothly with them.
 
     Args:
         model: one model, without batch axes.
@@ -139,7 +140,7 @@ def greeks(
         raise InputError("theta and charm are not there with discrete dividends; leave them out of which=")
     engine = engine or (Fourier() if _all_exact(model, book) else MonteCarlo())
     inputs = Inputs.of(model, market, max(payoff.maturity for payoff in book))
-    wanted = _wanted(model, inputs, which, isinstance(engine, MonteCarlo), bool(market.dividend_times))
+    wanted = _wanted(model, inputs, which, bool(market.dividend_times))
     needs = {greek.name for greek in wanted}
     for payoff in book:
         payoff.check_spot(torch.as_tensor(market.spot).detach())
@@ -150,7 +151,8 @@ def greeks(
     else:
         methods = [check_method(payoff, model, engine, method) for payoff in book]
         names = [str(m) for m in methods]
-        samples, n_paths = _by_simulation(book, methods, inputs, engine, needs, wanted, total, progress)
+        columns = [greek.name for greek in wanted]
+        samples, n_paths = sampled(book, methods, inputs, engine, columns, total, progress)
         value, error = samples.mean(0), samples.std(0) / len(samples) ** 0.5
     scale = torch.tensor([greek.scale if units == "trader" else 1.0 for greek in wanted], dtype=torch.float64)
     titles = [payoff.name for payoff in book]
@@ -169,14 +171,13 @@ def _all_exact(model: Model, book: list[Payoff]) -> bool:
     return model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in book)
 
 
-def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, simulated: bool, dividends: bool) -> list[Greek]:
+def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, dividends: bool) -> list[Greek]:
     """The Greeks asked for, or all that there are."""
     left_out = {"theta", "charm"} if dividends else set()
     if not inputs.direction:
         left_out |= {"vega", "vanna", "volga"}
-    params = [name for name in model.params if not (simulated and name.endswith("intensity"))]
     known = {name: g for name, g in GREEKS.items() if name not in left_out}
-    known |= {f"d_{name}": parameter_greek(name) for name in params if model.params[name].dim() == 0}
+    known |= {f"d_{name}": parameter_greek(name) for name in model.params if model.params[name].dim() == 0}
     if which is None:
         return list(known.values())
     unknown = [name for name in which if name not in known]
@@ -198,35 +199,3 @@ def _by_fourier(
         found = exact_greeks(payoff, inputs, engine, needs)
         rows.append(torch.stack([found[greek.name] for greek in wanted]))
     return torch.stack(rows)
-
-
-def _by_simulation(
-    book: list[Payoff],
-    methods: list[Method],
-    inputs: Inputs,
-    engine: MonteCarlo,
-    needs: set[str],
-    wanted: list[Greek],
-    total: bool,
-    progress: Progress | None,
-) -> tuple[Tensor, int]:
-    """Raw Greeks [replicates, payoffs, greeks] (one payoff if `total`), and the paths simulated."""
-    one, parts = replicates(inputs.model, engine)
-    folds = len(parts[0].offsets) if parts[0].folded else 0
-    frozen = tuple(name for name in inputs.model.params if name.endswith("intensity"))
-    kinds = [(method, payoff.window is not None) for method, payoff in zip(methods, book, strict=True)]
-    groups = {kind: [i for i, other in enumerate(kinds) if other == kind] for kind in dict.fromkeys(kinds)}
-    runs = [
-        (rows, estimate([book[i] for i in rows], inputs, frozen, one, kind[0], needs, total, folds))
-        for kind, rows in groups.items()
-    ]
-    samples = []
-    for done, part in enumerate(parts, 1):
-        table = torch.zeros(max(1, folds), 1 if total else len(book), len(wanted), dtype=torch.float64)
-        for rows, run in runs:
-            for i, row in zip([0] * total or rows, run(part), strict=True):
-                table[:, i] += torch.stack([row[g.name].detach().double().reshape(-1) for g in wanted], -1)
-        samples.append(table)
-        if progress is not None:
-            progress(done, len(parts))
-    return torch.cat(samples), one.n_paths * len(parts) * max(1, folds)

@@ -56,7 +56,14 @@ class Inputs:
         leaves = {name: value.detach().clone() for name, value in (market_leaves | model.params).items()}
         return cls(model, market, leaves, parallel_shift(model, market, maturity) if model.has_cf else {})
 
-    def at(self, frozen: tuple[str, ...] = (), folds: int = 0, spot: float = 0.0, vol: float = 0.0) -> Point:
+    def at(
+        self,
+        frozen: tuple[str, ...] = (),
+        folds: int = 0,
+        spot: float = 0.0,
+        vol: float = 0.0,
+        parameter: tuple[str, float] | None = None,
+    ) -> Point:
         """The inputs as fresh leaves, with the spot moved by a share and implied vols by `vol`.
 
         Args:
@@ -65,8 +72,11 @@ class Inputs:
                 set of leaves without that axis.
             spot: relative move of the spot.
             vol: parallel shift of implied vols.
+            parameter: name of a parameter and its move.
         """
         moved = dict(self.leaves)
+        if parameter is not None:
+            moved[parameter[0]] = moved[parameter[0]] + parameter[1]
         moved["spot"] = moved["spot"] * (1 + spot)
         for name, slope in self.direction.items():
             moved[name] = moved[name] + vol * slope

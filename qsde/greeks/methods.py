@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -31,6 +31,8 @@ REPLICATES = 32
 SPOT_MOVE, VOL_MOVE = 0.01, 0.01
 #: One calendar day, for theta and charm.
 DAY = 1 / 365
+#: Moves of a jump intensity, for differences: so many jumps up to the last payment, and at most this share of it.
+_JUMPS, _SHARE = 0.1, 0.5
 
 Grads = dict[str, Tensor]
 
@@ -223,10 +225,52 @@ def replicates(model: Model, engine: MonteCarlo) -> tuple[MonteCarlo, list[Parts
     return one, [Parts(offsets, stride, folded=True)]
 
 
-def estimate(
+def sampled(
+    book: list[Payoff],
+    methods: list[Method],
+    inputs: Inputs,
+    engine: MonteCarlo,
+    names: Sequence[str],
+    total: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, int]:
+    """Raw Greeks from independent parts of the paths, and the number of paths of all parts.
+
+    Args:
+        book: the payoffs.
+        methods: how each of them is treated.
+        inputs: what they depend on.
+        engine: settings.
+        names: the Greeks, `d_` and a parameter among them.
+        total: whether the payoffs count as one, their sum.
+        progress: called with (parts done, parts).
+
+    Returns:
+        [parts, payoffs (one if `total`), names], and the paths.
+    """
+    one, parts = replicates(inputs.model, engine)
+    folds = len(parts[0].offsets) if parts[0].folded else 0
+    kinds = [(method, payoff.window is not None) for method, payoff in zip(methods, book, strict=True)]
+    groups = {kind: [i for i, other in enumerate(kinds) if other == kind] for kind in dict.fromkeys(kinds)}
+    runs = [
+        (rows, _estimate([book[i] for i in rows], inputs, one, kind[0], set(names), total, folds))
+        for kind, rows in groups.items()
+    ]
+    samples = []
+    for done, part in enumerate(parts, 1):
+        table = torch.zeros(max(1, folds), 1 if total else len(book), len(names), dtype=torch.float64)
+        for rows, run in runs:
+            for i, row in zip([0] * total or rows, run(part), strict=True):
+                table[:, i] += torch.stack([row[name].detach().double().reshape(-1) for name in names], -1)
+        samples.append(table)
+        if progress is not None:
+            progress(done, len(parts))
+    return torch.cat(samples), one.n_paths * len(parts) * max(1, folds)
+
+
+def _estimate(
     book: list[Payoff],
     inputs: Inputs,
-    frozen: tuple[str, ...],
     engine: MonteCarlo,
     method: Method,
     needs: set[str],
@@ -238,13 +282,15 @@ def estimate(
     Args:
         book: payoffs of this method.
         inputs: what they depend on.
-        frozen: inputs that are not differentiated by.
-        engine: settings of one replicate.
+        engine: settings of one part.
         method: the method.
         needs: names of the Greeks wanted.
         total: whether the payoffs count as one, their sum.
         folds: parts simulated side by side; 0 for one part at a time.
     """
+
+    intensities = [name for name in inputs.model.params if name.endswith("intensity")]
+    frozen = tuple(intensities)
 
     def make(point: Point, elapsed: float | None = None) -> Estimator:
         return MAKE[method](point, book, engine, elapsed, total)
@@ -254,6 +300,13 @@ def estimate(
     days = [make(inputs.at(frozen, folds), elapsed) for elapsed in (0.0, DAY)] if needs & {"theta", "charm"} else []
     tilted = [make(inputs.at(frozen, folds, vol=s * VOL_MOVE)) for s in (1, -1)] if "volga" in needs else []
     moved: list[Estimator] = []
+    longest = max(payoff.maturity for payoff in book)
+    jumps = {
+        name: (h, [make(inputs.at(frozen, folds, parameter=(name, s * h))) for s in (1, -1)])
+        for name in intensities
+        if f"d_{name}" in needs
+        for h in [min(_SHARE * float(inputs.leaves[name]), _JUMPS / longest)]
+    }
 
     def run(parts: Parts) -> list[dict[str, Tensor]]:
         values, grads = base.first(parts)
@@ -269,6 +322,10 @@ def estimate(
             for i, row in enumerate(found):
                 row["theta"] = (tomorrow[0][i] - today[0][i]) / DAY
                 row["charm"] = (tomorrow[1][i]["spot"] - today[1][i]["spot"]) / DAY
+        for name, (h, ends) in jumps.items():
+            more, fewer = (end.values(parts) for end in ends)
+            for row, a, b in zip(found, more, fewer, strict=True):
+                row[f"d_{name}"] = (a.detach() - b.detach()) / (2 * h)
         if tilted:
             up, down = ([inputs.along(g) for g in point.first(parts)[1]] for point in tilted)
             for row, a, b in zip(found, up, down, strict=True):
@@ -292,8 +349,8 @@ def estimate(
     def _differences(parts: Parts) -> list[tuple[Tensor, Tensor]]:
         spot = inputs.leaves["spot"]
         if not moved:
-            moves = [{"spot": s * SPOT_MOVE} for s in (1, -1)] + [{"vol": s * VOL_MOVE} for s in (1, -1)]
-            moved.extend(make(inputs.at(frozen, folds, **move)) for move in moves)
+            moved.extend(make(inputs.at(frozen, folds, spot=s * SPOT_MOVE)) for s in (1, -1))
+            moved.extend(make(inputs.at(frozen, folds, vol=s * VOL_MOVE)) for s in (1, -1))
         ends = [[g["spot"] for g in end.first(parts)[1]] for end in moved]
         return [((a - b) / (2 * SPOT_MOVE * spot), (c - d) / (2 * VOL_MOVE)) for a, b, c, d in zip(*ends, strict=True)]
 
