@@ -38,8 +38,8 @@ def worth(stages: Stages, sample: Sample, policy: Policy) -> Worth:
     view = stages.view(sample.at(last), last)
     if view.prices.requires_grad and not claim.continuous:
         raise InputError(
-            f"{claim.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with inputs that "
-            "do not require grad"
+            f"{claim.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with inputs "
+            "that do not require grad"
         )
     amount = exercise(claim, view)
     value, chance = torch.relu(amount), (amount > 0).to(amount.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,31 +16,35 @@ from qsde.pricing.american.stages import Sample, Stages, View
 
 @dataclass(frozen=True)
 class Fitted:
-    """A regressed value and the hedge that came with it.
+    """A regressed value and the hedge that came with it, both kept within what they were on the paths of the fit.
 
     Attributes:
         basis: functions of the state.
         value: their coefficients, [p].
         weights: coefficients of the hedge in each underlying, [asset, m]; None if there is none.
+        span: least and largest value.
+        held: least and largest amount of each underlying, [asset, 1] each.
     """
 
     basis: Basis
     value: Tensor
     weights: Tensor | None
+    span: tuple[Tensor, Tensor] | None = None
+    held: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, view: View) -> Tensor:
         """The value, [P]."""
-        return self.value @ self.basis.columns(view)
+        return _within(self.value @ self.basis.columns(view), self.span)
 
     def both(self, view: View) -> tuple[Tensor, Tensor]:
         """The value [P] and the amounts held of each underlying up to the next stage [asset, P]."""
         return self._both(self.basis.columns(view))
 
     def _both(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        value = self.value @ columns
+        value = _within(self.value @ columns, self.span)
         if self.weights is None:
             return value, columns.new_zeros(1, columns.shape[-1])
-        return value, self.weights @ self.basis.hedges(columns)
+        return value, _within(self.weights @ self.basis.hedges(columns), self.held)
 
     @classmethod
     def of(cls, basis: Basis, view: View, growth: Tensor, target: Tensor, used: Tensor, hedged: bool) -> Regressed:
@@ -50,11 +54,19 @@ class Fitted:
         every = columns
         if hedged:
             every = torch.cat([columns, (basis.hedges(columns) * growth.unsqueeze(1)).reshape(-1, n)])
-        whole = bool(used.all())
-        solved = least_squares(every if whole else every[:, used], target if whole else target[used])
+        chosen = slice(None) if bool(used.all()) else used
+        solved = least_squares(every[:, chosen], target[chosen])
         fitted = cls(basis, solved[:p], solved[p:].reshape(len(growth), -1) if hedged else None)
         value, held = fitted._both(columns)
+        if bool(used.any()):
+            low, high = value[chosen].aminmax()
+            least, most = held[:, chosen].aminmax(dim=-1, keepdim=True)
+            fitted = replace(fitted, span=(low, high), held=(least, most))
         return Regressed(fitted, value, target - (held * growth).sum(0))
+
+
+def _within(values: Tensor, span: tuple[Tensor, Tensor] | None) -> Tensor:
+    return values if span is None else torch.minimum(torch.maximum(values, span[0]), span[1])
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Directions in which the columns vary by less than this, relatively, get no weight.
-_RANK = 1e-12
+#: Directions with less than this share of the columns' squares get no weight: there is nothing but noise in them, and
+#: paths a little way from the others would see huge coefficients that no longer cancel.
+_RANK = 1e-7
 
 
 def least_squares(columns: Tensor, target: Tensor) -> Tensor:
