@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,9 @@ from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.payoffs import Claim, Paths, Watched
 from qsde.pricing.simulation import Block, Simulation, later
+
+#: Variances of a step below this count as this, where a root is taken.
+_LEAST_VARIANCE = 1e-12
 
 
 class Observer:
@@ -60,14 +65,34 @@ class Observer:
         shape = (-1, *(1,) * (states[0].dim() - 1))
         start, size = (v.to(states[0]).reshape(shape) for v in (t[:-1], t.diff()))
         variance = simulation.scheme.variance(simulation.model, before, after, size, start)
-        end = after[0] - after[-1] if simulation.scheme.jumps else after[0]
-        prices = _priced(block.growth[0][self._watched][None], *self._affine(dates))[0]
-        ends = _priced(torch.exp(end)[None], *self._affine(dates[1:], before=True))[0]
+        x, ends, uniforms = states[0], after[0], block.uniforms(self._steps)
+        if simulation.scheme.jumps:
+            dates, x, ends, variance, uniforms = self._halved(block, x, after, variance)
+        prices = _priced(torch.exp(x)[None], *self._affine(dates))[0]
+        seen = _priced(torch.exp(ends)[None], *self._affine(dates[1:], before=True))[0]
         if self._market.has_cash:  # d log S = (S - shift) / S dx
             _, shift = self._affine(dates[:-1])
             moving = 1 - shift[0].movedim(0, -1).unsqueeze(-2) / prices[..., :-1]
             variance = variance * moving.movedim(-1, 0).square()
-        return Watched(dates, prices, ends, variance.movedim(0, -1), block.uniforms(self._steps))
+        return Watched(dates, prices, seen, variance.movedim(0, -1), uniforms)
+
+    def _halved(
+        self, block: Block, x: Tensor, after: tuple[Tensor, ...], variance: Tensor
+    ) -> tuple[tuple[float, ...], Tensor, Tensor, Tensor, Tensor]:
+        """Steps cut in two, with their jumps in the middle, to which the bridge of the diffusion is sampled.
+
+        Jumps come at any time of a step: put at its end they would leave a price on either side of a barrier at once,
+        with an error of the order of the step and a jump of the payoff that pathwise gradients miss.
+        """
+        middles = [0.5 * (a + b) for a, b in pairwise(self._dates)]
+        dates = tuple(sorted([*self._dates, *middles]))
+        normal = torch.special.ndtri(block.uniforms(self._steps, -2)).movedim(-1, 0)
+        normal = normal.reshape(len(normal), *(1,) * (x.dim() - normal.dim()), *normal.shape[1:])
+        deviation = torch.sqrt(variance.clamp(min=_LEAST_VARIANCE))
+        before = 0.5 * (x[:-1] + after[0] - after[-1] + deviation * normal)
+        halved = torch.cat([_interleaved(x[:-1], before + after[-1]), x[-1:]])
+        uniforms = _interleaved(*(block.uniforms(self._steps, k).movedim(-1, 0) for k in (-3, -1))).movedim(0, -1)
+        return dates, halved, _interleaved(before, after[0]), 0.5 * variance.repeat_interleave(2, 0), uniforms
 
     def _affine(self, times: tuple[float, ...], before: bool = False) -> tuple[Tensor, Tensor]:
         """Scale and shift [asset, time, *batch] of the price; without batch axes unless the market has them."""
@@ -83,3 +108,8 @@ def _priced(growth: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Prices [asset, *batch, path, time] from `exp(x)` [asset, time, *batch, path]."""
     shape = (*scale.shape, *(1,) * (growth.dim() - scale.dim()))
     return (scale.reshape(shape) * growth + shift.reshape(shape)).movedim(1, -1)
+
+
+def _interleaved(first: Tensor, second: Tensor) -> Tensor:
+    """Rows of both in turn."""
+    return torch.stack([first, second], 1).flatten(0, 1)

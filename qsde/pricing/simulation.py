@@ -47,9 +47,9 @@ class Block:
         """`exp(x)` of each underlying, [dates, *batch, P]."""
         return tuple(torch.exp(s) for s in self.states[: self.assets])
 
-    def uniforms(self, steps: Iterable[int]) -> Tensor:
-        """The uniforms that are left over for payoffs at these steps: [*, P, steps]."""
-        return torch.stack([self.noise.columns(k)[1][-1][..., : self.n_paths] for k in steps], -1)
+    def uniforms(self, steps: Iterable[int], which: int = -1) -> Tensor:
+        """A uniform that is left over for payoffs at these steps, [*, P, steps]: the last, or another, from the end."""
+        return torch.stack([self.noise.columns(k)[1][which][..., : self.n_paths] for k in steps], -1)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,8 @@ class Simulation:
         initial = tuple(s.unsqueeze(-1).to(engine.device, engine.dtype) for s in scheme.initial(model))
         seen = range(len(initial)) if windows or whole_state or averaged else range(model.assets)
         normals, uniforms = scheme.draws(model, max(grid.sizes, default=0.0))
-        draws = normals, uniforms + bool(windows or spare)
+        # a watched step with jumps takes one for each half and one for its middle
+        draws = normals, uniforms + (3 if windows and scheme.jumps else bool(windows or spare))
         group, together = _groups(engine.noise)
         n_paths = -(-engine.n_paths // together) * together
         sets = max(1, model.batch_shape.numel())
