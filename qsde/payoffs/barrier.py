@@ -119,8 +119,8 @@ class Barrier(_BarrierOption):
     price before and after each and the quadratic variation w of its logarithm. This has no bias under Black-Scholes, at
     one step already, and no jumps, so it may be differentiated path by path. Where the variance moves within a step the
     error is of the order of the step (Heston with 32 steps a year: an up-and-out call near 4 was 0.09 too cheap). With
-    dates the amount jumps. Where prices jump at expiry itself (a dividend on that day, or jumps put at the end of a
-    step), they jump over the barrier too: pathwise derivatives then miss a term of the order of the last step.
+    dates the amount jumps. Where the price jumps at expiry itself (a dividend on that day), it jumps over the barrier
+    too: pathwise derivatives then miss a term of the order of the last step.
 
     Args:
         strike: strike of the vanilla.
