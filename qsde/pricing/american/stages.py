@@ -47,6 +47,7 @@ class Stages:
         claim: the right.
         times: years, today first.
         columns: of the simulation's dates.
+        after, before: scale and shift [asset, stage] of prices after and before the dividends of each date.
     """
 
     simulation: Simulation
@@ -54,6 +55,8 @@ class Stages:
     claim: EarlyExercise
     times: tuple[float, ...]
     columns: tuple[int, ...]
+    after: tuple[Tensor, Tensor]
+    before: tuple[Tensor, Tensor]
 
     @classmethod
     def of(cls, model: Model, claim: EarlyExercise, market: Market | Markets, engine: MonteCarlo) -> Stages:
@@ -63,7 +66,8 @@ class Stages:
         windows = [claim.window] if claim.window else []
         simulation = Simulation.of(model, [*times, *(ex_dates if windows else ())], engine, windows, whole_state=True)
         grid = simulation.job.grid
-        return cls(simulation, market, claim, times, tuple(grid.column(t) for t in times))
+        after, before = (_affine(market, claim, times, b, engine.device) for b in (False, True))
+        return cls(simulation, market, claim, times, tuple(grid.column(t) for t in times), after, before)
 
     @property
     def last(self) -> int:
@@ -81,13 +85,12 @@ class Stages:
 
     def view(self, state: State, i: int) -> View:
         """What is seen of a state [P] each at stage `i`."""
-        n, t = self.claim.assets, self.times[i]
+        n = self.claim.assets
         martingales = torch.exp(torch.stack(state[:n]).double())
         hidden = [s.double() for s in (state[n:-1] if self._tracked else state[n:])]
-        prices = self._priced(martingales, t)
-        cum = None
-        if self.claim.anytime and t in self.market.dividend_times:
-            cum = self._priced(martingales, t, before=True)
+        prices = _priced(martingales, self.after, i)
+        chooses = self.claim.anytime and self.times[i] in self.market.dividend_times
+        cum = _priced(martingales, self.before, i) if chooses else None
         return View(prices, torch.stack(hidden) if hidden else martingales[:0], cum)
 
     def growth(self, before: State, after: State) -> Tensor:
@@ -122,18 +125,24 @@ class Stages:
             variance = variance * (1 - shift[:-1] / prices[:-1]).square()
         return Watched(dates, prices.mT, ends.mT, variance.mT, prices.new_empty(0))
 
-    def _priced(self, martingales: Tensor, t: float, before: bool = False) -> Tensor:
-        """Prices [P] or [asset, P] of `exp(x)` [asset, P] at time `t`."""
-        scale, shift = (v[:, 0, None] for v in self._affine((t,), before))
-        prices: Tensor = scale * martingales + shift
-        return prices[0] if self.claim.assets == 1 else prices
-
     def _affine(self, times: tuple[float, ...], before: bool = False) -> tuple[Tensor, Tensor]:
-        """Scale and shift [asset, time] of the price."""
-        t = torch.tensor(times, dtype=torch.float64)
-        found = self.market.affine(t, before=before, horizon=self.claim.times[-1])
-        scale, shift = (v.to(self.simulation.engine.device).reshape(-1, len(times)) for v in found)
-        return scale, shift
+        return _affine(self.market, self.claim, times, before, self.simulation.engine.device)
+
+
+def _affine(
+    market: Market | Markets, claim: EarlyExercise, times: tuple[float, ...], before: bool, device: str
+) -> tuple[Tensor, Tensor]:
+    """Scale and shift [asset, time] of the price."""
+    found = market.affine(torch.tensor(times, dtype=torch.float64), before=before, horizon=claim.times[-1])
+    scale, shift = (v.to(device).reshape(-1, len(times)) for v in found)
+    return scale, shift
+
+
+def _priced(martingales: Tensor, affine: tuple[Tensor, Tensor], i: int) -> Tensor:
+    """Prices [P] or [asset, P] of `exp(x)` [asset, P] at stage `i`."""
+    scale, shift = (v[:, i, None] for v in affine)
+    prices: Tensor = scale * martingales + shift
+    return prices[0] if len(prices) == 1 else prices
 
 
 @dataclass(frozen=True)
