@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import overload
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,18 @@ import torch
 from torch import Tensor
 
 from qsde.calibration.fit import Fit
+from qsde.calibration.instruments import Instrument, InstrumentFit, InstrumentJob
 from qsde.calibration.levenberg_marquardt import Solution, solve
-from qsde.calibration.objective import FAR, Data, Objective, rank_in_slice
+from qsde.calibration.objective import Data, Objective, rank_in_slice
 from qsde.calibration.penalties import Penalty
+from qsde.calibration.quality import AGREE, fit_warnings, parameter_covariance
+from qsde.calibration.simulated import SurfaceJob
 from qsde.calibration.space import Space
 from qsde.errors import FitStatus, InputError, NumericsError, QuoteError
 from qsde.market.surface import Surface
+from qsde.market.underlying import Market
 from qsde.models.base import Model
+from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier, model_vols
 
 Weights = str | Callable[[pd.DataFrame], np.ndarray]
@@ -27,18 +32,20 @@ Progress = Callable[[int, int], None]
 
 #: Iterations of every start before the best are kept, and how many are kept.
 _EXPLORE, _KEEP = 12, 4
-#: Quadrature nodes of the residuals: more until the exact prices agree to _AGREE (in vol).
-_MAX_NODES, _AGREE, _INACCURATE = 2048, 1e-5, 1e-3
+#: Quadrature nodes of the residuals: more until the exact prices agree to `AGREE` (in vol).
+_MAX_NODES, _INACCURATE = 2048, 1e-3
 #: Starts are explored on about this many quotes of a larger surface, within this many standard deviations.
 _EXPLORE_QUOTES, _EXPLORE_FAR = 300, 12.0
 #: Complex numbers that one evaluation may hold at once; longer lists of surfaces are fitted in chunks.
 _CHUNK = 8_000_000
 
 
+@overload
 def calibrate(
     model: Model,
-    surface: Surface,
+    target: Surface,
     *,
+    engine: Fourier | MonteCarlo | None = None,
     weights: Weights = "spread",
     objective: str = "implied_vol",
     starts: int | None = None,
@@ -48,21 +55,67 @@ def calibrate(
     max_iterations: int = 200,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Fit:
-    """Fits a model with a characteristic function to one surface by weighted least squares.
+) -> Fit: ...
+
+
+@overload
+def calibrate(
+    model: Model,
+    target: Sequence[Instrument],
+    *,
+    market: Market,
+    engine: MonteCarlo | None = None,
+    starts: int | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    fixed: Sequence[str] | Mapping[str, float] = (),
+    penalties: Sequence[Penalty] = (),
+    max_iterations: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> InstrumentFit: ...
+
+
+def calibrate(
+    model: Model,
+    target: Surface | Sequence[Instrument],
+    *,
+    market: Market | None = None,
+    engine: Fourier | MonteCarlo | None = None,
+    weights: Weights = "spread",
+    objective: str = "implied_vol",
+    starts: int | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    fixed: Sequence[str] | Mapping[str, float] = (),
+    penalties: Sequence[Penalty] = (),
+    max_iterations: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Fit | InstrumentFit:
+    """Fits a model to one surface, or to any priced instruments, by weighted least squares.
+
+    Models with a characteristic function are fitted to a surface through Fourier prices. With `engine=MonteCarlo(...)`
+    every model is, and to any instruments. All prices are then from the same random numbers, so that the error is a
+    smooth function of the parameters; the derivatives are central differences on those numbers. All starts are explored
+    on 1/64 of the paths (1024 at least), the best 2 go on with 1/8 and the best of them with all. In the end 8 sets of
+    fresh paths, each as many as the fit's, say how good the fit is and how far the noise moved the parameters, and 8
+    with half the step how far the time steps did (`Fit.simulation`); standard errors include the noise.
 
     Args:
-        model: template: its type says what to fit, its parameter values are the first start.
-        surface: the quotes.
-        weights: "spread" (`1 / sqrt(half_spread^2 + (50 bp)^2)` in vol), "equal", or a function from
-            `surface.quotes` to one weight per quote.
-        objective: "implied_vol" minimises errors of implied vol, "price" errors of price divided by market vega.
+        model: template: its type says what to fit, its parameter values are the first start. Parameters of several
+            numbers, such as the initial state of an SDE, stay.
+        target: the quotes, or a list of `Instrument`.
+        market: spot, curves and dividends of the instruments; a surface brings its forwards.
+        engine: None or `Fourier` (whose settings are those of the final, exact prices), or `MonteCarlo`.
+        weights: "spread" (`1 / sqrt(half_spread^2 + (50 bp)^2)` in vol, the default), "equal", or a function from
+            `surface.quotes` to one weight per quote. Instruments have their `uncertainty`.
+        objective: "implied_vol" (default) minimises errors of implied vol, "price" errors of price divided by market
+            vega.
         starts: starting points, the template among them; by default 8, and 4 more for each parameter beyond 5.
-        bounds: bounds by parameter name, in place of those of the model's table.
+        bounds: bounds by parameter name, in place of those of the model's table; an SDE needs them.
         fixed: names of parameters to keep at the template's value, or a mapping of names to values.
         penalties: soft constraints such as `Feller()` and `Prior(...)`.
         max_iterations: Levenberg-Marquardt iterations of the final stage.
-        seed: seed of the extra starts; same seed, same digits.
+        seed: seed of the extra starts; same seed (and same noise of the engine), same digits.
         progress: called with (done, total) as the work goes on.
 
     Returns:
@@ -82,16 +135,35 @@ def calibrate(
         >>> fit.status.converged, {name: round(value, 4) for name, value in fit.params.items()}
         (True, {'v0': 0.04, 'kappa': 2.0, 'theta': 0.06, 'sigma': 0.5, 'rho': -0.6})
     """
-    return calibrate_many(
-        model, [surface], weights=weights, objective=objective, starts=starts, bounds=bounds, fixed=fixed,
-        penalties=penalties, max_iterations=max_iterations, seed=seed, progress=progress,
-    )[0]  # fmt: skip
+    if engine is not None and not isinstance(engine, Fourier | MonteCarlo):
+        raise InputError(f"engine must be Fourier(...) or MonteCarlo(...), got {type(engine).__name__}")
+    if isinstance(target, Surface):
+        if market is not None:
+            raise InputError("a surface brings its own forwards and discount factors: leave market out")
+        if not isinstance(engine, MonteCarlo):
+            return calibrate_many(
+                model, [target], engine=engine, weights=weights, objective=objective, starts=starts, bounds=bounds,
+                fixed=fixed, penalties=penalties, max_iterations=max_iterations, seed=seed, progress=progress,
+            )[0]  # fmt: skip
+    _check([target] if isinstance(target, Surface) else [], objective, starts, max_iterations)
+    space = Space.of(model, bounds, fixed)
+    stage = _stage(progress or (lambda done, total: None), 0, 100)
+    job: SurfaceJob | InstrumentJob
+    if isinstance(target, Surface):
+        assert isinstance(engine, MonteCarlo)
+        job = SurfaceJob(space, target, engine, weights, tuple(penalties), objective == "implied_vol")
+    else:
+        if weights != "spread" or objective != "implied_vol":
+            raise InputError("instruments have their own uncertainty: leave weights and objective out")
+        job = InstrumentJob.of(space, target, market, engine, penalties)
+    return job.run(_n_starts(starts, space), max_iterations, seed, stage)
 
 
 def calibrate_many(
     model: Model,
     surfaces: Sequence[Surface],
     *,
+    engine: Fourier | None = None,
     weights: Weights = "spread",
     objective: str = "implied_vol",
     starts: int | None = None,
@@ -106,6 +178,25 @@ def calibrate_many(
 
     The result for a surface does not depend on the others in the list beyond rounding.
     """
+    _check(surfaces, objective, starts, max_iterations)
+    if not model.has_cf:
+        raise InputError(
+            f"{model.name} has no characteristic function, so there are no Fourier prices; calibrate it by simulation: "
+            "engine=MonteCarlo(...)"
+        )
+    space = Space.of(model, bounds, fixed)
+    n_starts = _n_starts(starts, space)
+    exact = engine or Fourier(tolerance=1e-8)
+    job = _Job(space, weights, tuple(penalties), objective == "implied_vol", n_starts, max_iterations, seed, exact)
+    chunks = _chunks(surfaces, n_starts * 64 * (12 + len(space.free)))
+    report = progress or (lambda done, total: None)
+    fits: list[Fit] = []
+    for i, chunk in enumerate(chunks):
+        fits.extend(job.run(chunk, _stage(report, 100 * i, 100 * len(chunks))))
+    return fits
+
+
+def _check(surfaces: Sequence[Surface], objective: str, starts: int | None, max_iterations: int) -> None:
     if objective not in ("implied_vol", "price"):
         raise InputError(f"objective must be 'implied_vol' or 'price', got {objective!r}")
     if starts is not None and starts < 1:
@@ -115,15 +206,10 @@ def calibrate_many(
     for surface in surfaces:
         if len(surface) == 0:
             raise QuoteError(f"{surface.name}: the surface has no quotes to calibrate to")
-    space = Space.of(model, bounds, fixed)
-    n_starts = starts or (8 + 4 * max(0, len(space.free) - 5) if len(space.free) > 1 else 1)
-    job = _Job(space, weights, tuple(penalties), objective == "implied_vol", n_starts, max_iterations, seed)
-    chunks = _chunks(surfaces, n_starts * 64 * (12 + len(space.free)))
-    report = progress or (lambda done, total: None)
-    fits: list[Fit] = []
-    for i, chunk in enumerate(chunks):
-        fits.extend(job.run(chunk, _stage(report, 100 * i, 100 * len(chunks))))
-    return fits
+
+
+def _n_starts(starts: int | None, space: Space) -> int:
+    return starts or (8 + 4 * max(0, len(space.free) - 5) if len(space.free) > 1 else 1)
 
 
 @dataclass(frozen=True)
@@ -135,6 +221,7 @@ class _Job:
     n_starts: int
     max_iterations: int
     seed: int
+    exact: Fourier
 
     def run(self, surfaces: Sequence[Surface], progress: Callable[[float], None]) -> list[Fit]:
         began = time.perf_counter()
@@ -150,7 +237,7 @@ class _Job:
             found = self._outcome(objective, solution)
             outcome = found if outcome is None else outcome.updated(rows, found)
             nodes *= 2
-            rows = rows[(found.gap > _AGREE) & (nodes <= _MAX_NODES)]
+            rows = rows[(found.gap > AGREE) & (nodes <= _MAX_NODES)]
             x = outcome.x[rows].unsqueeze(1)
         assert outcome is not None
         progress(1.0)
@@ -183,7 +270,7 @@ class _Job:
         p = self.space.to_params(x)
         data = objective.data
         vol, jacobian, vega = objective.vols(p.unsqueeze(1))
-        exact = _exact_vols(self.space, p, data)
+        exact = _exact_vols(self.space, p, data, self.exact)
         gap = objective.quadrature_gap(p, exact, vega.squeeze(1))
         _, weighted = objective.residuals(x.unsqueeze(1), torch.arange(x.shape[0]))
         weighted = weighted.squeeze(1) / self.space.slope(p).unsqueeze(-2)
@@ -196,7 +283,7 @@ class _Job:
         used = (data.weight > 0).sum((-1, -2))
         freedom = used - len(self.space.free)
         variance = torch.where(freedom > 0, outcome.cost / freedom.clamp(min=1), torch.nan)
-        covariance = _covariance(outcome.normal, variance)
+        covariance = parameter_covariance(outcome.normal, variance)
         determined = torch.isfinite(covariance).flatten(1).all(-1)
         order = _in_quote_order(data.position)
         vol, weight = (
@@ -222,7 +309,7 @@ class _Job:
                     starts=self.n_starts,
                     starts_agreeing=int(outcome.agreeing[i]),
                     seconds=seconds,
-                    warnings=_warnings(
+                    warnings=fit_warnings(
                         n - int(used[i]),
                         int(used[i]),
                         len(self.space.free),
@@ -230,6 +317,8 @@ class _Job:
                         bool(determined[i]),
                         float(outcome.gap[i]),
                     ),
+                    objective="implied_vol" if self.in_vol else "price",
+                    penalties=self.penalties,
                 )
             )
         return fits
@@ -269,32 +358,21 @@ def _thinned(surface: Surface) -> Surface:
     return surface.select((rank == 0) | (bucket != previous))
 
 
-def _exact_vols(space: Space, p: Tensor, data: Data) -> Tensor:
+def _exact_vols(space: Space, p: Tensor, data: Data, engine: Fourier) -> Tensor:
     """Vols [S, E, K] by the verified quadrature at parameters [S, P]; NaN for surfaces where it does not converge."""
     try:
-        return model_vols(space.with_free(p), data.t, torch.exp(data.k), 1.0, Fourier(tolerance=1e-8))
+        return model_vols(space.with_free(p), data.t, torch.exp(data.k), 1.0, engine)
     except NumericsError:
         if p.shape[0] == 1:
             return torch.full_like(data.k, torch.nan)
         rows = torch.arange(p.shape[0]).split(1)
-        return torch.cat([_exact_vols(space, p[row], data.rows(row)) for row in rows])
+        return torch.cat([_exact_vols(space, p[row], data.rows(row), engine) for row in rows])
 
 
 def _in_quote_order(position: Tensor) -> Tensor:
     """For each surface, where in the padded grid its quotes are, in the order of `surface.quotes`: [S, E K]."""
     flat = position.flatten(1)
     return torch.where(flat >= 0, flat, flat.shape[1]).argsort(-1)
-
-
-def _covariance(normal: Tensor, variance: Tensor) -> Tensor:
-    """`variance * normal^-1` on the correlation scale; NaN where the data do not determine the parameters."""
-    normal = torch.nan_to_num(normal, nan=0.0, posinf=0.0, neginf=0.0)
-    scale = torch.sqrt(normal.diagonal(dim1=-2, dim2=-1)).clamp(min=1e-150)
-    outer = scale.unsqueeze(-1) * scale.unsqueeze(-2)
-    values, vectors = torch.linalg.eigh(normal / outer)
-    known = (values[:, :1] > 1e-14 * values[:, -1:]).unsqueeze(-1)
-    inverse = (vectors / values.clamp(min=1e-300).unsqueeze(-2)) @ vectors.mT
-    return torch.where(known, variance[:, None, None] * inverse / outer, torch.nan)
 
 
 def _status(outcome: _Outcome, i: int) -> FitStatus:
@@ -305,27 +383,6 @@ def _status(outcome: _Outcome, i: int) -> FitStatus:
     if bool(outcome.converged[i]):
         return FitStatus.CONVERGED
     return FitStatus.STALLED if bool(outcome.stalled[i]) else FitStatus.MAX_ITERATIONS
-
-
-def _warnings(
-    unused: int, used: int, free: int, at_bounds: tuple[str, ...], determined: bool, gap: float
-) -> tuple[str, ...]:
-    found = []
-    if unused:
-        found.append(f"{unused} quotes have weight 0 or lie over {FAR:g} standard deviations away: not in the fit")
-    if used <= free:
-        found.append(
-            f"quotes in the fit: {used}, parameters: {free}; standard errors need more quotes than parameters: fix some"
-        )
-    elif not determined:
-        found.append("the quotes do not determine all parameters: standard errors are not available; fix some")
-    if at_bounds:
-        found.append(f"at a bound: {', '.join(at_bounds)}; widen the bound or fix the parameter")
-    if math.isnan(gap):
-        found.append("the exact prices did not converge at the solution: model vols are those of the residuals")
-    elif gap > _AGREE:
-        found.append(f"the residuals' quadrature was off by up to {gap * 1e4:.2g} bp of vol at the solution")
-    return tuple(found)
 
 
 def _chunks(surfaces: Sequence[Surface], per_expiry: int) -> list[list[Surface]]:

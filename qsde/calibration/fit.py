@@ -10,6 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from qsde.calibration.penalties import Penalty
+from qsde.calibration.quality import Estimated, Simulated
 from qsde.errors import FitStatus
 from qsde.market.black import black_price
 from qsde.market.surface import Surface
@@ -17,14 +19,15 @@ from qsde.models.base import Model
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Estimated):
     """A calibrated model with its quality.
 
     Attributes:
         model: the calibrated model (no batch axes).
         surface: the quotes it was fitted to.
         status: how the calibration ended; `status.converged` is the yes or no, the value is a sentence.
-        model_iv: implied vol of the model for each row of `surface.quotes`, by the verified quadrature.
+        model_iv: implied vol of the model for each row of `surface.quotes`, by the verified quadrature
+            (by `simulation` where there is one).
         weight: weight of each quote in the objective, mean square 1; 0 for quotes that were left out.
         free: names of the fitted parameters.
         jacobian: `d model_iv / d parameter`, [quotes, free], per 1.00; kept for quote sensitivities.
@@ -36,6 +39,10 @@ class Fit:
         starts_agreeing: how many of the starts kept after the exploration reached the same minimum.
         seconds: wall-clock seconds of the calibration call divided by the number of surfaces in it.
         warnings: sentences a user should read.
+        objective: what was minimised, "implied_vol" or "price".
+        penalties: soft constraints of the objective; None if it is not known, as for a fit read from a file.
+        simulation: what fresh random numbers say of a calibration by Monte Carlo, which `model_iv` is then from; None
+            for Fourier prices.
     """
 
     model: Model
@@ -52,6 +59,9 @@ class Fit:
     starts_agreeing: int
     seconds: float
     warnings: tuple[str, ...] = ()
+    objective: str = "implied_vol"
+    penalties: tuple[Penalty, ...] | None = None
+    simulation: Simulated | None = None
 
     @cached_property
     def residual_bp(self) -> np.ndarray:
@@ -108,19 +118,3 @@ class Fit:
         """Share of two-sided quotes whose bid and ask contain the model, NaN if none is two-sided."""
         inside = self.quotes["inside"].dropna()
         return float(inside.astype(float).mean()) if len(inside) else float("nan")
-
-    @property
-    def params(self) -> dict[str, float]:
-        """The fitted model's parameters as floats."""
-        return {name: float(value) for name, value in self.model.params.items()}
-
-    @property
-    def std_errors(self) -> dict[str, float]:
-        """Standard error of each free parameter; NaN where the quotes do not determine it."""
-        return dict(zip(self.free, self.covariance.diagonal().sqrt().tolist(), strict=True))
-
-    @property
-    def correlation(self) -> Tensor:
-        """Correlation matrix of the free parameters."""
-        scale = self.covariance.diagonal().sqrt()
-        return self.covariance / torch.outer(scale, scale)

@@ -1,8 +1,9 @@
-"""Residuals of many surfaces as one tensor problem: Fourier prices on nodes fixed for the whole calibration."""
+"""Residuals of many surfaces as one tensor problem, and Fourier prices on nodes fixed for the whole calibration."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -16,6 +17,7 @@ from qsde.calibration.space import Space
 from qsde.errors import InputError
 from qsde.market.black import black_price
 from qsde.market.surface import Surface
+from qsde.models.base import fourier_model
 from qsde.numerics import complex_exp
 from qsde.pricing.contours import lewis_range, nodes_needed
 from qsde.pricing.grid import LewisGrid
@@ -140,57 +142,34 @@ def quote_weights(quotes: pd.DataFrame, weights: str | Callable[[pd.DataFrame], 
     return normalised
 
 
-class Objective:
-    """Weighted implied-vol (or vega-weighted price) errors and their Jacobian for a batch of parameter sets.
+class SurfaceObjective(ABC):
+    """Weighted implied-vol (or vega-weighted price) errors and their Jacobian for a batch of parameter sets."""
 
-    The quadrature nodes of an expiry depend on its market at-the-money variance only, so one `LewisGrid` serves the
-    whole calibration.
-    """
-
-    def __init__(self, data: Data, space: Space, penalties: Sequence[Penalty], in_vol: bool, nodes: int) -> None:
+    def __init__(self, data: Data, space: Space, penalties: Sequence[Penalty], in_vol: bool) -> None:
         self.data, self.space, self.penalties, self.in_vol = data, space, tuple(penalties), in_vol
-        t, k = data.t.unsqueeze(-1), data.k
-        variance = data.variance.unsqueeze(-1)
-        k = torch.where(data.weight > 0, k, torch.zeros_like(k))
-        scale, reach = lewis_range(variance, variance, k.abs().amax(-1, keepdim=True))
-        self.grid = LewisGrid.of(k, variance, scale, reach, nodes)
-        self.t = t.unsqueeze(1)  # [S, 1, E, 1]
-        self.root_t = torch.sqrt(t)
+        self.used_k = torch.where(data.weight > 0, data.k, torch.zeros_like(data.k))
+        self.root_t = torch.sqrt(data.t).unsqueeze(-1)
         total = data.vol * self.root_t
-        self.market_price = _black(k, total)
-        self.guess, vega = _total_vol(self.market_price + _PRICE_FLOOR, k, total)
+        self.market_price = _black(self.used_k, total)
+        self.guess, vega = _total_vol(self.market_price + _PRICE_FLOOR, self.used_k, total)
         self.market_vol, self.market_vega = self.guess / self.root_t, vega * self.root_t
 
+    @abstractmethod
     def prices(self, p: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised out-of-the-money prices [S, n, E, K] and derivatives to the free parameters [S, n, E, K, P]."""
-        model = self.space.with_free(p).map(lambda x: x[..., None, None])
-        u, t = self.grid.u[rows].unsqueeze(1), self.t[rows]
-        value, gradient = model.log_cf_gradient(u, t)
-        names = list(self.space.model.params)
-        if len(self.space.free) < len(names):
-            gradient = gradient[[names.index(name) for name in self.space.free]]
-        phi = complex_exp(value)
-        stack = torch.cat([phi.unsqueeze(0), gradient * phi])  # [1 + P, S, n, E, N]
-        parts = torch.cat([stack.real, stack.imag], -1).permute(1, 3, 4, 2, 0)  # [S, E, 2N, n, 1 + P]
-        s, e, n2, n, width = parts.shape
-        flat = self.grid.matrix[rows] @ parts.reshape(s, e, n2, n * width)
-        out = flat.reshape(s, e, -1, n, width).permute(0, 3, 1, 2, 4)
-        return self.grid.base[rows].unsqueeze(1) - out[..., 0], -out[..., 1:]
 
     def vols(self, p: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Vols of the model's prices plus the floor [S, n, E, K], derivatives [S, n, E, K, P], normalised vega."""
         rows = torch.arange(p.shape[0]) if rows is None else rows
         price, gradient = self.prices(p, rows)
+        vol, vega = self.vols_of(price, rows)
+        return vol, gradient / vega.unsqueeze(-1), vega
+
+    def vols_of(self, price: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Vols of normalised prices [S, n, E, K] plus the floor, and normalised vegas."""
         root_t = self.root_t[rows].unsqueeze(1)
         total, vega = _total_vol(price + _PRICE_FLOOR, self.data.k[rows].unsqueeze(1), self.guess[rows].unsqueeze(1))
-        vega = vega * root_t
-        return total / root_t, gradient / vega.unsqueeze(-1), vega
-
-    def quadrature_gap(self, p: Tensor, vol: Tensor, vega: Tensor) -> Tensor:
-        """Largest error [S], in vol, of these prices at parameters [S, P], given exact vols and vega [S, E, K]."""
-        price, _ = self.prices(p.unsqueeze(1), torch.arange(p.shape[0]))
-        gap = (price.squeeze(1) - _black(self.data.k, vol * self.root_t)).abs() / vega
-        return torch.where(self.data.weight > 0, gap, torch.zeros_like(gap)).flatten(1).amax(-1)
+        return total / root_t, vega * root_t
 
     def residuals(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """What `levenberg_marquardt.solve` minimises, in units of vol."""
@@ -206,11 +185,55 @@ class Objective:
         slope = self.space.slope(p)
         r = (weight * error).flatten(2)
         jacobian = (weight.unsqueeze(-1) * gradient * slope[:, :, None, None, :]).flatten(2, 3)
-        for penalty in self.penalties:
-            extra, extra_jacobian = _with_jacobian(penalty, self.space, p)
-            r = torch.cat([r, extra], -1)
-            jacobian = torch.cat([jacobian, extra_jacobian * slope.unsqueeze(-2)], -2)
-        return r, jacobian
+        return with_penalties(r, jacobian, self.penalties, self.space, p)
+
+
+class Objective(SurfaceObjective):
+    """Errors of Fourier prices.
+
+    The quadrature nodes of an expiry depend on its market at-the-money variance only, so one `LewisGrid` serves the
+    whole calibration.
+    """
+
+    def __init__(self, data: Data, space: Space, penalties: Sequence[Penalty], in_vol: bool, nodes: int) -> None:
+        super().__init__(data, space, penalties, in_vol)
+        variance, k = data.variance.unsqueeze(-1), self.used_k
+        scale, reach = lewis_range(variance, variance, k.abs().amax(-1, keepdim=True))
+        self.grid = LewisGrid.of(k, variance, scale, reach, nodes)
+        self.t = data.t[:, None, :, None]  # [S, 1, E, 1]
+
+    def prices(self, p: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised out-of-the-money prices [S, n, E, K] and derivatives to the free parameters [S, n, E, K, P]."""
+        model = fourier_model(self.space.with_free(p)).map(lambda x: x[..., None, None])
+        u, t = self.grid.u[rows].unsqueeze(1), self.t[rows]
+        value, gradient = model.log_cf_gradient(u, t)
+        names = list(self.space.model.params)
+        if len(self.space.free) < len(names):
+            gradient = gradient[[names.index(name) for name in self.space.free]]
+        phi = complex_exp(value)
+        stack = torch.cat([phi.unsqueeze(0), gradient * phi])  # [1 + P, S, n, E, N]
+        parts = torch.cat([stack.real, stack.imag], -1).permute(1, 3, 4, 2, 0)  # [S, E, 2N, n, 1 + P]
+        s, e, n2, n, width = parts.shape
+        flat = self.grid.matrix[rows] @ parts.reshape(s, e, n2, n * width)
+        out = flat.reshape(s, e, -1, n, width).permute(0, 3, 1, 2, 4)
+        return self.grid.base[rows].unsqueeze(1) - out[..., 0], -out[..., 1:]
+
+    def quadrature_gap(self, p: Tensor, vol: Tensor, vega: Tensor) -> Tensor:
+        """Largest error [S], in vol, of these prices at parameters [S, P], given exact vols and vega [S, E, K]."""
+        price, _ = self.prices(p.unsqueeze(1), torch.arange(p.shape[0]))
+        gap = (price.squeeze(1) - _black(self.data.k, vol * self.root_t)).abs() / vega
+        return torch.where(self.data.weight > 0, gap, torch.zeros_like(gap)).flatten(1).amax(-1)
+
+
+def with_penalties(
+    r: Tensor, jacobian: Tensor, penalties: Sequence[Penalty], space: Space, p: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Residuals [S, n, Q] and their Jacobian to the unknowns [S, n, Q, P], those of the penalties at p appended."""
+    for penalty in penalties:
+        extra, extra_jacobian = _with_jacobian(penalty, space, p)
+        r = torch.cat([r, extra], -1)
+        jacobian = torch.cat([jacobian, extra_jacobian * space.slope(p).unsqueeze(-2)], -2)
+    return r, jacobian
 
 
 def _black(k: Tensor, total_vol: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.models.base import FourierModel, Model, Parameter, fourier_model, stated
+from qsde.models.base import Model, Parameter, stated
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,12 @@ class Space:
 
     Attributes:
         model: template; its values fill the fixed parameters and the first start.
-        free: names of the parameters that move, in the order of `model.params`.
+        free: names of the parameters that move, in the order of `model.params`; tensors of several numbers, such as
+            the initial state of an SDE, never do.
         lower, upper: bounds of the free parameters [P].
     """
 
-    model: FourierModel
+    model: Model
     free: tuple[str, ...]
     lower: Tensor
     upper: Tensor
@@ -37,18 +38,22 @@ class Space:
         """Space of a template model with some bounds replaced and some parameters fixed (by name, or name and value).
 
         Raises:
-            InputError: unknown parameter, reversed bounds, bounds outside the domain, or nothing left free.
+            InputError: unknown parameter, reversed bounds, bounds outside the domain, none where the model's table has
+                none (an SDE), or nothing left free.
         """
-        if any(p.dim() for p in model.params.values()):
+        if model.batch_shape:
             raise InputError("the template model must be a single parameter set, without batch axes")
-        values = dict(fixed) if isinstance(fixed, Mapping) else {name: float(_get(model, name)) for name in fixed}
+        held = [name for name, p in model.params.items() if p.dim()]  # an SDE's initial state, weights
+        names = [name for name in fixed if name not in held]
+        values = dict(fixed) if isinstance(fixed, Mapping) else {name: float(_get(model, name)) for name in names}
         bounds = dict(bounds or {})
         for name in (*values, *bounds):
-            _get(model, name)
+            if _get(model, name).dim():
+                raise InputError(f"{name} is a tensor of several numbers: it keeps the template's value")
         for name, value in values.items():
             _check_domain(name, model.table[name], value)
         model = model.with_params({name: torch.tensor(float(v), dtype=torch.float64) for name, v in values.items()})
-        free = tuple(name for name in model.params if name not in values)
+        free = tuple(name for name in model.params if name not in values and name not in held)
         if not free:
             raise InputError("every parameter is fixed: nothing is left to calibrate")
         for name, (low, high) in bounds.items():
@@ -57,8 +62,14 @@ class Space:
             for end in (low, high):
                 _check_domain(name, model.table[name], end)
         pairs = [bounds.get(name, model.table[name].bounds) for name in free]
+        open_ended = [name for name, pair in zip(free, pairs, strict=True) if not all(map(math.isfinite, pair))]
+        if open_ended:
+            raise InputError(
+                f"{model.name} says nothing of the size of {', '.join(open_ended)}: "
+                f"give bounds={{{open_ended[0]!r}: (low, high), ...}}, or fix it"
+            )
         lower, upper = torch.tensor(pairs, dtype=torch.float64).T
-        return cls(fourier_model(model), free, lower, upper)
+        return cls(model, free, lower, upper)
 
     def to_params(self, x: Tensor) -> Tensor:
         """Parameters [..., P] from unknowns [..., P]."""
@@ -73,7 +84,7 @@ class Space:
         share = ((p - self.lower) / (self.upper - self.lower)).clamp(1e-6, 1 - 1e-6)
         return torch.logit(share)
 
-    def with_free(self, p: Tensor) -> FourierModel:
+    def with_free(self, p: Tensor) -> Model:
         """The model whose free parameters are the last axis of `p`; other axes are batch axes."""
         return self.model.with_params(dict(zip(self.free, p.unbind(-1), strict=True)))
 
@@ -91,11 +102,18 @@ class Space:
             return first.clone()
         sobol = torch.quasirandom.SobolEngine(len(self.free), scramble=True, seed=seed)
         unit = sobol.draw(n - 1, dtype=torch.float64)
-        columns = [_sample(unit[:, i], self.model.table[name], levels, n_surfaces) for i, name in enumerate(self.free)]
+        columns = [_sample(unit[:, i], self._searched(i), levels, n_surfaces) for i in range(len(self.free))]
         sampled = torch.stack(columns, -1)
         margin = 1e-3 * (self.upper - self.lower)
         sampled = torch.minimum(torch.maximum(sampled, self.lower + margin.clamp(max=1e-4)), self.upper - margin)
         return torch.cat([first, sampled], 1)
+
+    def _searched(self, i: int) -> Parameter:
+        """The row of a free parameter; where it names no range to search, that is all between the bounds."""
+        row = self.model.table[self.free[i]]
+        if all(map(math.isfinite, row.search)):
+            return row
+        return replace(row, search=(float(self.lower[i]), float(self.upper[i])))
 
     def at_bounds(self, p: Tensor) -> tuple[str, ...]:
         """Free parameters within 0.1 % of the interval (or of the lower bound's own size) from a bound."""
