@@ -1,0 +1,234 @@
+"""The portfolio of quoted options and spot that neutralises the vega ladder of a book."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from qsde.calibration.fit import Fit
+from qsde.errors import InputError
+from qsde.greeks.implicit import Hessian
+from qsde.greeks.ladder import MONEYNESS, buckets_of
+from qsde.greeks.quotes import QuoteSensitivities, quote_sensitivities
+from qsde.market.surface import Surface
+from qsde.market.underlying import Market
+from qsde.payoffs import Payoff
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.fourier import Fourier, price_european
+
+Target = Literal["quotes", "parameters"]
+
+#: Singular values below this share of the largest are directions in which nothing can be hedged.
+_RANK = 1e-9
+
+
+@dataclass(frozen=True)
+class Hedge:
+    """Positions that offset a book, and what is left.
+
+    Attributes:
+        sensitivities: the book's own sensitivities.
+        positions: one row per instrument: `quote` (row of `surface.quotes`), expiry, strike, kind, `position` (options
+            bought; negative is sold), the model's `price` of one, its `half_spread` and the `cost` of trading the
+            position at half the spread (NaN without a two-sided quote).
+        spot: units of the underlying bought, so that the whole has no delta.
+        parameters: by parameter: exposure before and after, per 1.00.
+        before: sensitivities of the book to the quotes [quotes], in the units of `sensitivities`.
+        after: those of book and hedge together.
+        cost: sum of the known costs, in the currency of the prices; the spot is taken to trade without.
+    """
+
+    sensitivities: QuoteSensitivities
+    positions: pd.DataFrame
+    spot: float
+    parameters: pd.DataFrame
+    before: Tensor
+    after: Tensor
+    cost: float
+
+    @property
+    def left(self) -> float:
+        """Norm of the exposures to the quotes after the hedge, as a share of that before."""
+        return float(self.after.norm() / self.before.norm())
+
+
+def hedge(
+    fit: Fit,
+    payoffs: Payoff | Sequence[Payoff],
+    market: Market | None = None,
+    engine: MonteCarlo | Fourier | None = None,
+    *,
+    instruments: Sequence[int] | None = None,
+    target: Target = "quotes",
+    cost_weight: float = 0.0,
+    hessian: Hessian = "full",
+) -> Hedge:
+    """Finds the quoted options to trade against a book of which one of each payoff is held, and the spot.
+
+    Arguments as in `quote_sensitivities` and `neutralise`.
+
+    Example:
+        >>> from qsde.calibration import calibrate
+        >>> from qsde.models import BlackScholes
+        >>> from qsde.payoffs import European
+        >>> surface = Surface.from_vols([0.5, 0.5, 1.0], [90.0, 110.0, 100.0], 0.2, forward=100.0, spot=100.0)
+        >>> fit = calibrate(BlackScholes(0.3), surface, weights="equal")
+        >>> found = hedge(fit, European(100.0, expiry=1.0), instruments=[2])
+        >>> float(found.positions["position"].iloc[0].round(6)), found.left < 1e-9
+        (-1.0, True)
+    """
+    found = quote_sensitivities(fit, payoffs, market, engine, hessian=hessian)
+    return neutralise(found, instruments=instruments, target=target, cost_weight=cost_weight)
+
+
+def neutralise(
+    sensitivities: QuoteSensitivities,
+    *,
+    instruments: Sequence[int] | None = None,
+    target: Target = "quotes",
+    cost_weight: float = 0.0,
+) -> Hedge:
+    r"""Finds the quoted options to trade against a book whose sensitivities are known, and the spot.
+
+    With `g` the exposures of the book to the parameters, `G` those of one of each instrument at the model's price, and
+    `A` the map from parameter exposures to what counts, positions `x` minimise
+
+        |A (g + G x)|^2 + |cost_weight h x|^2,
+
+    `h` the half spreads of the prices. Among equally good positions the one with the least `|h x|` is taken. As many
+    instruments as parameters make every exposure 0. The delta that the options leave is offset in the spot.
+
+    The hedge is one of model values: it holds when the surface moves as the model can follow. A move of a single quote
+    that the model does not fit moves the market price of that option, and not its model value, by its own vega.
+
+    Args:
+        sensitivities: of the book.
+        instruments: rows of `fit.surface.quotes`; None takes `liquid_quotes`.
+        target: "quotes" weighs every quote's sensitivity alike; "parameters" weighs parameters by their standard
+            errors, or by their size where these are not known.
+        cost_weight: how much cost counts, in vol points per unit of money squared away; 0 hedges as well as it can.
+
+    Raises:
+        InputError: no instruments, rows that are not there, an unknown target or a negative cost weight.
+    """
+    surface = sensitivities.fit.surface
+    if target not in get_args(Target):
+        raise InputError(f"target must be 'quotes' or 'parameters', got {target!r}")
+    if not (cost_weight >= 0 and math.isfinite(cost_weight)):
+        raise InputError(f"cost_weight must be at least 0 and finite, got {cost_weight}")
+    rows = liquid_quotes(sensitivities.fit) if instruments is None else np.asarray(instruments, dtype=int)
+    if not len(rows) or rows.min() < 0 or rows.max() >= len(surface) or len(set(rows.tolist())) < len(rows):
+        raise InputError(f"instruments must be different rows of the surface's {len(surface)} quotes, got {rows}")
+    options = _Options.of(sensitivities, rows)
+    book = sensitivities.gradient.gradient.sum(0)
+    moves = sensitivities.quote_jacobian * sensitivities.scale
+    counts = moves.mT if target == "quotes" else torch.diag(_sizes(sensitivities.fit))
+    position = _least_squares(counts @ options.gradient, -(counts @ book), options.weight, cost_weight)
+    left = book + options.gradient @ position
+    spot = -float(sensitivities.gradient.delta.sum() + options.delta @ position)
+    table = options.table(surface, position)
+    names = pd.Index(sensitivities.fit.free, name="parameter")
+    parameters = pd.DataFrame({"before": book.numpy(), "after": left.numpy()}, index=names)
+    return Hedge(sensitivities, table, spot, parameters, book @ moves, left @ moves, float(table["cost"].sum()))
+
+
+def liquid_quotes(fit: Fit, strike_buckets: Sequence[float] = MONEYNESS) -> np.ndarray:
+    """Rows of the tightest quote of each expiry and bucket of moneyness; nearest the forward without spreads."""
+    quotes = fit.surface.quotes
+    bid, ask, strike, forward = (quotes[name].to_numpy(float) for name in ("iv_bid", "iv_ask", "strike", "forward"))
+    spread, distance = ask - bid, np.abs(np.log(strike / forward))
+    order = np.lexsort([distance, np.where(np.isnan(spread), np.inf, spread)])
+    used = order[fit.weight[order] > 0]
+    cells = buckets_of(fit.surface, strike_buckets)[used]
+    rows: np.ndarray = np.sort(used[np.unique(cells, return_index=True)[1]])
+    return rows
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Quoted options at the model's prices.
+
+    Attributes:
+        rows: rows of the quotes.
+        price, delta: one of each [n].
+        gradient: derivatives to the fitted parameters [free, n].
+        half_spread: half of ask less bid [n], NaN without both.
+    """
+
+    rows: np.ndarray
+    price: Tensor
+    delta: Tensor
+    gradient: Tensor
+    half_spread: np.ndarray
+
+    @classmethod
+    def of(cls, sensitivities: QuoteSensitivities, rows: np.ndarray) -> _Options:
+        fit, market = sensitivities.fit, sensitivities.market
+        quotes = fit.surface.quotes.iloc[rows]
+        strike, t, df, forward = (
+            torch.tensor(quotes[name].to_numpy(float)) for name in ("strike", "t", "discount_factor", "forward")
+        )
+        is_call = torch.tensor((quotes["option_type"] == "C").to_numpy())
+        spot = torch.as_tensor(market.spot).detach().clone().requires_grad_()
+        ours = Market(spot, market.rate, market.dividend_yield, market.dividends).forward(t)
+        leaves = {name: fit.model.params[name].detach().clone().requires_grad_() for name in fit.free}
+        # forwards are the quotes' own, and move with the spot as the market's do
+        moving = (forward * ours / ours.detach()).unsqueeze(-1)
+        found = price_european(
+            fit.model.with_params(leaves), strike.unsqueeze(-1), t, moving.squeeze(-1), df, is_call.unsqueeze(-1)
+        )
+        price = found.value.squeeze(-1)
+        inputs = [spot, *leaves.values()]
+        slopes = [torch.stack(torch.autograd.grad(p, inputs, retain_graph=True)) for p in price.unbind()]
+        table = torch.stack(slopes, -1)
+        half = 0.5 * (quotes["ask"] - quotes["bid"]).to_numpy(float)
+        return cls(rows, price.detach(), table[0], table[1:], half)
+
+    @property
+    def weight(self) -> Tensor:
+        """Half spreads, those not known as wide as the widest, all 1 if none is known."""
+        known = self.half_spread[np.isfinite(self.half_spread) & (self.half_spread > 0)]
+        if not len(known):
+            return torch.ones(len(self.rows), dtype=torch.float64)
+        filled = np.where(np.isnan(self.half_spread), known.max(), np.maximum(self.half_spread, known.min()))
+        return torch.tensor(filled)
+
+    def table(self, surface: Surface, position: Tensor) -> pd.DataFrame:
+        """The positions as `Hedge.positions`."""
+        quotes = surface.quotes.iloc[self.rows]
+        return pd.DataFrame(
+            {
+                "quote": self.rows,
+                "expiry": quotes["expiry"].to_numpy(),
+                "strike": quotes["strike"].to_numpy(float),
+                "kind": np.where(quotes["option_type"] == "C", "call", "put"),
+                "position": position.numpy(),
+                "price": self.price.numpy(),
+                "half_spread": self.half_spread,
+                "cost": np.abs(position.numpy()) * self.half_spread,
+            }
+        )
+
+
+def _sizes(fit: Fit) -> Tensor:
+    """How far each parameter may be off: its standard error, or its size (at least 0.01)."""
+    error = fit.covariance.diagonal().sqrt()
+    size = torch.tensor([abs(fit.params[name]) for name in fit.free], dtype=torch.float64).clamp(min=0.01)
+    return torch.where(torch.isfinite(error) & (error > 0), error, size)
+
+
+def _least_squares(matrix: Tensor, target: Tensor, weight: Tensor, cost_weight: float) -> Tensor:
+    """The x of least `|M x - b|^2 + |c w x|^2`, and of least `|w x|` among those, in variables `w x`."""
+    scaled = matrix / weight
+    if cost_weight:
+        scaled = torch.cat([scaled, cost_weight * torch.eye(len(weight), dtype=torch.float64)])
+        target = torch.cat([target, target.new_zeros(len(weight))])
+    found: Tensor = torch.linalg.pinv(scaled, rtol=_RANK) @ target / weight
+    return found
