@@ -84,13 +84,13 @@ class Moments:
         """Moments of both (Chan, Golub and LeVeque 1983)."""
         n = self.n + other.n
         share = other.n / n
-        with torch.no_grad():
-            gy, gc = other.mean_y - self.mean_y, other.mean_c - self.mean_c
-            weight = self.n * share
-            yy = self.yy + other.yy + gy * gy * weight
-            yc = self.yc + other.yc + gy.unsqueeze(-1) * gc * weight
-            cc = self.cc + other.cc + gc.unsqueeze(-1) * gc.unsqueeze(-2) * weight
-            spread = self.spread + other.spread + gy * gy * (weight * self.size)
+        # detached, not only under no_grad, which does not stop the tangents of forward mode
+        gy, gc = (other.mean_y - self.mean_y).detach(), (other.mean_c - self.mean_c).detach()
+        weight = self.n * share
+        yy = self.yy + other.yy + gy * gy * weight
+        yc = self.yc + other.yc + gy.unsqueeze(-1) * gc * weight
+        cc = self.cc + other.cc + gc.unsqueeze(-1) * gc.unsqueeze(-2) * weight
+        spread = self.spread + other.spread + gy * gy * (weight * self.size)
         mean_y = self.mean_y + (other.mean_y - self.mean_y) * share
         mean_c = self.mean_c + (other.mean_c - self.mean_c) * share
         return Moments(n, self.size, mean_y, mean_c, yy, yc, cc, spread)

@@ -11,6 +11,7 @@ from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.payoffs import Claim, Paths, Watched
 from qsde.pricing.simulation import Block, Simulation, later
+from qsde.solve.loop import first_order
 
 #: Variances of a step below this count as this, where a root is taken.
 _LEAST_VARIANCE = 1e-12
@@ -48,7 +49,7 @@ class Observer:
         seen = self._claim.assets
         growth = torch.stack([g[self._columns] for g in block.growth[:seen]])  # [asset, time, *batch, path]
         prices = _priced(growth, self._scale, self._shift)
-        prices = prices[0] if seen == 1 else prices.movedim(0, -3)
+        prices = first_order(prices[0] if seen == 1 else prices.movedim(0, -3))
         return Paths(prices, None if self._claim.window is None else self._between(block))
 
     def lognormal(self, block: Block) -> tuple[Tensor, Tensor]:

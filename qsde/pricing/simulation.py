@@ -155,7 +155,8 @@ class Simulation:
         n_paths = -(-engine.n_paths // together) * together
         sets = max(1, model.batch_shape.numel())
         per_path = _bytes_per_path(sets, grid, len(initial), len(seen), draws, engine)
-        size = min(_MOST_PATHS, max(_LEAST_PATHS, engine.memory_budget // per_path), n_paths)
+        most = _MOST_PATHS if torch.device(engine.device).type == "cpu" else n_paths  # a GPU wants them all at once
+        size = min(most, max(_LEAST_PATHS, engine.memory_budget // per_path), n_paths)
         size = max(together, size // together * together)
         kernel = kernel_for(scheme, n_paths * len(grid.step_size) * sets, engine.compile)
         job = Job.of(kernel, grid, seen)

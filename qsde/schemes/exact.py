@@ -71,5 +71,5 @@ class Exact(Scheme):
 
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
         """`vol^2 dt`."""
-        vol = model.params["vol"].unsqueeze(-1).to(before[0].dtype)
+        vol = model.params["vol"].unsqueeze(-1).to(before[0])
         return (vol * vol * dt).expand_as(before[0])

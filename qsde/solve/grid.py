@@ -37,7 +37,8 @@ class TimeGrid:
         Every step's end inside one of the `windows` (start, end) is an observation date too.
 
         Raises:
-            InputError: `max_dt` is not positive, there are no dates, or the grid has more than 2^20 steps.
+            InputError: `max_dt` is not positive, there are no dates, one is nearer than 1e-9 years but not now, or the
+                grid has more than 2^20 steps.
 
         Example:
             >>> grid = TimeGrid.of([0.5, 1.0, 0.5], max_dt=0.3)
@@ -52,6 +53,11 @@ class TimeGrid:
         merged = _merged([*dates, *(end for window in windows for end in window)])
         if not merged:
             raise InputError("there are no observation dates to simulate to")
+        if any(0 < date <= _SAME for date in merged):
+            raise InputError(
+                f"a date in {merged[0]:g} years is nearer than {_SAME:g} years (0.03 seconds), too near to be told "
+                "from now; give 0 for now, or a later date"
+            )
         sizes: dict[float, int] = {}
         steps: list[int] = []
         seen: list[tuple[float, int]] = []

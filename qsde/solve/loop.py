@@ -161,7 +161,7 @@ class _Simulate(torch.autograd.Function):
         wanted = gradient[: len(job.seen)]
         saved = ctx.saved_tensors
         if all(g is None for g in wanted):
-            return (None,) * (4 + ctx.n_tensors)
+            return (None,) * (4 + int(ctx.n_tensors))
         some = next(g for g in wanted if g is not None)
         full = tuple(torch.zeros_like(some) if g is None else g for g in wanted)
         pulled: Tensors = _Pull.apply(job, ctx.block, ctx.n, ctx.n_tensors, *full, *saved)  # type: ignore[no-untyped-call]
@@ -255,10 +255,62 @@ class _Pull(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[None, ...]:
-        raise InputError(
-            "simulated prices have gradients of first order: differentiating a gradient once more would miss the kinks "
-            "of the payoffs; take a difference of first-order gradients with the same noise"
-        )
+        raise second_order()
+
+
+def first_order(values: Tensor) -> Tensor:
+    """The same values, whose gradient may not be differentiated again: kinks of a payoff have no second derivative.
+
+    Without it the second derivative of a price to the spot would come out as 0.
+    """
+    sealed: Tensor = _FirstOrder.apply(values)  # type: ignore[no-untyped-call]
+    return sealed
+
+
+def second_order() -> InputError:
+    """The error of whoever asks for a second derivative path by path."""
+    return InputError(
+        "simulated prices have gradients of first order: differentiating a gradient once more would miss the kinks of "
+        "the payoffs; use qsde.greeks.greeks, or a difference of first-order gradients with the same noise"
+    )
+
+
+class _FirstOrder(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # the gradient of a kink does not depend on the values; that it seems to makes the second one ask here
+        found: Tensor = _Sealed.apply(gradient, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return found
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent.view_as(tangent)
+
+
+class _Sealed(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, values: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
+        raise second_order()
 
 
 def _advance(job: Job, block: BlockNoise, coefficients: Tensor, constants: Tensors, state: State, k: int) -> State:

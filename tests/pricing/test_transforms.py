@@ -120,9 +120,6 @@ def test_second_derivatives_are_refused(f: Price, points: list[float]) -> None:
         pytest.param(
             MonteCarlo(n_paths=3000, max_dt=0.25, memory_budget=1 << 20),
             id="blocks",
-            marks=pytest.mark.xfail(
-                strict=True, reason="Moments.merge leaves tangents in the regression: no_grad stops reverse mode only"
-            ),
         ),
         pytest.param(MonteCarlo(n_paths=512, max_dt=0.25, noise=Sobol(seed=2)), id="sobol"),
         pytest.param(MonteCarlo(n_paths=512, max_dt=0.25, dtype=torch.float32), id="float32"),
