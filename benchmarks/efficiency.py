@@ -280,9 +280,9 @@ def measure(contest: Contest, seeds: int) -> tuple[list[Measured], list[Measured
         line.pricer(line.counts[0], 0)
     for seed in range(1, seeds + 1):
         for i, line in enumerate(lines):
-            for n in line.counts:
+            for k, n in enumerate(line.counts):
                 start = time.perf_counter()
-                value = line.pricer(n, seed)
+                value = line.pricer(n, 1000 * seed + k)  # scrambles are kept: another seed for each count
                 runs.setdefault((i, n), []).append((time.perf_counter() - start, value - contest.reference))
     found = [_measured(line, [runs[i, n] for n in line.counts]) for i, line in enumerate(lines)]
     return found[: len(contest.ours)], found[len(contest.ours) :]
