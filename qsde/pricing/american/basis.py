@@ -28,11 +28,13 @@ class Polynomials:
 
     Attributes:
         claim: the right, which says what to look at.
+        rooted: which of the other state is never negative, such as a variance, and enters by its square root, [h, 1].
         centre, scale: mean and deviation of the variables, [k, 1].
         powers: exponents in each polynomial.
     """
 
     claim: EarlyExercise
+    rooted: Tensor
     centre: Tensor
     scale: Tensor
     powers: tuple[tuple[int, ...], ...]
@@ -40,11 +42,12 @@ class Polynomials:
     @classmethod
     def of(cls, claim: EarlyExercise, view: View, degree: int) -> Polynomials:
         """For paths like those seen; the degree is lowered until there are no more than 36 polynomials."""
-        variables = _variables(claim, view)
+        rooted = (view.hidden >= 0).all(-1, keepdim=True)
+        variables = _variables(claim, view, rooted)
         centre = variables.mean(-1, keepdim=True)
         scale = torch.sqrt((variables - centre).square().mean(-1, keepdim=True))
         scale = torch.where(scale > 1e-12 * (1 + centre.abs()), scale, math.inf)  # what does not vary is 0
-        return cls(claim, centre, scale, _powers(len(variables), degree))
+        return cls(claim, rooted, centre, scale, _powers(len(variables), degree))
 
     def __call__(self, z: Tensor, degree: int) -> list[Tensor]:
         """The polynomials of at most this degree, [P] each, of standardised variables [k, P]."""
@@ -53,7 +56,7 @@ class Polynomials:
 
     def standardised(self, view: View) -> Tensor:
         """The variables less their mean, over their deviation, within 3.5 of 0: [k, P]."""
-        return ((_variables(self.claim, view) - self.centre) / self.scale).clamp(-_FARTHEST, _FARTHEST)
+        return ((_variables(self.claim, view, self.rooted) - self.centre) / self.scale).clamp(-_FARTHEST, _FARTHEST)
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,9 @@ def exercise(claim: EarlyExercise, view: View) -> Tensor:
     return torch.maximum(amount, claim.exercise(view.cum.unsqueeze(-1)).squeeze(-1))
 
 
-def _variables(claim: EarlyExercise, view: View) -> Tensor:
-    return torch.cat([claim.signals(view.prices.unsqueeze(-1)).squeeze(-1), view.hidden])
+def _variables(claim: EarlyExercise, view: View, rooted: Tensor) -> Tensor:
+    hidden = torch.where(rooted, torch.sqrt(torch.relu(view.hidden)), view.hidden)
+    return torch.cat([claim.signals(view.prices.unsqueeze(-1)).squeeze(-1), hidden])
 
 
 def _powers(variables: int, degree: int) -> tuple[tuple[int, ...], ...]:

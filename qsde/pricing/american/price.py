@@ -89,7 +89,7 @@ def price_early(
     _check(model, claim, market)
     stages = Stages.of(model, claim, market, engine)
     _check_memory(stages, engine)
-    hedged = method.hedged and engine.control_variate and model.martingale
+    hedged = method.hedged and not method.in_the_money and engine.control_variate and model.martingale
     with torch.no_grad():
         policy = fit(stages, Sample.joined(list(_samples(stages, other(engine.noise, _POLICY)))), method, hedged)
     parts = [worth(stages, sample, policy) for sample in _samples(stages, engine.noise)]

@@ -18,7 +18,8 @@ class LeastSquares:
         degree: total degree of the polynomials of log-prices and other state; lowered where they would be too many.
         in_the_money: regress on paths only where exercise pays, on polynomials alone, as Longstaff and Schwartz do.
             The upper bound needs continuation values everywhere and is loose then.
-        hedged: take the gains of a hedge in the underlyings out of what is regressed, and of the values.
+        hedged: take the gains of a hedge in the underlyings out of what is regressed, and of the values; never done
+            with `in_the_money`, whose regressions say nothing of the other paths.
         outer: paths of the upper bound; 0 leaves it out.
         inner: points from each date of such a path to the next, a power of 2.
 
