@@ -17,13 +17,14 @@ from qsde.errors import InputError
 from qsde.greeks.implicit import Hessian
 from qsde.greeks.ladder import MONEYNESS, buckets_of
 from qsde.greeks.quotes import QuoteSensitivities, quote_sensitivities
+from qsde.market.black import black_price
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.payoffs import Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier, price_european
 
-Target = Literal["quotes", "parameters"]
+Target = Literal["quotes", "parameters", "buckets"]
 
 #: Singular values below this share of the largest are directions in which nothing can be hedged.
 _RANK = 1e-9
@@ -39,9 +40,9 @@ class Hedge:
             bought; negative is sold), the model's `price` of one, its `half_spread` and the `cost` of trading the
             position at half the spread (NaN without a two-sided quote).
         spot: units of the underlying bought, so that the whole has no delta.
-        parameters: by parameter: exposure before and after, per 1.00.
+        parameters: by parameter: exposure before and after, options at the model's prices, per 1.00.
         before: sensitivities of the book to the quotes [quotes], in the units of `sensitivities`.
-        after: those of book and hedge together.
+        after: those of book and hedge together, options valued as the target says (`neutralise`).
         cost: sum of the known costs, in the currency of the prices; the spot is taken to trade without.
     """
 
@@ -97,46 +98,62 @@ def neutralise(
 ) -> Hedge:
     r"""Finds the quoted options to trade against a book whose sensitivities are known, and the spot.
 
-    With `g` the exposures of the book to the parameters, `G` those of one of each instrument at the model's price, and
-    `A` the map from parameter exposures to what counts, positions `x` minimise
+    With `e` the exposures of the book that count and `E` those of one of each instrument, positions `x` minimise
 
-        |A (g + G x)|^2 + |cost_weight h x|^2,
+        |e + E x|^2 + |cost_weight h x|^2,
 
-    `h` the half spreads of the prices. Among equally good positions the one with the least `|h x|` is taken. As many
-    instruments as parameters make every exposure 0. The delta that the options leave is offset in the spot.
+    `h` the half spreads of the prices. Among equally good positions the one with the least `|h x|` is taken. What
+    counts, and how the options are valued, is the target:
 
-    The hedge is one of model values: it holds when the surface moves as the model can follow. A move of a single quote
-    that the model does not fit moves the market price of that option, and not its model value, by its own vega.
+    - "quotes": sensitivities to every quote, options at the model's prices. As many instruments as parameters leave
+      nothing. It holds when the surface moves as the model can follow; when a quote moves by itself, the market price
+      of that option moves by its own vega and its model price by less.
+    - "parameters": exposures to parameters in units of their standard errors (of their size where these are not
+      known), options at the model's prices.
+    - "buckets": totals of the cells of the ladder (each expiry, `MONEYNESS`), options at their own quotes, so that each
+      has its Black vega and nothing else. One instrument in a cell makes its total 0; moves that are the same
+      throughout each cell are hedged, whether or not the model can follow them.
+
+    The delta that the options leave, at the model's prices, is offset in the spot.
 
     Args:
         sensitivities: of the book.
         instruments: rows of `fit.surface.quotes`; None takes `liquid_quotes`.
-        target: "quotes" weighs every quote's sensitivity alike; "parameters" weighs parameters by their standard
-            errors, or by their size where these are not known.
-        cost_weight: how much cost counts, in vol points per unit of money squared away; 0 hedges as well as it can.
+        target: what counts.
+        cost_weight: how much cost counts against exposure; 0 hedges as well as it can.
 
     Raises:
         InputError: no instruments, rows that are not there, an unknown target or a negative cost weight.
     """
-    surface = sensitivities.fit.surface
+    fit = sensitivities.fit
     if target not in get_args(Target):
-        raise InputError(f"target must be 'quotes' or 'parameters', got {target!r}")
+        raise InputError(f"target must be one of {', '.join(get_args(Target))}; got {target!r}")
     if not (cost_weight >= 0 and math.isfinite(cost_weight)):
         raise InputError(f"cost_weight must be at least 0 and finite, got {cost_weight}")
-    rows = liquid_quotes(sensitivities.fit) if instruments is None else np.asarray(instruments, dtype=int)
-    if not len(rows) or rows.min() < 0 or rows.max() >= len(surface) or len(set(rows.tolist())) < len(rows):
-        raise InputError(f"instruments must be different rows of the surface's {len(surface)} quotes, got {rows}")
+    rows = liquid_quotes(fit) if instruments is None else np.asarray(instruments, dtype=int)
+    n = len(fit.surface)
+    if not len(rows) or rows.min() < 0 or rows.max() >= n or len(set(rows.tolist())) < len(rows):
+        raise InputError(f"instruments must be different rows of the surface's {n} quotes, got {rows}")
     options = _Options.of(sensitivities, rows)
     book = sensitivities.gradient.gradient.sum(0)
-    moves = sensitivities.quote_jacobian * sensitivities.scale
-    counts = moves.mT if target == "quotes" else torch.diag(_sizes(sensitivities.fit))
-    position = _least_squares(counts @ options.gradient, -(counts @ book), options.weight, cost_weight)
+    moves = sensitivities.quote_jacobian.mT * sensitivities.scale
+    by_quote = options.own_vega(fit.surface) * sensitivities.scale if target == "buckets" else moves @ options.gradient
+    if target == "parameters":
+        sizes = _sizes(fit)
+        exposure, each = sizes * book, sizes.unsqueeze(-1) * options.gradient
+    else:
+        exposure, each = moves @ book, by_quote
+    if target == "buckets":
+        cells = torch.nn.functional.one_hot(torch.tensor(buckets_of(fit.surface))).double().mT
+        exposure, each = cells @ exposure, cells @ each
+    position = _least_squares(each, -exposure, options.weight, cost_weight)
+    table = options.table(fit.surface, position)
     left = book + options.gradient @ position
-    spot = -float(sensitivities.gradient.delta.sum() + options.delta @ position)
-    table = options.table(surface, position)
-    names = pd.Index(sensitivities.fit.free, name="parameter")
-    parameters = pd.DataFrame({"before": book.numpy(), "after": left.numpy()}, index=names)
-    return Hedge(sensitivities, table, spot, parameters, book @ moves, left @ moves, float(table["cost"].sum()))
+    parameters = pd.DataFrame({"before": book.numpy(), "after": left.numpy()}, pd.Index(fit.free, name="parameter"))
+    return Hedge(
+        sensitivities, table, -float(sensitivities.gradient.delta.sum() + options.delta @ position), parameters,
+        moves @ book, moves @ book + by_quote @ position, float(table["cost"].sum()),
+    )  # fmt: skip
 
 
 def liquid_quotes(fit: Fit, strike_buckets: Sequence[float] = MONEYNESS) -> np.ndarray:
@@ -190,6 +207,19 @@ class _Options:
         table = torch.stack(slopes, -1)
         half = 0.5 * (quotes["ask"] - quotes["bid"]).to_numpy(float)
         return cls(rows, price.detach(), table[0], table[1:], half)
+
+    def own_vega(self, surface: Surface) -> Tensor:
+        """Black vega of each option in its own quote, [quotes, n], per 1.00."""
+        q = surface.quotes.iloc[self.rows]
+        forward, strike, t, vol, df = (
+            torch.tensor(q[name].to_numpy(float)) for name in ("forward", "strike", "t", "iv", "discount_factor")
+        )
+        vol.requires_grad_()
+        call = torch.tensor((q["option_type"] == "C").to_numpy())
+        (vega,) = torch.autograd.grad(black_price(forward, strike, t, vol, df, call).sum(), vol)
+        return torch.zeros(len(surface), len(self.rows), dtype=torch.float64).index_copy(
+            0, torch.tensor(self.rows), torch.diag(vega)
+        )
 
     @property
     def weight(self) -> Tensor:

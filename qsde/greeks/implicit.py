@@ -49,10 +49,11 @@ def quote_jacobian(fit: Fit, hessian: Hessian = "full") -> Tensor:
 
     Args:
         fit: a converged fit.
-        hessian: "full" or "gauss-newton".
+        hessian: "full" or "gauss-newton"; fits by simulation know their Jacobian only, and take the second.
 
     Raises:
-        InputError: the fit did not converge, or is no minimum of what it says it minimised.
+        InputError: the fit did not converge, or is no minimum of what it says it minimised, or is one by simulation
+            and the full Hessian is asked for.
         NumericsError: the quotes do not determine the parameters.
 
     References:
@@ -71,6 +72,8 @@ def quote_jacobian(fit: Fit, hessian: Hessian = "full") -> Tensor:
     """
     if hessian not in get_args(Hessian):
         raise InputError(f"hessian must be 'full' or 'gauss-newton', got {hessian!r}")
+    if fit.simulation is not None:
+        return _of_simulated(fit, hessian)
     moving, problem = _problem(fit)
     problem.check_minimum()
     curvature = problem.curvature(hessian)
@@ -106,6 +109,8 @@ def recalibrated(fit: Fit, move: ArrayLike) -> Model:
     shift = np.broadcast_to(np.asarray(move, dtype=float), (len(fit.surface),))
     if not (np.isfinite(shift).all() and (fit.surface.quotes["iv"].to_numpy(float) + shift > 0).all()):
         raise InputError("move: every quoted vol must stay finite and positive")
+    if fit.simulation is not None:
+        raise InputError("the fit is one by simulation; calibrate it again to the moved surface")
     _, problem = _problem(fit)
     data = problem.objective.data
     moved = torch.where(data.position >= 0, torch.tensor(shift.copy())[data.position.clamp(min=0)], 0.0)
@@ -119,12 +124,47 @@ def recalibrated(fit: Fit, move: ArrayLike) -> Model:
 
 def _problem(fit: Fit) -> tuple[Tensor, _LeastSquares]:
     """Which of the fitted parameters move with the quotes, and the least squares in them."""
+    moving = _moving(fit)
+    return moving, _LeastSquares.of(fit, tuple(fit.free[i] for i in moving.tolist()))
+
+
+def _of_simulated(fit: Fit, hessian: Hessian) -> Tensor:
+    """`quote_jacobian` from the Jacobian that a fit by simulation brings."""
+    if hessian == "full":
+        raise InputError(
+            "the fit is one by simulation, without second derivatives: pass hessian='gauss-newton', which is right as "
+            "far as the model fits its quotes, or calibrate without engine=MonteCarlo(...)"
+        )
+    moving = _moving(fit)
+    weight = torch.tensor(fit.weight).unsqueeze(-1) / math.sqrt(len(fit.surface))
+    weighted = weight * fit.jacobian[:, moving]
+    rows = torch.cat([weighted, *(_slope(penalty, fit, moving) for penalty in fit.penalties or ())])
+    curvature = rows.mT @ rows
+    _check_determined(curvature, [fit.free[i] for i in moving.tolist()])
+    moved = torch.linalg.solve(curvature, (weight * weighted).mT)
+    return torch.zeros(len(fit.free), len(fit.surface), dtype=torch.float64).index_copy(0, moving, moved)
+
+
+def _slope(penalty: Penalty, fit: Fit, moving: Tensor) -> Tensor:
+    """Derivatives of a penalty's residuals to the parameters that move [m, P]."""
+    names = [fit.free[i] for i in moving.tolist()]
+    at = torch.stack([fit.model.params[name].detach() for name in names])
+
+    def residuals(p: Tensor) -> Tensor:
+        return penalty(fit.model.params | dict(zip(names, p.unbind(), strict=True)))
+
+    slope: Tensor = torch.autograd.functional.jacobian(residuals, at)
+    return slope
+
+
+def _moving(fit: Fit) -> Tensor:
+    """Which of the fitted parameters move with the quotes."""
     if not fit.status.converged:
         raise InputError(f"the fit did not converge ({fit.status.value}), so quotes have no sensitivity through it")
     moving = [i for i, name in enumerate(fit.free) if name not in fit.at_bounds]
     if not moving:
         raise InputError("every fitted parameter is at a bound: nothing moves with the quotes; widen the bounds")
-    return torch.tensor(moving), _LeastSquares.of(fit, tuple(fit.free[i] for i in moving))
+    return torch.tensor(moving)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,18 @@ def test_gauss_newton_is_right_only_where_the_fit_is(spx, fits) -> None:
     assert float((short - full).norm() / full.norm()) < 1e-3
 
 
+@pytest.mark.parametrize("penalties", [(), (Prior({"kappa": 2.0}, {"kappa": 0.5}),)], ids=["free", "prior"])
+def test_a_fit_by_simulation_takes_the_jacobian_it_brings(penalties, spx) -> None:
+    fit = calibrate(Heston.typical(), spx, penalties=penalties)
+    simulated = replace(fit, simulation=object())
+    short = quote_jacobian(fit, "gauss-newton")
+    torch.testing.assert_close(quote_jacobian(simulated, "gauss-newton"), short, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="gauss-newton"):
+        quote_jacobian(simulated)
+    with pytest.raises(InputError, match="calibrate it again"):
+        recalibrated(simulated, 0.001)
+
+
 def test_black_scholes_shares_vega_by_squared_weights() -> None:
     surface = Surface.from_vols(
         [0.5, 0.5, 1.0], [90.0, 110.0, 100.0], 0.2, 100.0, 0.98, [0.19, 0.195, 0.18], [0.21, 0.205, 0.22], spot=99.0
