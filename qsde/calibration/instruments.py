@@ -275,7 +275,7 @@ class InstrumentJob:
             starts_agreeing=ramped.agreeing,
             seconds=seconds,
             simulation=simulation,
-            warnings=fit_warnings(0, len(targets) + 1, len(free), at_bounds, determined, gap=0.0)
+            warnings=fit_warnings(0, None, len(free), at_bounds, determined, gap=0.0)
             + simulation_warnings(free, by_quotes, simulation),
         )
 

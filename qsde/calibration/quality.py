@@ -126,13 +126,13 @@ def parameter_covariance(normal: Tensor, variance: Tensor) -> Tensor:
 
 
 def fit_warnings(
-    unused: int, used: int, free: int, at_bounds: tuple[str, ...], determined: bool, gap: float
+    unused: int, used: int | None, free: int, at_bounds: tuple[str, ...], determined: bool, gap: float
 ) -> tuple[str, ...]:
     """Sentences a user should read.
 
     Args:
         unused: quotes left out.
-        used: quotes in the fit.
+        used: quotes in the fit, whose spread gives the standard errors; None where uncertainties do.
         free: parameters fitted.
         at_bounds: parameters at a bound.
         determined: whether the quotes determine all parameters.
@@ -141,7 +141,7 @@ def fit_warnings(
     found = []
     if unused:
         found.append(f"{unused} quotes have weight 0 or lie over {FAR:g} standard deviations away: not in the fit")
-    if used <= free:
+    if used is not None and used <= free:
         found.append(
             f"quotes in the fit: {used}, parameters: {free}; standard errors need more quotes than parameters: fix some"
         )
