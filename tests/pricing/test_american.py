@@ -205,6 +205,36 @@ def test_gradients_are_those_of_bumps() -> None:
         assert float(gradient) == pytest.approx(bumped, rel=0.06), name  # noise of decisions near the boundary
 
 
+@pytest.mark.parametrize("style", ["down-and-out", "down-and-in"])
+def test_gradients_of_barrier_options(style: Any) -> None:
+    values = {"spot": 100.0, "vol": 0.2, "barrier": 90.0}
+
+    def value(p: dict[str, torch.Tensor]) -> torch.Tensor:
+        put = AmericanBarrier(105.0, p["barrier"], 0.5, style, "put", 1.0, dates_per_year=24)
+        return price_early(BlackScholes(p["vol"]), put, Market(p["spot"], 0.05), QUICK, LeastSquares(outer=0)).value
+
+    p = {name: torch.tensor(x, dtype=torch.float64, requires_grad=True) for name, x in values.items()}
+    value(p).backward()  # type: ignore[no-untyped-call]
+    for name, size in {"spot": 0.5, "vol": 0.005, "barrier": 0.5}.items():
+        up, down = ({**p, name: p[name].detach() + s} for s in (size, -size))
+        with torch.no_grad():
+            bumped = float(value(up) - value(down)) / (2 * size)
+        gradient = p[name].grad
+        assert gradient is not None
+        assert float(gradient) == pytest.approx(bumped, rel=0.06, abs=0.02), name
+
+
+def test_torch_func_gives_the_same_gradient() -> None:
+    def value(spot: torch.Tensor) -> torch.Tensor:
+        return quick(HESTON, Bermudan(105.0, (0.0, 0.5, 1.0), "put"), Market(spot, 0.06)).value
+
+    spot = torch.tensor(100.0, dtype=torch.float64)
+    leaf = spot.clone().requires_grad_()
+    value(leaf).backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(torch.func.grad(value)(spot), leaf.grad)
+    torch.testing.assert_close(torch.func.jvp(value, (spot,), (torch.ones_like(spot),))[1], leaf.grad)
+
+
 def test_an_option_that_is_exercised_now_moves_with_the_spot() -> None:
     spot = torch.tensor(100.0, dtype=torch.float64, requires_grad=True)
     quick(MODELS[0], American(250.0, 1.0, "put", dates_per_year=8), Market(spot, 0.06)).value.backward()  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from qsde.noise.sobol import SobolBlock
 from qsde.pricing.american.stages import Stages
 from qsde.schemes.base import State
 from qsde.solve import Job, Kernel, TimeGrid, simulate
+from qsde.solve.transforms import outside_transforms
 
 _BITS = 30
 
@@ -44,7 +45,9 @@ class Inner:
         simulation = stages.simulation
         job = _between(simulation.job, stages.columns[i], stages.columns[i + 1])
         normals, uniforms = simulation.draws
-        table = self._table(len(here[0]), i, job.n_steps, normals, uniforms).to(here[0])
+        with outside_transforms():
+            table = self._table(here[0].shape[-1], i, job.n_steps, normals, uniforms)
+            table = table.to(simulation.engine.device, simulation.engine.dtype)
         start = tuple(s.repeat_interleave(self.points, -1) for s in here)
         return simulate(job, SobolBlock(table, normals), simulation.coefficients, start, simulation.constants)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.pricing.american.basis import exercise
+from qsde.pricing.american.constant import constant
 from qsde.pricing.american.policy import Policy, as_amount, begun, carried
 from qsde.pricing.american.stages import Sample, Stages
 
@@ -49,7 +50,7 @@ def worth(stages: Stages, sample: Sample, policy: Policy) -> Worth:
     for i in reversed(range(last)):
         before, knock, rule = sample.at(i), sample.knocks[i], policy.rules[i]
         view, growth = stages.view(before, i), stages.growth(before, sample.at(i + 1))
-        with torch.no_grad():  # hedges of constant amounts, so that the gradient of their gains has mean 0 as well
+        with constant():  # hedges of constant amounts, so that the gradient of their gains has mean 0 as well
             stop, held = policy.decided(stages, i, view)
             waiting_held = rule.waiting.both(view)[1] if rule.waiting is not None else held
         if rule.waiting is not None and knock is not None:

@@ -16,6 +16,7 @@ from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.noise import Noise, Threefry
 from qsde.payoffs.base import EarlyExercise
+from qsde.pricing.american.constant import constant
 from qsde.pricing.american.dual import Bounds, bounds
 from qsde.pricing.american.inner import Inner
 from qsde.pricing.american.lower import Worth, worth
@@ -53,9 +54,10 @@ def price_early(
     Hedges in the underlyings that the regression finds serve as control variates of all three; their mean is 0 under
     every model whose discounted prices are martingales.
 
-    The value is differentiable (first order, by `backward`) in spot, curves, parameters and strike. Policy and the
-    decisions of each path are kept as they are: by the envelope theorem that is the derivative of the price if the
-    policy is optimal, and wrong by as little as the policy otherwise. The upper bound has no gradient.
+    The value is differentiable (first order, by `backward`, `torch.func.grad` and `jvp`) in spot, curves, parameters
+    and strike. Policy and the decisions of each path are kept as they are: by the envelope theorem that is the
+    derivative of the price if the policy is optimal, and wrong by as little as the policy otherwise. The upper bound
+    has no gradient.
 
     Args:
         model: one parameter set; no batch axes.
@@ -90,14 +92,14 @@ def price_early(
     stages = Stages.of(model, claim, market, engine)
     _check_memory(stages, engine)
     hedged = method.hedged and not method.in_the_money and engine.control_variate and model.martingale
-    with torch.no_grad():
+    with constant():
         policy = fit(stages, Sample.joined(list(_samples(stages, other(engine.noise, _POLICY)))), method, hedged)
     parts = [worth(stages, sample, policy) for sample in _samples(stages, engine.noise)]
     found = Worth(*(torch.cat(column) for column in zip(*((w.value, w.chance, w.time) for w in parts), strict=True)))
     lower = _Mean.of(_grouped(found.value, stages.simulation.group))
     upper = _Mean(*torch.full((2,), math.nan, dtype=torch.float64))
     if method.outer:
-        with torch.no_grad():
+        with constant():
             both = _bounds(stages, policy, method)
         lower, upper = lower.with_help(_Mean.of(both.lower)), _Mean.of(both.upper)
     chance, when = float(found.chance.mean()), float(found.time.mean())
@@ -150,15 +152,19 @@ class _Mean:
     @classmethod
     def of(cls, samples: Tensor) -> _Mean:
         """Of independent samples."""
-        return cls(samples.mean(), samples.detach().std() / math.sqrt(len(samples)))
+        with constant():
+            error = samples.std() / math.sqrt(len(samples))
+        return cls(samples.mean(), error)
 
     def with_help(self, other: _Mean) -> _Mean:
         """The mean of two independent estimates of one number, each as heavy as it is sure; with the own gradient."""
-        own, others = self.error.square(), other.error.square()
-        total = own + others
-        share = torch.where(total > 0, others / torch.where(total > 0, total, 1.0), 1.0)
-        value = self.value + (1 - share) * (other.value - self.value.detach())
-        return _Mean(value, torch.sqrt(share) * self.error)
+        with constant():
+            own, others = self.error.square(), other.error.square()
+            total = own + others
+            share = torch.where(total > 0, others / torch.where(total > 0, total, 1.0), 1.0)
+            moved = (1 - share) * (other.value - self.value)
+            error = torch.sqrt(share) * self.error
+        return _Mean(self.value + moved, error)
 
 
 def _grouped(values: Tensor, group: int) -> Tensor:
