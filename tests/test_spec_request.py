@@ -477,8 +477,11 @@ def test_messages_name_the_place(changes: dict[str, Any], message: str) -> None:
 
 
 def test_fourier_refuses_what_it_cannot_price() -> None:
-    with pytest.raises(InputError, match=r"payoffs.1: .* digital; use \{\"type\": \"monte_carlo\"\}"):
-        answer(payoffs=[CALL, {**CALL, "type": "digital"}], engine={"type": "fourier"})
+    asian = {"type": "asian", "strike": 95.0, "fixings": QUARTERS}
+    with pytest.raises(InputError, match=r"payoffs.1: an arithmetic .*; use \{\"type\": \"monte_carlo\"\}"):
+        answer(payoffs=[CALL, asian], engine={"type": "fourier"})
+    with pytest.raises(InputError, match=r"payoffs.0: American has no exact price; use"):
+        answer(payoffs=[{"type": "american", "strike": 95.0, "expiry": 1.0}], engine={"type": "fourier"})
 
 
 def test_more_than_a_million_steps_are_refused() -> None:

@@ -197,7 +197,7 @@ def check_kind(owner: str, kind: str) -> None:
 def check_positive(owner: str, **values: float | Tensor) -> None:
     """Raises InputError, naming the field, unless every value is positive and finite."""
     for name, value in values.items():
-        tensor = torch.as_tensor(value)
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
         if not holds(torch.isfinite(tensor) & (tensor > 0)):
             raise InputError(f"{owner}: {name} must be positive and finite, got {value}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -11,6 +13,11 @@ from qsde.errors import InputError
 from qsde.noise import Noise, Threefry
 from qsde.schemes import Scheme
 from qsde.solve.compiled import Compile
+
+#: Most paths of one simulation.
+_MAX_PATHS = 1 << 40
+#: torch knows more devices, some of which hold no numbers.
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?")
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class MonteCarlo:
         scheme: None takes the default of the model (`scheme_for`).
         noise: the random numbers, a value: same noise, same digits.
         dtype: float32 or float64 of the paths; sums are float64 always.
-        device: where the paths live.
+        device: where the paths live: "cpu", "cuda" or one of several, such as "cuda:1".
         control_variate: regress each payoff on quantities of known mean: the forward always, the geometric average for
             an arithmetic one, the vanilla for options with a barrier (`qsde.pricing.controls`).
         conditional: where every payoff looks at the price at its expiry only, simulate what drives the variance and the
@@ -31,6 +38,9 @@ class MonteCarlo:
             digitals smooth, so that they may be differentiated.
         compile: "auto" compiles when the job is large enough to pay, "always" or "never".
         memory_budget: bytes that one block may take; it decides the block size, never the result.
+
+    Raises:
+        InputError: a setting out of its range, or a device that is not there.
     """
 
     n_paths: int = 1 << 16
@@ -45,8 +55,10 @@ class MonteCarlo:
     memory_budget: int = 1 << 30
 
     def __post_init__(self) -> None:
-        if self.n_paths < 2:
-            raise InputError(f"n_paths must be at least 2, got {self.n_paths}")
+        if not _is_whole(self.n_paths):
+            raise InputError(f"n_paths must be an integer, such as 65536, got {self.n_paths!r}")
+        if not 2 <= self.n_paths <= _MAX_PATHS:
+            raise InputError(f"n_paths must be from 2 to {_MAX_PATHS:,} (2^40), got {self.n_paths:,}")
         if not self.max_dt > 0:
             raise InputError(f"max_dt must be positive (years per step), got {self.max_dt}")
         if self.dtype not in (torch.float32, torch.float64):
@@ -55,10 +67,16 @@ class MonteCarlo:
             raise InputError(f"compile must be 'auto', 'always' or 'never', got {self.compile!r}")
         if self.memory_budget < 1 << 20:
             raise InputError(f"memory_budget is {self.memory_budget} bytes; give at least 1 MiB")
+        if not _DEVICE.fullmatch(str(self.device)):
+            raise InputError(f"device: choose cpu, cuda or one of several, such as cuda:1, not {self.device!r}")
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as reason:
             raise InputError(f"device {self.device!r} is not there: {str(reason).splitlines()[0]}") from None
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,16 @@ class TimeGrid:
         if not max_dt > 0:
             raise InputError(f"max_dt must be positive (years per step), got {max_dt}")
         windows = list(windows)
-        merged = _merged([*dates, *(end for window in windows for end in window)])
+        given = [*dates, *(end for window in windows for end in window)]
+        near = [date for date in given if 0 < date <= _SAME]
+        if near:
+            raise InputError(
+                f"a date in {near[0]:g} years is nearer than {_SAME:g} years (0.03 seconds), too near to be told from "
+                "now; give 0 for now, or a later date"
+            )
+        merged = _merged(given)
         if not merged:
             raise InputError("there are no observation dates to simulate to")
-        if any(0 < date <= _SAME for date in merged):
-            raise InputError(
-                f"a date in {merged[0]:g} years is nearer than {_SAME:g} years (0.03 seconds), too near to be told "
-                "from now; give 0 for now, or a later date"
-            )
         sizes: dict[float, int] = {}
         steps: list[int] = []
         seen: list[tuple[float, int]] = []

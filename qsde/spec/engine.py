@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -26,8 +25,6 @@ _NOISES: dict[str, Callable[[int], Noise]] = {
     "antithetic": lambda seed: Antithetic(Threefry(seed)),
 }
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-#: torch knows more, some of which hold no numbers.
-_DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?")
 _DIFFUSIONS = {type(layers(typical())[0]) for typical in MODEL_TEMPLATES.values()}
 _SCHEME_NAMES = tuple(name for name, row in SCHEMES.items() if _DIFFUSIONS.intersection(row.models))
 
@@ -102,13 +99,6 @@ class MonteCarloSpec(Spec):
             raise InputError(f"choose one of {', '.join(_SCHEME_NAMES)}, or null for the model's own")
         return name
 
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, device: str) -> str:
-        if not _DEVICE.fullmatch(device):
-            raise InputError("choose cpu, cuda or one of several, such as cuda:1")
-        return device
-
     def build(self, model: Model) -> MonteCarlo:
         """The engine for `model`.
 
@@ -129,7 +119,7 @@ class MonteCarloSpec(Spec):
 
 
 class FourierSpec(Spec):
-    """Settings of a Fourier integral, for European options; see `qsde.pricing.fourier.Fourier`."""
+    """Settings of Fourier integrals, for payoffs with an exact price; see `qsde.pricing.fourier.Fourier`."""
 
     type: Literal["fourier"] = "fourier"
     tolerance: float = Field(default=Fourier.tolerance, gt=0, le=1e-2)

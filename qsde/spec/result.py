@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
 from qsde import __version__
 from qsde.errors import InputError
-from qsde.payoffs import Claim, EarlyExercise, European, Payoff
-from qsde.pricing.american import price_early
-from qsde.pricing.fourier import Fourier, price_european
-from qsde.pricing.montecarlo import MonteCarlo, price
+from qsde.payoffs import Claim
+from qsde.pricing.exact import why_not_exact
+from qsde.pricing.fourier import Fourier
+from qsde.pricing.price import Method, Prices, price
 from qsde.spec.base import at
 from qsde.spec.multi_asset import PricingModelSpec, pricing_spec_of
 from qsde.spec.payoffs import wire_name
 from qsde.spec.request import PriceRequest, PricingJob
 
-#: Called with (paths done, paths).
+#: Called with (work done, work).
 Progress = Callable[[int, int], None]
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """Base of all answers."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PricedPayoff(_Answer):
+class PricedPayoff(Answer):
     """The value of one payoff, discounted, with its absolute errors; null is an error that the engine does not have.
 
     Attributes:
         type: the payoff.
+        method: how it was priced: "fourier", "monte_carlo" or "least_squares".
         value: its price.
         std_error: standard error of a simulation.
         variance_ratio: how many times more paths a plain simulation would take for the same error.
@@ -44,6 +46,7 @@ class PricedPayoff(_Answer):
     """
 
     type: str
+    method: Method
     value: float
     std_error: float | None = None
     variance_ratio: float | None = None
@@ -54,7 +57,7 @@ class PricedPayoff(_Answer):
     exercise_time: float | None = None
 
 
-class PriceResult(_Answer):
+class PriceResult(Answer):
     """The answer to a `PriceRequest`.
 
     Attributes:
@@ -93,86 +96,42 @@ class PriceResult(_Answer):
             InputError: the engine cannot price a payoff; the message names the payoff and the fix.
             NumericsError: a path left the finite numbers, or a quadrature missed its tolerance.
         """
-        began = time.perf_counter()
-        with torch.no_grad():
-            n_paths, priced = _integrated(job) if isinstance(job.engine, Fourier) else _simulated(job, progress)
-        seconds, model = time.perf_counter() - began, pricing_spec_of(job.model)
-        return cls(seconds=seconds, n_paths=n_paths, model=model, payoffs=priced, request=request)
+        if isinstance(job.engine, Fourier):
+            _check_exact(job)
+        with torch.no_grad(), at(""):
+            found = price(job.model, job.payoffs, job.market, job.engine, progress, least_squares=job.least_squares)
+        return cls(
+            seconds=found.seconds,
+            n_paths=found.n_paths or None,
+            model=pricing_spec_of(job.model),
+            payoffs=[_priced(i, claim, found) for i, claim in enumerate(job.payoffs)],
+            request=request,
+        )
 
 
-def _simulated(job: PricingJob, progress: Progress | None) -> tuple[int | None, list[PricedPayoff]]:
-    """Payoffs share their paths; rights to exercise early come after them, each with a policy of its own."""
-    payoffs = {i: claim for i, claim in enumerate(job.payoffs) if isinstance(claim, Payoff)}
-    rights = {i: claim for i, claim in enumerate(job.payoffs) if isinstance(claim, EarlyExercise)}
-    tell = _Parts(progress, bool(payoffs) + len(rights))
-    n_paths, priced = _together(job, payoffs, tell) if payoffs else (0, {})
-    for i, claim in rights.items():
-        with at(f"payoffs.{i}"):
-            n_paths, priced[i] = _early(job, claim)
-        tell.part_done()
-    return n_paths, [priced[i] for i in range(len(job.payoffs))]
+def _check_exact(job: PricingJob) -> None:
+    for i, claim in enumerate(job.payoffs):
+        reason = why_not_exact(job.model, claim, job.market)
+        if reason is not None:
+            raise InputError(f'payoffs.{i}: {reason}; use {{"type": "monte_carlo"}}')
 
 
-class _Parts:
-    """Progress of work in parts of about equal length."""
-
-    def __init__(self, progress: Progress | None, parts: int) -> None:
-        self._progress, self._parts, self._done = progress or (lambda done, total: None), parts, 0
-
-    def __call__(self, done: int, total: int) -> None:
-        self._progress(self._done * total + done, self._parts * total)
-
-    def part_done(self) -> None:
-        self._done += 1
-        self(0, 1)
-
-
-def _together(job: PricingJob, payoffs: dict[int, Payoff], tell: _Parts) -> tuple[int, dict[int, PricedPayoff]]:
-    assert isinstance(job.engine, MonteCarlo)
-    found = price(job.model, list(payoffs.values()), job.market, job.engine, tell)
-    columns = (found.value.tolist(), found.std_error.tolist(), found.variance_ratio.tolist())
-    priced = {
-        i: PricedPayoff(type=wire_name(type(payoff)), value=value, std_error=error, variance_ratio=ratio)
-        for (i, payoff), value, error, ratio in zip(payoffs.items(), *columns, strict=True)
-    }
-    tell.part_done()
-    return found.n_paths, priced
-
-
-def _early(job: PricingJob, claim: EarlyExercise) -> tuple[int, PricedPayoff]:
-    assert isinstance(job.engine, MonteCarlo)
-    found = price_early(job.model, claim, job.market, job.engine, job.least_squares)
-    return found.n_paths, PricedPayoff(
+def _priced(index: int, claim: Claim, found: Prices) -> PricedPayoff:
+    method = found.methods[index]
+    return PricedPayoff(
         type=wire_name(type(claim)),
-        value=float(found.value),
-        std_error=float(found.std_error),
-        upper=_known(float(found.upper)),
-        upper_std_error=_known(float(found.upper_std_error)),
-        exercise_probability=found.exercise_probability,
-        exercise_time=_known(found.exercise_time),
+        method=method,
+        value=float(found.value[index]),
+        std_error=None if method == "fourier" else float(found.std_error[index]),
+        variance_ratio=known(found.variance_ratio[index]),
+        numerical_error=known(found.numerical_error[index]),
+        upper=known(found.upper[index]),
+        upper_std_error=known(found.upper_std_error[index]),
+        exercise_probability=known(found.exercise_probability[index]),
+        exercise_time=known(found.exercise_time[index]),
     )
 
 
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _integrated(job: PricingJob) -> tuple[int | None, list[PricedPayoff]]:
-    """European options, each at its own strike and expiry; the market's forward is all they need of the dividends."""
-    assert isinstance(job.engine, Fourier)
-    options = [_european(i, payoff) for i, payoff in enumerate(job.payoffs)]
-    strike = torch.tensor([[float(option.strike)] for option in options], dtype=torch.float64)
-    t = torch.tensor([option.expiry for option in options], dtype=torch.float64)
-    is_call = torch.tensor([[option.kind == "call"] for option in options])
-    found = price_european(job.model, strike, t, job.market.forward(t), job.market.discount(t), is_call, job.engine)
-    rows = zip(found.value.squeeze(-1).tolist(), found.error.squeeze(-1).tolist(), strict=True)
-    return None, [PricedPayoff(type="european", value=value, numerical_error=error) for value, error in rows]
-
-
-def _european(index: int, claim: Claim) -> European:
-    if not isinstance(claim, European):
-        name = wire_name(type(claim))
-        raise InputError(
-            f'payoffs.{index}: the fourier engine prices european payoffs, not {name}; use {{"type": "monte_carlo"}}'
-        )
-    return claim
+def known(value: Tensor) -> float | None:
+    """A number; None if it is not finite."""
+    return float(value) if bool(torch.isfinite(value)) else None

@@ -12,7 +12,7 @@ from qsde.errors import InputError
 from qsde.solve import TimeGrid
 
 
-@given(st.lists(st.floats(0.0, 30.0), min_size=1, max_size=30), st.floats(1e-3, 5.0))
+@given(st.lists(st.just(0.0) | st.floats(1e-8, 30.0), min_size=1, max_size=30), st.floats(1e-3, 5.0))
 def test_every_date_is_a_step_end_and_no_step_is_too_long(dates: list[float], max_dt: float) -> None:
     grid = TimeGrid.of(dates, max_dt)
     times = grid.times
@@ -20,6 +20,12 @@ def test_every_date_is_a_step_end_and_no_step_is_too_long(dates: list[float], ma
     assert all(abs(times[n] - date) < 1e-7 for n, date in zip(grid.observed_after, grid.dates, strict=True))
     assert all(abs(grid.dates[grid.column(t)] - t) < 1e-8 for t in dates)
     assert sorted(grid.dates) == list(grid.dates)
+
+
+@pytest.mark.parametrize("dates", [[1e-10], [0.0, 1e-9], [1e-12, 1.0]])
+def test_dates_too_near_to_be_told_from_now_are_refused(dates: list[float]) -> None:
+    with pytest.raises(InputError, match="give 0 for now, or a later date"):
+        TimeGrid.of(dates, 0.1)
 
 
 def test_equal_spacing_has_one_step_size() -> None:

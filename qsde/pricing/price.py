@@ -1,0 +1,236 @@
+"""One entry point for all engines: Fourier integrals, simulation, and simulation of rights to exercise early."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.market.markets import Markets
+from qsde.market.underlying import Market
+from qsde.models.base import Model
+from qsde.payoffs import Claim, EarlyExercise, Payoff
+from qsde.pricing import montecarlo
+from qsde.pricing.american import LeastSquares, price_early
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.exact import check_exact, price_exact, why_not_exact
+from qsde.pricing.fourier import Fourier
+from qsde.pricing.run import Progress
+from qsde.solve.transforms import inside_transform
+
+Method = Literal["fourier", "monte_carlo", "least_squares"]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Prices of a book, discounted, each with what is known of its error.
+
+    All tensors have the shape `[*batch]` for one payoff, `[*batch, payoffs]` for a list. NaN is what a method does not
+    have.
+
+    Attributes:
+        value: the prices, differentiable. Those of rights to exercise early are lower bounds.
+        std_error: standard errors; 0 for Fourier integrals.
+        numerical_error: estimated errors of Fourier integrals.
+        variance_ratio: how many times more paths the same error would take by plain simulation.
+        upper: upper bounds of rights to exercise early.
+        upper_std_error: their standard errors.
+        exercise_probability: probability that such a right is exercised.
+        exercise_time: mean time at which it is, years.
+        methods: how each payoff was priced: "fourier", "monte_carlo" or "least_squares" (early exercise).
+        n_paths: paths simulated; 0 without a simulation.
+        seconds: wall-clock time.
+    """
+
+    value: Tensor
+    std_error: Tensor
+    numerical_error: Tensor
+    variance_ratio: Tensor
+    upper: Tensor
+    upper_std_error: Tensor
+    exercise_probability: Tensor
+    exercise_time: Tensor
+    methods: tuple[Method, ...]
+    n_paths: int
+    seconds: float
+
+
+def price(
+    model: Model,
+    payoffs: Claim | Sequence[Claim],
+    market: Market | Markets,
+    engine: MonteCarlo | Fourier | None = None,
+    progress: Progress | None = None,
+    *,
+    least_squares: LeastSquares | None = None,
+) -> Prices:
+    """Prices any payoffs: exactly where there is a formula, else by simulation.
+
+    Exact, by Fourier integrals, are `European`, `Digital`, `AssetDigital`, `Gap`, `ForwardStart`, `VarianceSwap`, and
+    `Asian` and `AverageStrike` on geometric averages, under models of one underlying with a characteristic function;
+    those that look at several dates, without cash dividends between them. Simulated payoffs share one set of paths;
+    rights to exercise early (`American`, `Bermudan`, ...) come after them, each with a policy of its own.
+
+    Args:
+        model: the model; leading batch axes of its parameters are models priced together (not for early exercise).
+        payoffs: one payoff or a list, rights to exercise early among them.
+        market: spot, curves and dividends; `Markets` for a model of several underlyings.
+        engine: `Fourier(...)` or `MonteCarlo(...)` for all payoffs; None takes `Fourier()` where it prices every one of
+            them, else `MonteCarlo()`, which also serves inside `torch.func` transforms.
+        progress: called with (done, total) of about equal shares of the work.
+        least_squares: how rights to exercise early are priced.
+
+    Raises:
+        InputError: nothing to price, or the engine cannot price a payoff; the message names it and the engine to use.
+        NumericsError: a path left the finite numbers, or a quadrature missed its tolerance.
+
+    Example:
+        >>> from qsde.models import Heston
+        >>> from qsde.payoffs import Digital, European
+        >>> found = price(Heston.typical(), [European(100.0, 1.0), Digital(100.0, 1.0)], Market(100.0))
+        >>> found.methods, [round(x, 6) for x in found.value.tolist()]
+        (('fourier', 'fourier'), [7.739841, 0.558482])
+    """
+    began = time.perf_counter()
+    book: list[Claim] = [payoffs] if isinstance(payoffs, Claim) else list(payoffs)
+    if not book:
+        raise InputError("there are no payoffs to price")
+    engine = engine or _engine_for(model, book, market)
+    if isinstance(engine, Fourier):
+        rows, n_paths = _integrated(model, book, market, engine), 0
+    else:
+        rows, n_paths = _simulated(model, book, market, engine, least_squares, _Parts(progress))
+    return _collected(rows, isinstance(payoffs, Claim), n_paths, time.perf_counter() - began)
+
+
+#: What a method does not have.
+_NONE = torch.tensor(math.nan, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The price of one payoff, [*batch]; the fields of `Prices`."""
+
+    method: Method
+    value: Tensor
+    std_error: Tensor
+    numerical_error: Tensor = _NONE
+    variance_ratio: Tensor = _NONE
+    upper: Tensor = _NONE
+    upper_std_error: Tensor = _NONE
+    exercise_probability: Tensor = _NONE
+    exercise_time: Tensor = _NONE
+
+
+def _engine_for(model: Model, book: list[Claim], market: Market | Markets) -> MonteCarlo | Fourier:
+    # Fourier integrals look at their inputs, which a transform forbids
+    exact = not inside_transform() and all(why_not_exact(model, payoff, market) is None for payoff in book)
+    return Fourier() if exact else MonteCarlo()
+
+
+def _integrated(model: Model, book: list[Claim], market: Market | Markets, engine: Fourier) -> list[_Row]:
+    for i, payoff in enumerate(book):
+        with _named(i):
+            check_exact(model, payoff, market)
+    assert isinstance(market, Market), "nothing is exact in several markets"
+    found = price_exact(model, book, market, engine)
+    return [_Row("fourier", p.value, torch.zeros_like(p.error), p.error) for p in found]
+
+
+def _simulated(
+    model: Model,
+    book: list[Claim],
+    market: Market | Markets,
+    engine: MonteCarlo,
+    least_squares: LeastSquares | None,
+    tell: _Parts,
+) -> tuple[list[_Row], int]:
+    payoffs = {i: claim for i, claim in enumerate(book) if isinstance(claim, Payoff)}
+    rights = {i: claim for i, claim in enumerate(book) if isinstance(claim, EarlyExercise)}
+    tell.parts = bool(payoffs) + len(rights)
+    rows: dict[int, _Row] = {}
+    n_paths = 0
+    if payoffs:
+        found = montecarlo.price(model, list(payoffs.values()), market, engine, tell)
+        columns = (found.value.unbind(-1), found.std_error.unbind(-1), found.variance_ratio.unbind(-1))
+        for i, value, error, ratio in zip(payoffs, *columns, strict=True):
+            rows[i] = _Row("monte_carlo", value, error, variance_ratio=ratio)
+        n_paths = found.n_paths
+        tell.part_done()
+    for i, claim in rights.items():
+        with _named(i):
+            rows[i], n_paths = _early(model, claim, market, engine, least_squares)
+        tell.part_done()
+    return [rows[i] for i in range(len(book))], n_paths
+
+
+def _early(
+    model: Model,
+    claim: EarlyExercise,
+    market: Market | Markets,
+    engine: MonteCarlo,
+    least_squares: LeastSquares | None,
+) -> tuple[_Row, int]:
+    found = price_early(model, claim, market, engine, least_squares)
+    chance, when = torch.tensor([found.exercise_probability, found.exercise_time], dtype=torch.float64)
+    row = _Row(
+        "least_squares",
+        found.value,
+        found.std_error,
+        upper=found.upper,
+        upper_std_error=found.upper_std_error,
+        exercise_probability=chance,
+        exercise_time=when,
+    )
+    return row, found.n_paths
+
+
+def _collected(rows: list[_Row], single: bool, n_paths: int, seconds: float) -> Prices:
+    def column(name: str) -> Tensor:
+        cells = [getattr(row, name).to(rows[0].value).expand_as(row.value) for row in rows]
+        return cells[0] if single else torch.stack(cells, -1)
+
+    return Prices(
+        value=column("value"),
+        std_error=column("std_error"),
+        numerical_error=column("numerical_error"),
+        variance_ratio=column("variance_ratio"),
+        upper=column("upper"),
+        upper_std_error=column("upper_std_error"),
+        exercise_probability=column("exercise_probability"),
+        exercise_time=column("exercise_time"),
+        methods=tuple(row.method for row in rows),
+        n_paths=n_paths,
+        seconds=seconds,
+    )
+
+
+class _Parts:
+    """Progress of work in parts of about equal length."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self.parts, self._done = progress or (lambda done, total: None), 1, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self._progress(self._done * total + done, self.parts * total)
+
+    def part_done(self) -> None:
+        """The next part begins."""
+        self._done += 1
+        self(0, 1)
+
+
+@contextmanager
+def _named(index: int) -> Iterator[None]:
+    """Says which payoff an InputError is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"payoffs[{index}]: {error}") from None
