@@ -80,14 +80,13 @@ class Remaining:
         square = (remaining - mean @ columns).square()
         return cls(mean, least_squares(columns, square), square.mean().clamp(min=1e-24))
 
-    def european(self, amount: Tensor, polynomials: list[Tensor]) -> list[Tensor]:
+    def european(self, amount: Tensor, price: Tensor, polynomials: list[Tensor]) -> list[Tensor]:
         """The exercise value m, and what a European right to it is worth under a normal law, with its derivatives.
 
         `(m + mean) N(d) + w n(d)`, `N(d)`, `n(d)` with `d = (m + mean) / w`.
         """
         columns = torch.stack(polynomials)
-        low, high = self.overall * _NARROWEST**2, self.overall * _WIDEST**2
-        width = torch.sqrt(torch.minimum(torch.maximum(self.variance @ columns, low), high))
+        width = _deviation(self.variance @ columns, self.overall)
         unit = torch.sqrt(self.overall)
         forward = amount + self.mean @ columns
         d = forward / width
@@ -96,8 +95,55 @@ class Remaining:
 
 
 @dataclass(frozen=True)
+class LogRemaining:
+    """As `Remaining`, for a call or put on one price: mean and variance of what the log-price still moves by.
+
+    Attributes:
+        mean, variance, overall: as in `Remaining`.
+        sign: 1 for a call, -1 for a put.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    overall: Tensor
+    sign: float
+
+    def european(self, amount: Tensor, price: Tensor, polynomials: list[Tensor]) -> list[Tensor]:
+        """The exercise value, the formula of Black and Scholes, and its parts; all over the strike."""
+        columns = torch.stack(polynomials)
+        width = _deviation(self.variance @ columns, self.overall)
+        strike = (price - self.sign * amount).clamp(min=1e-12)
+        forward = price * torch.exp(self.mean @ columns + 0.5 * width * width) / strike
+        d = torch.log(forward) / width - 0.5 * width
+        probability = torch.special.ndtr(self.sign * d)
+        stock = forward * torch.special.ndtr(self.sign * (d + width))
+        return [amount / strike, self.sign * (stock - probability), probability, norm_pdf(d)]
+
+
+def _deviation(variance: Tensor, overall: Tensor) -> Tensor:
+    return torch.sqrt(torch.minimum(torch.maximum(variance, overall * _NARROWEST**2), overall * _WIDEST**2))
+
+
+def _remaining(claim: EarlyExercise, view: View, final: View, polynomials: list[Tensor]) -> Remaining | LogRemaining:
+    """What is still to come, on the scale of the exercise value.
+
+    Where that is +-(S - K) and the price is all the state, on that of the log-price, which fits far better; with a
+    variance beside it the plain scale gave the narrower intervals (Heston: 0.34 % against 0.48 % of the price).
+    """
+    amount = exercise(claim, view)
+    if claim.assets == 1 and not len(view.hidden):
+        twice = claim.exercise(2 * view.prices.unsqueeze(-1)).squeeze(-1)
+        slope = (twice - claim.exercise(view.prices.unsqueeze(-1)).squeeze(-1)) / view.prices
+        sign = 1.0 if float(slope[0]) > 0 else -1.0
+        if bool((slope - sign).abs().max() < 1e-6):
+            found = Remaining.of(polynomials, torch.log(final.prices / view.prices))
+            return LogRemaining(found.mean, found.variance, found.overall, sign)
+    return Remaining.of(polynomials, exercise(claim, final) - amount)
+
+
+@dataclass(frozen=True)
 class Basis:
-    """Functions of the state at one stage: polynomials, the exercise value, and the European right to it.
+    """Functions of the state at one stage: polynomials, the exercise value, and about what a European right is worth.
 
     The European right and its two derivatives bend where the value does, ever more sharply towards the end, which
     polynomials cannot; so each is multiplied by the other state, too.
@@ -110,14 +156,14 @@ class Basis:
 
     polynomials: Polynomials
     degree: int
-    remaining: Remaining | None
+    remaining: Remaining | LogRemaining | None
 
     @classmethod
-    def of(cls, claim: EarlyExercise, view: View, change: Tensor, degree: int, smooth: bool) -> Basis:
-        """The basis for paths seen at a stage, where the exercise value will change by `change` [P] until the end."""
+    def of(cls, claim: EarlyExercise, view: View, final: View, degree: int, smooth: bool) -> Basis:
+        """The basis for paths seen at a stage and at the last one."""
         polynomials = Polynomials.of(claim, view, degree)
-        remaining = Remaining.of(polynomials(polynomials.standardised(view), _REMAINING), change) if smooth else None
-        return cls(polynomials, degree, remaining)
+        few = polynomials(polynomials.standardised(view), _REMAINING)
+        return cls(polynomials, degree, _remaining(claim, view, final, few) if smooth else None)
 
     def columns(self, view: View) -> Tensor:
         """The functions, [p, P]."""
@@ -126,7 +172,7 @@ class Basis:
         if self.remaining is None:
             return torch.stack(found)
         amount = exercise(self.polynomials.claim, view)
-        european = self.remaining.european(amount, self.polynomials(z, _REMAINING))
+        european = self.remaining.european(amount, view.prices, self.polynomials(z, _REMAINING))
         hidden = z[len(z) - len(view.hidden) :]
         return torch.stack([*found, *european, *(f * h for f in european for h in hidden)])
 

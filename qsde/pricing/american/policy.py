@@ -152,8 +152,7 @@ def fit(stages: Stages, sample: Sample, method: LeastSquares, hedged: bool) -> P
     """
     claim, discounts, last = stages.claim, stages.discounts(), stages.last
     final = stages.view(sample.at(last), last)
-    ultimate = exercise(claim, final)
-    value = torch.relu(ultimate)
+    value = torch.relu(exercise(claim, final))
     waiting = as_amount(claim.never, final)
     rules: list[Rule] = []
     for i in reversed(range(last)):
@@ -162,13 +161,12 @@ def fit(stages: Stages, sample: Sample, method: LeastSquares, hedged: bool) -> P
         live = torch.ones_like(amount, dtype=torch.bool) if knock is None else claim.inside(view.prices)
         every = torch.ones_like(live) if claim.knocks_in else live
         used = every & (amount > 0) if method.in_the_money and i else every
-        change = ultimate - amount
         target = carried(claim, discounts[i + 1], knock, value)
-        right = Fitted.of(_basis(claim, view, change, used, method), view, growth, target, used, hedged)
+        right = Fitted.of(_basis(claim, view, final, used, method), view, growth, target, used, hedged)
         waits: Regressed | None = None
         if claim.knocks_in and knock is not None:
             goal = begun(discounts[i + 1], knock, waiting, value)
-            waits = Fitted.of(_basis(claim, view, change, live, method), view, growth, goal, live, hedged)
+            waits = Fitted.of(_basis(claim, view, final, live, method), view, growth, goal, live, hedged)
             waiting = waits.hedged
         rules.insert(0, Rule(right.fitted, waits.fitted if waits else None))
         stop = (amount > 0) & (amount >= right.value) & stages.allowed(i)
@@ -176,7 +174,7 @@ def fit(stages: Stages, sample: Sample, method: LeastSquares, hedged: bool) -> P
     return Policy(claim, tuple(rules))
 
 
-def _basis(claim: EarlyExercise, view: View, change: Tensor, used: Tensor, method: LeastSquares) -> Basis:
+def _basis(claim: EarlyExercise, view: View, final: View, used: Tensor, method: LeastSquares) -> Basis:
     if bool(used.any()) and not bool(used.all()):
-        view, change = view.of(used), change[used]
-    return Basis.of(claim, view, change, method.degree, smooth=not method.in_the_money)
+        view, final = view.of(used), final.of(used)
+    return Basis.of(claim, view, final, method.degree, smooth=not method.in_the_money)

@@ -15,13 +15,13 @@ from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.noise import Noise, Threefry
+from qsde.noise.seeds import other, seed_of
 from qsde.payoffs.base import EarlyExercise
 from qsde.pricing.american.constant import constant
 from qsde.pricing.american.dual import Bounds, bounds
 from qsde.pricing.american.inner import Inner
 from qsde.pricing.american.lower import Worth, worth
 from qsde.pricing.american.policy import Policy, fit
-from qsde.pricing.american.seeds import other, seed_of
 from qsde.pricing.american.settings import EarlyEstimate, LeastSquares
 from qsde.pricing.american.stages import Sample, Stages
 from qsde.pricing.engine import MonteCarlo
