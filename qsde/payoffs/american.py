@@ -81,7 +81,7 @@ class American(_OnPrice):
     """A call or put that may be exercised at any time, priced as one with many exercise dates.
 
     The dates are today, the expiry and equal steps between them. Of the value of an American put under Black-Scholes
-    fifty a year leave out some 0.1 %; the error falls as one over the number of dates. Ex-dates of dividends are added:
+    fifty a year leave out some 0.2 %; the error falls as one over the number of dates. Ex-dates of dividends are added:
     on them the holder may exercise before or after the price drops.
 
     Args:
