@@ -134,6 +134,17 @@ def calibrate(
         >>> fit = calibrate(Heston.typical(), Surface.from_vols(t, strike, iv, forward=100.0))
         >>> fit.status.converged, {name: round(value, 4) for name, value in fit.params.items()}
         (True, {'v0': 0.04, 'kappa': 2.0, 'theta': 0.06, 'sigma': 0.5, 'rho': -0.6})
+
+        By simulation, from any contracts with a price:
+
+        >>> from qsde.calibration import Instrument
+        >>> from qsde.models import BlackScholes
+        >>> from qsde.payoffs import European
+        >>> quotes = [Instrument(European(strike, expiry=1.0), implied_vol=0.25) for strike in (90.0, 110.0)]
+        >>> engine = MonteCarlo(n_paths=1 << 12)
+        >>> fit = calibrate(BlackScholes(0.2), quotes, market=Market(100.0), engine=engine)
+        >>> fit.status.converged, abs(fit.params["vol"] - 0.25) < 3 * fit.std_errors["vol"]
+        (True, True)
     """
     if engine is not None and not isinstance(engine, Fourier | MonteCarlo):
         raise InputError(f"engine must be Fourier(...) or MonteCarlo(...), got {type(engine).__name__}")

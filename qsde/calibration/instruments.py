@@ -316,7 +316,7 @@ class _Book:
             if len(p) == 1:
                 return p.new_full((1, len(payoffs)), torch.nan)
             return torch.cat([self._group(row, payoffs, engine) for row in p.split(1)])
-        return torch.cat([value.reshape(-1, len(payoffs)) for value in found])
+        return torch.cat([value.reshape(-1, len(payoffs)).to(p) for value in found])
 
 
 def _levels(space: Space) -> dict[str, Tensor]:

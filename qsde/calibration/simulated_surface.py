@@ -57,8 +57,9 @@ class SimulatedObjective(SurfaceObjective):
         with torch.no_grad():
             for states in self._blocks(sets):
                 parts = [
-                    _sums(k, y, w, widths, by_jumps) for k, y, w in zip(self.strikes, *states, strict=True)
-                ]  # fmt: skip
+                    _sums(k.to(y), y, w, widths.to(y), by_jumps).to(sets)
+                    for k, y, w in zip(self.strikes, *states, strict=True)
+                ]
                 totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
         controlled = self.engine.control_variate and self.space.model.martingale
         out = sets.new_zeros(len(sets), *self.data.k.shape[1:], 1 + widths.shape[1])
