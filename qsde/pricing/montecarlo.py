@@ -14,6 +14,7 @@ from qsde.models.base import Model
 from qsde.payoffs import Payoff
 from qsde.pricing.engine import Estimate, MonteCarlo
 from qsde.pricing.run import Progress, Run
+from qsde.pricing.simulation import refuse_intensity_gradient
 
 __all__ = ["Estimate", "MonteCarlo", "price"]
 
@@ -58,6 +59,7 @@ def price(
     book: list[Payoff] = [payoffs] if isinstance(payoffs, Payoff) else list(payoffs)
     if not book:
         raise InputError("there are no payoffs to price")
+    refuse_intensity_gradient(model)
     run = Run.of(model, book, market, engine)
     results = run.results(progress or (lambda done, total: None))
     columns = ([getattr(result, name) for result in results] for name in ("value", "std_error", "variance_ratio"))

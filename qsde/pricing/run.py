@@ -19,7 +19,7 @@ from qsde.pricing.controls import companion
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.moments import Control, Moments, Result
 from qsde.pricing.observe import Observer
-from qsde.pricing.simulation import Block, Parts, Simulation, later, refuse_intensity_gradient
+from qsde.pricing.simulation import Block, Parts, Simulation, later
 from qsde.solve.transforms import inside_transform
 
 Progress = Callable[[int, int], None]
@@ -85,7 +85,6 @@ class Run:
         Raises:
             InputError: payoffs, model and market do not belong together, or a gradient that would be wrong.
         """
-        refuse_intensity_gradient(model)
         for payoff in book:
             _check(payoff, model, market)
         windows = {payoff.window for payoff in book if payoff.window is not None}
@@ -106,11 +105,20 @@ class Run:
 
     def replicate(self, paths: Parts) -> list[Result]:
         """Every payoff's result from independent samples on these parts of the paths."""
+        return [m.result() for m in self._of_parts(paths)]
+
+    def changed(self, paths: Parts, change: Callable[[Block], Block]) -> list[Tensor]:
+        """By how much each value moves if the paths are changed, with the regression on the controls held."""
+        pairs = zip(self._of_parts(paths), self._of_parts(paths, change), strict=True)
+        return [b.mean_y - a.mean_y - (a.beta() * (b.mean_c - a.mean_c)).sum(-1) for a, b in pairs]
+
+    def _of_parts(self, paths: Parts, change: Callable[[Block], Block] | None = None) -> list[Moments]:
         merged: list[Moments] = []
         for first in range(0, self.simulation.n_paths, self.simulation.block_size):
-            parts = self._moments(self.simulation.block(first, parts=paths))
+            block = self.simulation.block(first, parts=paths)
+            parts = self._moments(block if change is None else change(block))
             merged = [m.merge(b) for m, b in zip(merged, parts, strict=True)] if merged else parts
-        return [m.result() for m in merged]
+        return merged
 
     def _samples(self, progress: Progress) -> list[Result]:
         """From independent samples: paths, or groups of neighbouring paths."""

@@ -35,12 +35,18 @@ class Block:
         noise: the draws of the block, padded to full size.
         n_paths: paths of the block.
         assets: number of underlyings.
+        numbers: numbers of the paths in the noise, [P] (of all folds one after the other).
+        dates: when the states were kept, years.
+        tracked: whether the states end with the jump of the last step.
     """
 
     states: State
     noise: BlockNoise
     n_paths: int
     assets: int
+    numbers: Tensor
+    dates: tuple[float, ...]
+    tracked: bool
 
     @cached_property
     def growth(self) -> tuple[Tensor, ...]:
@@ -87,6 +93,7 @@ class Simulation:
         n_paths: paths in all.
         block_size: paths of a block.
         averaged: whether the state holds mean and variance of the log-price instead of the log-price.
+        tracked: whether the state ends with the jump of the last step.
     """
 
     model: Model
@@ -101,6 +108,7 @@ class Simulation:
     n_paths: int
     block_size: int
     averaged: bool
+    tracked: bool
 
     @classmethod
     def of(
@@ -150,7 +158,8 @@ class Simulation:
         seen = range(len(initial)) if windows or whole_state or averaged else range(model.assets)
         normals, uniforms = scheme.draws(model, max(grid.sizes, default=0.0))
         # a watched step with jumps takes one for each half and one for its middle
-        draws = normals, uniforms + (3 if windows and scheme.jumps else bool(windows or spare))
+        extra = 3 if windows and scheme.jumps else int(bool(windows) or spare)
+        draws = normals, uniforms + extra
         group, together = _groups(engine.noise)
         n_paths = -(-engine.n_paths // together) * together
         sets = max(1, model.batch_shape.numel())
@@ -158,14 +167,14 @@ class Simulation:
         most = _MOST_PATHS if torch.device(engine.device).type == "cpu" else n_paths  # a GPU wants them all at once
         size = min(most, max(_LEAST_PATHS, engine.memory_budget // per_path), n_paths)
         size = max(together, size // together * together)
-        kernel = kernel_for(scheme, n_paths * len(grid.step_size) * sets, engine.compile)
+        kernel = kernel_for(scheme, n_paths * len(grid.step_size) * sets, engine.compile, extra)
         job = Job.of(kernel, grid, seen)
         dt, t = (v.reshape(-1, *(1,) * len(model.batch_shape)) for v in job.row_times())
         coefficients = scheme.coefficients(model, dt, t).movedim(1, 0).unsqueeze(-1)
         constants = tuple(k.to(engine.device, engine.dtype) for k in scheme.constants(model))
         return cls(
             model, engine, scheme, job, coefficients.to(engine.device, engine.dtype), constants, initial, draws,
-            group, n_paths, size, averaged,
+            group, n_paths, size, averaged, bool(windows) and scheme.jumps,
         )  # fmt: skip
 
     def block(self, first: int, noise: Noise | None = None, parts: Parts | None = None) -> Block:
@@ -190,7 +199,15 @@ class Simulation:
                 draws = Folded(draws, len(parts.offsets))
         states = simulate(self.job, draws, self.coefficients, self.start(), self.constants)
         n = min(self.block_size, self.n_paths - first)
-        return Block(tuple(s[..., :n] for s in states), draws, n, self.model.assets)
+        return Block(
+            tuple(s[..., :n] for s in states),
+            draws,
+            n,
+            self.model.assets,
+            paths,
+            grid.dates,
+            self.tracked,
+        )
 
     def start(self) -> State:
         """State at time 0, [*batch, P] each."""
@@ -198,7 +215,7 @@ class Simulation:
 
     def where_not_finite(self, noise: BlockNoise) -> str:
         """Finds the step at which a path leaves the finite numbers, and says so."""
-        kernel, state = Kernel.eager(self.scheme), tuple(s.detach() for s in self.start())
+        kernel, state = Kernel.eager(self.scheme, self.job.kernel.spare), tuple(s.detach() for s in self.start())
         coefficients, constants = self.coefficients.detach(), tuple(k.detach() for k in self.constants)
         step = "the payoff"
         for k, row in enumerate(self.job.rows):

@@ -44,6 +44,10 @@ class JumpSampler(ABC, Generic[Law]):
     def sum(self, c: Tensor, normals: Tensor, uniforms: Tensor) -> Tensor:
         """Compensated sum of the jumps [*batch, P]; `c` [at least rows, *batch, 1]."""
 
+    @abstractmethod
+    def size(self, law: Law, uniform: Tensor) -> Tensor:
+        """The size of one jump by inverse cdf, elementwise."""
+
 
 class MertonSampler(JumpSampler[MertonJumps]):
     """N normal jumps are one normal: `N mean + sqrt(N) std z`.
@@ -68,6 +72,10 @@ class MertonSampler(JumpSampler[MertonJumps]):
         for u in uniforms:
             count = count + _poisson(share, u, _MAX_COUNT)
         return count * c[2] + torch.sqrt(count) * (c[3] * normals[0]) - c[1]
+
+    def size(self, law: MertonJumps, uniform: Tensor) -> Tensor:
+        """`mean + std N^-1(u)`."""
+        return law.mean + law.std * torch.special.ndtri(uniform)
 
 
 class KouSampler(JumpSampler[KouJumps]):
@@ -95,6 +103,13 @@ class KouSampler(JumpSampler[KouJumps]):
             size = torch.where(falls, below, above) * torch.log(torch.where(falls, u * per_down, (1 - u) * per_up))
             total = total + torch.where(more, size, torch.zeros_like(size))
         return total - c[1]
+
+    def size(self, law: KouJumps, uniform: Tensor) -> Tensor:
+        """Down with the first uniforms, up with the others, exponentially far."""
+        down = 1 - law.p_up
+        below = torch.log((uniform / down.clamp(min=_SMALL)).clamp(max=1)) / law.eta_down
+        above = -torch.log(((1 - uniform) / law.p_up.clamp(min=_SMALL)).clamp(max=1)) / law.eta_up
+        return torch.where(uniform < down, below, above)
 
 
 #: How the jumps of each law are drawn; a new law adds a row.

@@ -24,7 +24,7 @@ _OPTIONS = {"realize_opcount_threshold": 8}
 _SHAPES = 64
 
 
-def kernel_for(scheme: Scheme, path_steps: int, compile: Compile) -> Kernel:
+def kernel_for(scheme: Scheme, path_steps: int, compile: Compile, spare: int = 0) -> Kernel:
     """The compiled kernel if `compile` is "always", or "auto" and the job is large enough to pay; else the eager one.
 
     Raises:
@@ -33,15 +33,15 @@ def kernel_for(scheme: Scheme, path_steps: int, compile: Compile) -> Kernel:
     if compile not in ("auto", "always", "never"):
         raise InputError(f"compile must be 'auto', 'always' or 'never', got {compile!r}")
     fast = compile == "always" or (compile == "auto" and path_steps >= WORTH_COMPILING)
-    return compiled_kernel(scheme) if fast else Kernel.eager(scheme)
+    return compiled_kernel(scheme, spare) if fast else Kernel.eager(scheme, spare)
 
 
 @functools.lru_cache(maxsize=32)
-def compiled_kernel(scheme: Scheme) -> Kernel:
+def compiled_kernel(scheme: Scheme, spare: int = 0) -> Kernel:
     """The kernel of a scheme through `torch.compile`; each distinct shape is compiled once and cached on disk."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
-    eager = Kernel.eager(scheme)
-    return Kernel(scheme, _OrEager(eager.advance, scheme), _OrEager(eager.pull, scheme))
+    eager = Kernel.eager(scheme, spare)
+    return Kernel(scheme, _OrEager(eager.advance, scheme), _OrEager(eager.pull, scheme), spare)
 
 
 class _OrEager:

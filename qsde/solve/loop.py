@@ -33,28 +33,41 @@ Pull = Callable[[State, Tensor, Tensors, BlockNoise, Tensor, State], tuple[State
 
 @dataclass(frozen=True)
 class Kernel:
-    """One step of a scheme with its noise, and its vector-Jacobian product; either may be compiled."""
+    """One step of a scheme with its noise, and its vector-Jacobian product; either may be compiled.
+
+    Attributes:
+        scheme: the scheme.
+        advance, pull: the two functions.
+        spare: uniforms of a step, the last ones, that are not the scheme's.
+    """
 
     scheme: Scheme
     advance: Advance
     pull: Pull
+    spare: int = 0
 
     @classmethod
-    def eager(cls, scheme: Scheme) -> Kernel:
+    def eager(cls, scheme: Scheme, spare: int = 0) -> Kernel:
         """The plain functions."""
 
         def advance(state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: Tensor) -> State:
-            return scheme.step(state, c, *block.draw(step), constants)
+            return scheme.step(state, c, *draws(block, step, spare), constants)
 
         def pull(
             state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: Tensor, gradient: State
         ) -> tuple[State, Tensor, Tensors]:
-            normals, uniforms = block.draw(step)
+            normals, uniforms = draws(block, step, spare)
             found = torch.func.vjp(lambda *s: scheme.step(s[0], s[1], normals, uniforms, s[2]), state, c, constants)
             state_gradient, c_gradient, constants_gradient = found[1](gradient)
             return state_gradient, c_gradient, constants_gradient
 
-        return cls(scheme, advance, pull)
+        return cls(scheme, advance, pull, spare)
+
+
+def draws(block: BlockNoise, step: Tensor, spare: int) -> tuple[Tensor, Tensor]:
+    """Normals and uniforms of a step, without the last `spare` uniforms."""
+    normals, uniforms = block.draw(step)
+    return normals, uniforms[: len(uniforms) - spare]
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,7 @@ def simulate(
         InputError: a second derivative was asked for.
     """
     if inside_transform():  # compiled code does not see through transforms
-        job = replace(job, kernel=Kernel.eager(job.kernel.scheme))
+        job = replace(job, kernel=Kernel.eager(job.kernel.scheme, job.kernel.spare))
     tensors = (coefficients, *initial, *constants)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     out: Tensors = _Simulate.apply(job, block, len(initial), keep, *tensors)  # type: ignore[no-untyped-call]
@@ -182,9 +195,9 @@ class _Simulate(torch.autograd.Function):
             while len(seen) < len(dates) and dates[len(seen)] == k:
                 seen.append(dstate)
             if k < job.n_steps:
-                row, draws = job.rows[k], ctx.block.draw(torch.tensor(k))
+                row, drawn = job.rows[k], draws(ctx.block, torch.tensor(k), job.kernel.spare)
                 state, dstate = torch.func.jvp(
-                    lambda s, cs, w, z=draws: job.kernel.scheme.step(s, cs, z[0], z[1], w),  # type: ignore[misc]
+                    lambda s, cs, w, z=drawn: job.kernel.scheme.step(s, cs, z[0], z[1], w),  # type: ignore[misc]
                     (state, c[row], constants), (dstate, dc[row], dconstants),
                 )  # fmt: skip
         return (*(torch.stack([s[i] for s in seen]) for i in job.seen), *(None,) * ctx.n_stored)
