@@ -9,6 +9,7 @@ import typer
 from qsde import __version__
 from qsde.cli.batch import batch
 from qsde.cli.calibrate import calibrate
+from qsde.cli.greeks import greeks
 from qsde.cli.guard import GuardedGroup
 from qsde.cli.inspect import inspect
 from qsde.cli.price import implied_vol, price
@@ -44,7 +45,7 @@ def _root(
 
 
 for command, name in ((inspect, "inspect"), (calibrate, "calibrate"), (batch, "batch"), (price, "price"),
-                      (implied_vol, "implied-vol")):  # fmt: skip
+                      (greeks, "greeks"), (implied_vol, "implied-vol")):  # fmt: skip
     app.command(name)(command)
 
 

@@ -31,6 +31,13 @@ ForwardPrice = Annotated[float | None, typer.Option("--forward", help="Forward p
 MaybeExpiry = Annotated[
     str | None, typer.Option("--expiry", help="Years (0.5), or a date (2026-12-18), taken as 16:00 in New York.")
 ]
+ModelName = Annotated[str | None, typer.Option("--model", "-m", help="Model name; with --fit, which of its fits.")]
+Parameters = Annotated[
+    list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Parameter. Repeatable.")
+]
+FitFile = Annotated[
+    Path | None, typer.Option("--fit", help="Take model, forwards and rates from `qsde calibrate --out`.")
+]
 Put = Annotated[bool, typer.Option("--put/--call", help="Puts or calls.")]
 Now = Annotated[str | None, typer.Option("--now", help="Present where the expiry is a date, ISO with zone.")]
 
@@ -39,15 +46,9 @@ def price(
     request: RequestFile = None,
     strike: Strikes = None,
     expiry: MaybeExpiry = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Model name; with --fit, which of its fits.")
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Parameter. Repeatable.")
-    ] = None,
-    fit: Annotated[
-        Path | None, typer.Option(help="Take model, forwards and rates from `qsde calibrate --out`.")
-    ] = None,
+    model: ModelName = None,
+    param: Parameters = None,
+    fit: FitFile = None,
     spot: SpotPrice = None,
     forward: ForwardPrice = None,
     rate: o.RateText = None,
@@ -67,15 +68,15 @@ def price(
         options = {"--strike": strike, "--expiry": expiry, "--model": model, "--param": param, "--fit": fit,
                    "--spot": spot, "--forward": forward, "--rate": rate, "--dividend-yield": dividend_yield,
                    "--put": put or None, "--now": now}  # fmt: skip
-        _refuse_options(request, [name for name, value in options.items() if value is not None])
+        refuse_options(request, options)
         price_request(request, out)
         return
     if out is not None:
         raise InputError("--out goes with a request file: qsde price request.json --out result.json")
     if not strike or expiry is None:
         raise InputError("give --strike and --expiry, or a request file: qsde price request.json")
-    fitted, priced = _model(model, param, fit)
-    contract = _contract(strike, expiry, put, now, spot, forward, rate, dividend_yield, fitted)
+    fitted, priced = model_of(model, param, fit)
+    contract = contract_of(strike, expiry, put, now, spot, forward, rate, dividend_yield, fitted)
     from qsde.pricing.fourier import model_vols, price_european
 
     result = price_european(priced, contract.strike, contract.t, contract.forward, contract.discount_factor,
@@ -108,7 +109,7 @@ def implied_vol(
     """
     if (price is None) == (vol is None):
         raise InputError("give either --price, for the volatility, or --vol, for the price")
-    contract = _contract([strike], expiry, put, now, spot, forward, rate, dividend_yield, None)
+    contract = contract_of([strike], expiry, put, now, spot, forward, rate, dividend_yield, None)
     answer = _vol_of(price, contract) if price is not None else _price_of(vol, contract)
     _market_line("Black-Scholes", contract)
     table("", ["strike", "price", "implied vol, %"], [[number(strike, ",.10g"), *answer]], text_columns=0)
@@ -134,12 +135,19 @@ def _price_of(vol: float | None, c: Contract) -> list[str]:
     return [number(float(value), ".10g"), number(100 * vol, ".8f")]
 
 
-def _refuse_options(request: Path, given: list[str]) -> None:
+def refuse_options(request: Path, options: dict[str, Any]) -> None:
+    """Raises InputError if an option is given beside a request file."""
+    given = [name for name, value in options.items() if value is not None]
     if given:
         raise InputError(f"{request} says what to price, so leave out {', '.join(given)}")
 
 
-def _model(name: str | None, param: list[str] | None, path: Path | None) -> tuple[Fit | None, Model]:
+def model_of(name: str | None, param: list[str] | None, path: Path | None) -> tuple[Fit | None, Model]:
+    """The model of the options, and its fit where it comes from one.
+
+    Raises:
+        InputError: both or neither are given, or the parameters make no model.
+    """
     from qsde.spec import model_from
 
     if path is not None:
@@ -158,10 +166,15 @@ def _chosen_fit(path: Path, name: str | None) -> Fit:
     return choose_fit(load_fits(path.read_bytes(), str(path)), name, str(path), "--model")
 
 
-def _contract(
+def contract_of(
     strikes: list[float], expiry: str, put: bool, now: str | None, spot: float | None, forward: float | None,
     rate: str | None, dividend_yield: str | None, fitted: Fit | None,
 ) -> Contract:  # fmt: skip
+    """The European options of the options.
+
+    Raises:
+        InputError: they make no contract.
+    """
     from qsde.spec import ContractSpec, checked
 
     values: dict[str, Any] = {

@@ -1,20 +1,23 @@
-"""`qsde price request.json`: any payoffs, by simulation or by Fourier integrals."""
+"""Request files: reading them, writing answers, and `qsde price request.json`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qsde.cli.show import line, number, progress, table
 from qsde.errors import InputError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from torch import Tensor
 
     from qsde.calibration.fit import Fit
-    from qsde.spec import PayoffSpec, PricedPayoff, PriceRequest, PriceResult, PricingJob
+    from qsde.spec import EngineSpec, JobRequest, PayoffSpec, PricedPayoff, PriceRequest, PriceResult, PricingJob
+
+R = TypeVar("R", bound="JobRequest")
 
 #: Largest request file, bytes.
 MAX_BYTES = 1 << 25
@@ -29,22 +32,42 @@ def price_request(path: Path, out: Path | None) -> None:
         InputError: the file cannot be read, or asks for something that makes no sense; the message names file and
             field.
     """
-    from qsde.spec import PriceRequest, PriceResult, parsed
+    from qsde.spec import PriceRequest, PriceResult
 
-    if out is not None and out.is_dir():
-        raise InputError(f"{out} is a folder: give a file name")
-    request = parsed(PriceRequest, _read(path), str(path))
+    request = read_request(PriceRequest, path, out)
     try:
-        job = request.build(_library)
-        with progress(f"pricing {len(job.payoffs)} payoff{'s' if len(job.payoffs) > 1 else ''}") as tell:
+        job = request.build(library)
+        with progress(f"pricing {counted(job)}") as tell:
             result = PriceResult.of(request, job, tell)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    if out is not None:  # before anything is printed: a reader such as head may leave early
-        _write(result, out)
+    write(result, out)
     _show(request, job, result)
     if out is not None:
         line(f"result: {out}")
+
+
+def read_request(kind: type[R], path: Path, out: Path | None) -> R:
+    """The request in the file, checked.
+
+    Raises:
+        InputError: the file cannot be read or is no such request, or `out` is a folder.
+    """
+    from qsde.spec import parsed
+
+    check_out(out)
+    return parsed(kind, _read(path), str(path))
+
+
+def check_out(out: Path | None) -> None:
+    """Raises InputError if the answer cannot be written there."""
+    if out is not None and out.is_dir():
+        raise InputError(f"{out} is a folder: give a file name")
+
+
+def counted(job: PricingJob) -> str:
+    """The number of payoffs, in words."""
+    return f"{len(job.payoffs)} payoff{'s' if len(job.payoffs) > 1 else ''}"
 
 
 def _read(path: Path) -> bytes:
@@ -57,30 +80,39 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _library(file: str) -> list[Fit]:
+def library(file: str) -> list[Fit]:
+    """The fits of a file."""
     from qsde.spec import load_fits
 
     return load_fits(Path(file).read_bytes(), file)
 
 
-def _write(result: PriceResult, out: Path) -> None:
+def write(result: BaseModel, out: Path | None) -> None:
+    """Writes an answer, if `out` is given; before anything is printed, for a reader such as head may leave early."""
     from qsde.io.files import write_atomic
 
+    if out is None:
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_atomic(out) as file:
         file.write(result.model_dump_json(indent=2))
 
 
 def _show(request: PriceRequest, job: PricingJob, result: PriceResult) -> None:
-    line(f"{job.model.name}, {_market(job)}")
-    line(f"{_engine(request, result)}, {result.seconds:.2f} s; {result.units}")
+    show_job(job, request.engine, result.n_paths, f"{result.seconds:.2f} s; {result.units}")
     errors = ("numerical error",) if result.n_paths is None else ("std. error", "%")
     bounds = ("upper bound", "std. error") if any(p.upper is not None for p in result.payoffs) else ()
     rows = [
-        [priced.type, _terms(spec), number(priced.value, ",.8g"), *_errors(priced), *(_upper(priced) if bounds else ())]
+        [priced.type, terms(spec), number(priced.value, ",.8g"), *_errors(priced), *(_upper(priced) if bounds else ())]
         for spec, priced in zip(request.payoffs, result.payoffs, strict=True)
     ]
     table("", ["payoff", "terms", "value", *errors, *bounds], rows, text_columns=2)
+
+
+def show_job(job: PricingJob, engine: EngineSpec, n_paths: int | None, rest: str) -> None:
+    """Two lines: model and market, and engine."""
+    line(f"{job.model.name}, {_market(job)}")
+    line(f"{_engine(engine, n_paths)}, {rest}")
 
 
 def _market(job: PricingJob) -> str:
@@ -94,14 +126,13 @@ def _numbers(values: Tensor) -> str:
     return ", ".join(f"{value:.8g}" for value in values.reshape(-1).tolist())
 
 
-def _engine(request: PriceRequest, result: PriceResult) -> str:
+def _engine(engine: EngineSpec, n_paths: int | None) -> str:
     from qsde.spec import FourierSpec
 
-    engine = request.engine
     if isinstance(engine, FourierSpec):
         return "Fourier integrals"
     scheme = f", scheme {engine.scheme}" if engine.scheme else ""
-    return f"Monte Carlo, {result.n_paths:,} paths, {engine.noise} noise, seed {engine.seed}, {engine.dtype}{scheme}"
+    return f"Monte Carlo, {n_paths:,} paths, {engine.noise} noise, seed {engine.seed}, {engine.dtype}{scheme}"
 
 
 def _errors(priced: PricedPayoff) -> list[str]:
@@ -119,7 +150,7 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _terms(spec: PayoffSpec) -> str:
+def terms(spec: PayoffSpec) -> str:
     """The fields that were given, such as `strike 100, expiry 1`."""
     return ", ".join(f"{name} {_value(value)}" for name, value in spec.terms.items() if name in spec.model_fields_set)
 
@@ -128,7 +159,7 @@ def _value(value: Any) -> str:
     from qsde.spec import PayoffSpec
 
     if isinstance(value, PayoffSpec):
-        return f"{value.name} ({_terms(value)})"
+        return f"{value.name} ({terms(value)})"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -3,6 +3,7 @@
 from qsde.spec.base import Spec, checked, parsed
 from qsde.spec.contract import Contract, ContractSpec
 from qsde.spec.engine import EngineSpec, FourierSpec, LeastSquaresSpec, MonteCarloSpec
+from qsde.spec.greeks import GreeksRequest, GreeksResult, GreeksSpec, GreekValue, PayoffGreeks
 from qsde.spec.models import (
     MODEL_TEMPLATES,
     BatesSpec,
@@ -19,7 +20,7 @@ from qsde.spec.models import (
 from qsde.spec.multi_asset import MultiAssetSpec, PricingModelSpec, pricing_spec_of
 from qsde.spec.payoffs import PAYOFFS, AnyPayoffSpec, PayoffSpec, payoff_from, payoff_spec
 from qsde.spec.records import FitRecord, dump_fits, load_fits
-from qsde.spec.request import FitSource, PriceRequest, PricingJob, choose_fit
+from qsde.spec.request import FitSource, JobRequest, PriceRequest, PricingJob, choose_fit
 from qsde.spec.result import PricedPayoff, PriceResult
 from qsde.spec.settings import FELLER_STRENGTH, CalibrationSpec, MarketSpec, PriorSpec, ReadingSpec
 from qsde.spec.underlying import UnderlyingSpec
@@ -38,8 +39,13 @@ __all__ = [
     "FitRecord",
     "FitSource",
     "FourierSpec",
+    "GreekValue",
+    "GreeksRequest",
+    "GreeksResult",
+    "GreeksSpec",
     "HestonKouSpec",
     "HestonSpec",
+    "JobRequest",
     "KouSpec",
     "LeastSquaresSpec",
     "MarketSpec",
@@ -47,6 +53,7 @@ __all__ = [
     "ModelSpec",
     "MonteCarloSpec",
     "MultiAssetSpec",
+    "PayoffGreeks",
     "PayoffSpec",
     "PriceRequest",
     "PriceResult",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,8 +17,8 @@ from qsde.market.underlying import Market
 from qsde.models import Model
 from qsde.payoffs import Claim
 from qsde.pricing.american import LeastSquares
+from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
-from qsde.pricing.montecarlo import MonteCarlo
 from qsde.spec.base import LONGEST, Spec, at
 from qsde.spec.engine import EngineSpec, FourierSpec, MonteCarloSpec
 from qsde.spec.models import canonical_name, spec_of
@@ -50,24 +51,15 @@ class PricingJob:
     least_squares: LeastSquares | None = None
 
 
-class PriceRequest(Spec):
-    """Payoffs to price under one model in one market.
+class JobRequest(Spec):
+    """What every request says: payoffs under one model in one market, and an engine.
 
     Attributes:
         model: the model by its parameters, such as `{"model": "black_scholes", "vol": 0.2}`; or give `fit`.
         fit: file of a fit, with the model to take where it holds several; open fields of `market` come from its quotes.
         market: spot, rates and dividends; a list of them, one for each underlying, for a model of several.
-        payoffs: what to price, each with its name in `type`; they share the paths of a simulation.
+        payoffs: the payoffs, each with its name in `type`; they share the paths of a simulation.
         engine: how to price.
-
-    Example:
-        >>> request = PriceRequest.model_validate({
-        ...     "model": {"model": "black_scholes", "vol": 0.2},
-        ...     "market": {"spot": 100.0, "rate": 0.03},
-        ...     "payoffs": [{"type": "european", "strike": 100.0, "expiry": 1.0}],
-        ... })
-        >>> request.build().payoffs
-        [European(strike=100.0, expiry=1.0, kind='call')]
     """
 
     model: PricingModelSpec | None = None
@@ -77,7 +69,7 @@ class PriceRequest(Spec):
     engine: EngineSpec = MonteCarloSpec()
 
     @model_validator(mode="after")
-    def _one_model(self) -> PriceRequest:
+    def _one_model(self) -> Self:
         if (self.model is None) == (self.fit is None):
             raise InputError("give a model or a fit, one of the two")
         return self
@@ -104,6 +96,20 @@ class PriceRequest(Spec):
             return PricingJob(model, payoffs, market, engine)
         with at("engine.least_squares", fields=type(self.engine.least_squares).model_fields):
             return PricingJob(model, payoffs, market, engine, self.engine.least_squares.build())
+
+
+class PriceRequest(JobRequest):
+    """Payoffs to price under one model in one market.
+
+    Example:
+        >>> request = PriceRequest.model_validate({
+        ...     "model": {"model": "black_scholes", "vol": 0.2},
+        ...     "market": {"spot": 100.0, "rate": 0.03},
+        ...     "payoffs": [{"type": "european", "strike": 100.0, "expiry": 1.0}],
+        ... })
+        >>> request.build().payoffs
+        [European(strike=100.0, expiry=1.0, kind='call')]
+    """
 
 
 def _fitted(source: FitSource, library: Library | None) -> Fit:

@@ -1,0 +1,144 @@
+"""`qsde greeks`: Greeks of European options by options, or of any payoffs by a request file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qsde.cli import options as o
+from qsde.cli.price import (
+    FitFile,
+    MaybeExpiry,
+    ModelName,
+    Now,
+    Parameters,
+    Put,
+    RequestFile,
+    SpotPrice,
+    Strikes,
+    contract_of,
+    model_of,
+    refuse_options,
+)
+from qsde.cli.request import check_out, counted, library, read_request, show_job, terms, write
+from qsde.cli.show import line, number, progress, table
+from qsde.errors import InputError
+
+if TYPE_CHECKING:
+    from qsde.spec import GreeksRequest, GreeksResult, PricingJob
+
+Which = Annotated[
+    list[str] | None,
+    typer.Option("--greek", "-g", metavar="NAME", help="Greek, such as delta. Repeatable. Default: all."),
+]
+UnitNames = Annotated[
+    str | None, typer.Option(metavar="UNITS", help="trader (per vol point, day, 1 %; the default) or raw.")
+]
+Out = Annotated[Path | None, typer.Option(help="Write the answer to this JSON file.")]
+
+
+def greeks(
+    request: RequestFile = None,
+    strike: Strikes = None,
+    expiry: MaybeExpiry = None,
+    model: ModelName = None,
+    param: Parameters = None,
+    fit: FitFile = None,
+    spot: SpotPrice = None,
+    rate: o.RateText = None,
+    dividend_yield: o.DividendText = None,
+    put: Put = False,
+    now: Now = None,
+    greek: Which = None,
+    units: UnitNames = None,
+    out: Out = None,
+) -> None:
+    """Greeks of European options with a model given by its parameters or by a fit, or of any payoffs by a REQUEST file.
+
+    [bold]Example:[/bold] qsde greeks data/requests/greeks.json --out result.json
+
+    qsde greeks --model heston -p v0=0.04 -p kappa=1.5 -p theta=0.05 -p sigma=0.4 -p rho=-0.7
+    --strike 100 --expiry 0.5 --spot 100 --rate 0.03
+    """
+    if request is not None:
+        options = {"--strike": strike, "--expiry": expiry, "--model": model, "--param": param, "--fit": fit,
+                   "--spot": spot, "--rate": rate, "--dividend-yield": dividend_yield, "--put": put or None,
+                   "--now": now, "--greek": greek, "--units": units}  # fmt: skip
+        refuse_options(request, options)
+        from qsde.spec import GreeksRequest
+
+        _answer(read_request(GreeksRequest, request, out), f"{request}: ", out)
+        return
+    if not strike or expiry is None:
+        raise InputError("give --strike and --expiry, or a request file: qsde greeks request.json")
+    check_out(out)
+    asked = _european(strike, expiry, put, now, model, param, fit, spot, rate, dividend_yield, greek, units)
+    _answer(asked, "", out)
+
+
+def _european(
+    strikes: list[float], expiry: str, put: bool, now: str | None, name: str | None, param: list[str] | None,
+    fit: Path | None, spot: float | None, rate: str | None, dividend_yield: str | None, which: list[str] | None,
+    units: str | None,
+) -> GreeksRequest:  # fmt: skip
+    """The request that the options stand for."""
+    from qsde.spec import GreeksRequest, checked, spec_of
+
+    fitted, model = model_of(name, param, fit)
+    if fitted is None and spot is None:
+        raise InputError("Greeks need the price of the underlying: give --spot")
+    t = contract_of(strikes, expiry, put, now, spot, None, rate, dividend_yield, fitted).t
+    kind = "put" if put else "call"
+    source: dict[str, Any] = (
+        {"model": spec_of(model).model_dump()} if fit is None else {"fit": {"file": str(fit), "model": name}}
+    )
+    wanted = {"which": which or None, "units": units}
+    values = source | {
+        "market": _given({"spot": spot, "rate": o.rate(rate, "--rate"),
+                          "dividend_yield": o.rate(dividend_yield, "--dividend-yield")}),
+        "payoffs": [{"type": "european", "strike": strike, "expiry": t, "kind": kind} for strike in strikes],
+        "engine": {"type": "fourier"},
+        "greeks": _given(wanted),
+    }  # fmt: skip
+    request: GreeksRequest = checked(GreeksRequest, values)
+    return request
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _answer(request: GreeksRequest, source: str, out: Path | None) -> None:
+    """Computes, writes and shows the Greeks; `source` starts the message of a failure."""
+    from qsde.spec import GreeksResult
+
+    try:
+        job = request.build(library)
+        with progress(f"Greeks of {counted(job)}") as tell:
+            result = GreeksResult.of(request, job, tell)
+    except InputError as error:
+        raise InputError(f"{source}{error}") from error
+    write(result, out)
+    _show(request, job, result)
+    if out is not None:
+        line(f"result: {out}")
+
+
+def _show(request: GreeksRequest, job: PricingJob, result: GreeksResult) -> None:
+    """A table for each payoff."""
+    show_job(job, request.engine, result.n_paths, f"{result.seconds:.2f} s; units of {_UNITS[result.units]}")
+    titles = [f"{spec.name}: {terms(spec)}" for spec in request.payoffs]
+    if request.greeks.total:
+        titles = [f"book of {counted(job)}"]
+    for title, payoff in zip(titles, result.payoffs, strict=True):
+        rows = [
+            [g.greek, number(g.value, ",.8g"), "-" if g.std_error is None else number(g.std_error, ".2g"), g.unit,
+             payoff.method]
+            for g in payoff.greeks
+        ]  # fmt: skip
+        table(title, ["greek", "value", "std. error", "unit", "method"], rows)
+
+
+_UNITS = {"trader": "traders", "raw": "the derivatives themselves"}
