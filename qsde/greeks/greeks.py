@@ -13,8 +13,9 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.greeks.exact import exact_greeks
 from qsde.greeks.inputs import Inputs
-from qsde.greeks.methods import Method, check_method, sampled
-from qsde.greeks.table import GREEKS, Greek, Units, parameter_greek
+from qsde.greeks.methods import Method, check_method, described, sampled
+from qsde.greeks.table import Greek, Units, greeks_of, parameter_greek
+from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs import AtExpiry, Payoff
@@ -87,7 +88,7 @@ class Greeks:
 def greeks(
     model: Model,
     payoffs: Payoff | Sequence[Payoff],
-    market: Market,
+    market: Market | Markets,
     engine: MonteCarlo | Fourier | None = None,
     which: Sequence[str] | None = None,
     units: Units = "trader",
@@ -108,10 +109,15 @@ def greeks(
     (`qsde.greeks.inputs.parallel_shift`). Derivatives to jump intensities are, by simulation, differences with the same
     noise over a tenth of a jump: paths do not move smoothly with them.
 
+    Of several underlyings (a `MultiAsset` and `Markets`) the names carry the number of the underlying: `delta_1`,
+    `vega_2`, `gamma_1_2` (`qsde.greeks.table.greeks_of`), and `d_correlation_1_2` is the derivative to a correlation.
+    Second derivatives are likelihood ratios of the joint normal law of the log-prices on pathwise deltas where all
+    underlyings are Black-Scholes and the payoff looks at dates, else differences of deltas; `methods` says which.
+
     Args:
         model: one model, without batch axes.
         payoffs: one payoff or a list.
-        market: spot, curves, dividends.
+        market: spot, curves, dividends; `Markets` for several underlyings.
         engine: `Fourier()` for payoffs of the price at expiry under models with a characteristic function (the default
             where it can), or `MonteCarlo(...)`.
         which: names of Greeks, of `qsde.greeks.GREEKS` or `d_` and a parameter; None for all there are.
@@ -143,14 +149,14 @@ def greeks(
     wanted = _wanted(model, inputs, which, bool(market.dividend_times))
     needs = {greek.name for greek in wanted}
     for payoff in book:
-        payoff.check_spot(torch.as_tensor(market.spot).detach())
+        payoff.check_spot((market.spots if isinstance(market, Markets) else torch.as_tensor(market.spot)).detach())
     if isinstance(engine, Fourier):
         value, names, n_paths = _by_fourier(model, book, inputs, engine, needs, wanted), ["fourier"] * len(book), 0
         value = value.sum(0, keepdim=True) if total else value
         error = torch.zeros_like(value)
     else:
         methods = [check_method(payoff, model, engine, method) for payoff in book]
-        names = [str(m) for m in methods]
+        names = [described(payoff, model, engine, m) for payoff, m in zip(book, methods, strict=True)]
         columns = [greek.name for greek in wanted]
         samples, n_paths = sampled(book, methods, inputs, engine, columns, total, progress)
         value, error = samples.mean(0), samples.std(0) / len(samples) ** 0.5
@@ -162,9 +168,9 @@ def greeks(
     return Greeks(tuple(titles), tuple(wanted), value * scale, error * scale, units, tuple(names), n_paths, seconds)
 
 
-def market_dividends_block(market: Market, which: Sequence[str] | None) -> bool:
+def market_dividends_block(market: Market | Markets, which: Sequence[str] | None) -> bool:
     """Whether theta or charm is asked for although the market has dividends on dates."""
-    return bool(market.dividend_times) and which is not None and bool({"theta", "charm"} & set(which))
+    return bool(market.dividend_times) and any(name.startswith(("theta", "charm")) for name in which or ())
 
 
 def _all_exact(model: Model, book: list[Payoff]) -> bool:
@@ -173,10 +179,10 @@ def _all_exact(model: Model, book: list[Payoff]) -> bool:
 
 def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, dividends: bool) -> list[Greek]:
     """The Greeks asked for, or all that there are."""
-    left_out = {"theta", "charm"} if dividends else set()
-    if not inputs.direction:
-        left_out |= {"vega", "vanna", "volga"}
-    known = {name: g for name, g in GREEKS.items() if name not in left_out}
+    left_out: tuple[str, ...] = ("theta", "charm") if dividends else ()
+    if not inputs.directions:
+        left_out += ("vega", "vanna", "volga")
+    known = {name: g for name, g in greeks_of(inputs.labels).items() if not name.startswith(left_out)}
     known |= {f"d_{name}": parameter_greek(name) for name in model.params if model.params[name].dim() == 0}
     if which is None:
         return list(known.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.market.curves import Curve, ShiftedCurve
+from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
+from qsde.models.multi_asset import MultiAsset
 from qsde.payoffs import Payoff
 from qsde.pricing.controls import companion
 from qsde.pricing.fourier import model_vols
@@ -29,32 +32,39 @@ class Inputs:
 
     Attributes:
         model, market: as given.
-        leaves: spot, rate and dividend_yield (shifts), and every parameter, each a 0-dim leaf or of the parameter's
-            shape.
-        direction: by how much each parameter moves per 1.00 of a parallel shift of implied vols; empty if the model
-            has no implied vols.
+        labels: what tells the underlyings apart in names: "" for one, "_1", "_2" and so on for several.
+        leaves: spot and dividend_yield (a shift) of each underlying, rate (a shift), and every parameter, each a 0-dim
+            leaf or of the parameter's shape.
+        directions: for each label, by how much each parameter moves per 1.00 of a parallel shift of implied vols of
+            that underlying; empty if the model has no implied vols.
     """
 
     model: Model
-    market: Market
+    market: Market | Markets
+    labels: tuple[str, ...]
     leaves: dict[str, Tensor]
-    direction: dict[str, Tensor]
+    directions: dict[str, dict[str, Tensor]]
 
     @classmethod
-    def of(cls, model: Model, market: Market, maturity: float) -> Inputs:
+    def of(cls, model: Model, market: Market | Markets, maturity: float) -> Inputs:
         """Inputs of a model without batch axes.
 
         Raises:
-            InputError: the model has batch axes.
+            InputError: the model has batch axes, or as many underlyings as there are not markets.
         """
         if model.batch_shape:
             raise InputError(
                 f"Greeks are of one model, got a batch of shape {tuple(model.batch_shape)}; call greeks for each"
             )
+        markets = tuple(market.markets) if isinstance(market, Markets) else (market,)
+        if model.assets != len(markets):
+            raise InputError(f"{model.name} simulates {model.assets} underlyings, and there are {len(markets)} markets")
+        labels = tuple(f"_{i + 1}" for i in range(len(markets))) if isinstance(market, Markets) else ("",)
         zero = torch.zeros((), dtype=torch.float64)
-        market_leaves = {"spot": torch.as_tensor(market.spot), "rate": zero, "dividend_yield": zero}
-        leaves = {name: value.detach().clone() for name, value in (market_leaves | model.params).items()}
-        return cls(model, market, leaves, parallel_shift(model, market, maturity) if model.has_cf else {})
+        found = {f"spot{a}": torch.as_tensor(m.spot) for a, m in zip(labels, markets, strict=True)}
+        found |= {"rate": zero} | {f"dividend_yield{a}": zero for a in labels} | model.params
+        leaves = {name: value.detach().clone() for name, value in found.items()}
+        return cls(model, market, labels, leaves, _directions(model, markets, labels, maturity))
 
     def at(
         self,
@@ -63,8 +73,9 @@ class Inputs:
         spot: float = 0.0,
         vol: float = 0.0,
         parameter: tuple[str, float] | None = None,
+        label: str | None = None,
     ) -> Point:
-        """The inputs as fresh leaves, with the spot moved by a share and implied vols by `vol`.
+        """The inputs as fresh leaves, with a spot moved by a share and its implied vols by `vol`.
 
         Args:
             frozen: inputs that are held constant.
@@ -73,36 +84,37 @@ class Inputs:
             spot: relative move of the spot.
             vol: parallel shift of implied vols.
             parameter: name of a parameter and its move.
+            label: of the underlying whose spot and vols move; None is the first.
         """
+        label = self.labels[0] if label is None else label
         moved = dict(self.leaves)
         if parameter is not None:
             moved[parameter[0]] = moved[parameter[0]] + parameter[1]
-        moved["spot"] = moved["spot"] * (1 + spot)
-        for name, slope in self.direction.items():
+        moved[f"spot{label}"] = moved[f"spot{label}"] * (1 + spot)
+        for name, slope in self.directions.get(label, {}).items():
             moved[name] = moved[name] + vol * slope
         leaves = {k: v.detach().clone().requires_grad_(k not in frozen) for k, v in moved.items()}
-        whole = Point(self._model(leaves), self._market(leaves), leaves)
+        whole = Point(self._model(leaves), self._market(leaves), leaves, self.labels)
         if not folds:
             return whole
         copies = {
             k: v.detach().expand(folds, *(1,) * (k not in self.model.params)).clone().requires_grad_(v.requires_grad)
             for k, v in leaves.items()
         }
-        return Point(self._model(copies), self._market(copies), copies, whole)
+        return Point(self._model(copies), self._market(copies), copies, self.labels, whole)
 
     def _model(self, leaves: dict[str, Tensor]) -> Model:
         return self.model.with_params({name: leaves[name] for name in self.model.params})
 
-    def _market(self, leaves: dict[str, Tensor]) -> Market:
-        curves: list[Curve] = [self.market.rate, self.market.dividend_yield]  # type: ignore[list-item]
-        rate, dividend = (ShiftedCurve(c, leaves[k]) for c, k in zip(curves, ("rate", "dividend_yield"), strict=True))
-        market = replace(self.market, rate=rate, dividend_yield=dividend)
-        object.__setattr__(market, "spot", leaves["spot"])  # with the axis of the folds, which users have no need of
-        return market
+    def _market(self, leaves: Mapping[str, Tensor]) -> Market | Markets:
+        if isinstance(self.market, Market):
+            return moved_market(self.market, leaves, self.labels[0])
+        each = zip(self.market.markets, self.labels, strict=True)
+        return Markets([moved_market(one, leaves, label) for one, label in each])
 
-    def along(self, gradient: dict[str, Tensor]) -> Tensor:
-        """The derivative to a parallel shift of implied vols, from those to the parameters."""
-        return torch.stack([gradient[name] * slope for name, slope in self.direction.items()]).sum(0)
+    def along(self, gradient: Mapping[str, Tensor], label: str) -> Tensor:
+        """The derivative to a parallel shift of an underlying's implied vols, from those to the parameters."""
+        return torch.stack([gradient[name] * slope for name, slope in self.directions[label].items()]).sum(0)
 
 
 @dataclass(frozen=True)
@@ -112,17 +124,21 @@ class Point:
     Attributes:
         model, market: made of the leaves.
         leaves: by name.
+        labels: of the underlyings.
         whole: the same point without the axis of folds; None if it has none.
     """
 
     model: Model
-    market: Market
+    market: Market | Markets
     leaves: dict[str, Tensor]
+    labels: tuple[str, ...]
     whole: Point | None = None
 
     def companion(self, payoff: Payoff) -> Companion:
         """The control variate of a payoff, its exact price linear in the leaves: all that a first derivative sees."""
         one = self.whole or self
+        if isinstance(one.market, Markets):
+            return None
         found = companion(one.model, one.market, payoff)
         if found is None:
             return None
@@ -135,6 +151,28 @@ class Point:
                 leaf = self.leaves[k] if self.whole is None else self.leaves[k].flatten()
                 total = total + slope * (leaf - leaf.detach())
         return akin, total
+
+
+def moved_market(market: Market, leaves: Mapping[str, Tensor], label: str = "") -> Market:
+    """The market with the spot and the shifts of its curves from the leaves of this label."""
+    shifts = (leaves["rate"], leaves[f"dividend_yield{label}"])
+    curves: list[Curve] = [market.rate, market.dividend_yield]  # type: ignore[list-item]
+    rate, dividend = (ShiftedCurve(curve, shift) for curve, shift in zip(curves, shifts, strict=True))
+    moved = replace(market, rate=rate, dividend_yield=dividend)
+    object.__setattr__(moved, "spot", leaves[f"spot{label}"])  # with axes, of which users have no need
+    return moved
+
+
+def _directions(
+    model: Model, markets: tuple[Market, ...], labels: tuple[str, ...], maturity: float
+) -> dict[str, dict[str, Tensor]]:
+    """The parallel shift of each underlying alone: of several, each follows its own model."""
+    models = [(f"asset{i + 1}_", one) for i, one in enumerate(model.models)] if isinstance(model, MultiAsset) else []
+    return {
+        label: {prefix + name: slope for name, slope in parallel_shift(one, market, maturity).items()}
+        for (prefix, one), market, label in zip(models or [("", model)], markets, labels, strict=False)
+        if one.has_cf
+    }
 
 
 def parallel_shift(model: Model, market: Market, maturity: float) -> dict[str, Tensor]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs import Paths, Payoff
 from qsde.pricing.engine import MonteCarlo
-from qsde.pricing.simulation import Block, Parts, Simulation, later, refuse_intensity_gradient
+from qsde.pricing.simulation import Block, Parts, Simulation, later
+
+Change = Callable[[Block], Block]
 
 #: Variances of an interval below this count as this.
 _LEAST = 1e-14
@@ -45,23 +49,20 @@ class LikelihoodRun:
     """
 
     book: list[Payoff]
-    market: Market
+    market: Market | Markets
     simulation: Simulation
     elapsed: float = 0.0
 
     @classmethod
     def of(
-        cls, model: Model, book: list[Payoff], market: Market, engine: MonteCarlo, elapsed: float = 0.0
+        cls, model: Model, book: list[Payoff], market: Market | Markets, engine: MonteCarlo, elapsed: float = 0.0
     ) -> LikelihoodRun:
         """Prepares the simulation.
 
         Raises:
             InputError: a payoff is watched continuously, or the scheme cannot leave the price's own noise out.
         """
-        refuse_intensity_gradient(model)
-        for payoff in book:
-            if payoff.window is not None:
-                raise InputError(f"{payoff.name} is watched continuously: no likelihood ratio; use method='pathwise'")
+        check_dated(book)
         dates = [t for payoff in book for t in payoff.times]
         simulation = Simulation.of(model, dates, engine, averaged=True, spare=True, elapsed=elapsed)
         if not simulation.averaged:
@@ -71,19 +72,25 @@ class LikelihoodRun:
             )
         return cls(book, market, simulation, elapsed)
 
-    def worths(self, parts: Parts) -> list[Tensor]:
-        """Present value of each payoff over these paths, differentiable any number of times in spot and curves."""
-        return self._averages(parts, deltas=False)
+    def worths(self, parts: Parts, change: Change | None = None) -> list[Tensor]:
+        """Present value of each payoff over these paths, differentiable any number of times in spot and curves.
 
-    def deltas(self, parts: Parts) -> list[Tensor]:
-        """Pathwise delta of each (continuous) payoff over these paths, differentiable likewise."""
-        return self._averages(parts, deltas=True)
+        Args:
+            parts: the paths.
+            change: what is done to each block first.
+        """
+        return self._averages(parts, False, change)
 
-    def _averages(self, parts: Parts, deltas: bool) -> list[Tensor]:
+    def deltas(self, parts: Parts) -> list[list[Tensor]]:
+        """Pathwise delta of each (continuous) payoff over these paths, differentiable likewise; of one underlying."""
+        return [[delta] for delta in self._averages(parts, True, None)]
+
+    def _averages(self, parts: Parts, deltas: bool, change: Change | None) -> list[Tensor]:
         sums: list[Tensor] = []
         total = self.simulation.n_paths
         for first in range(0, total, self.simulation.block_size):
             block = self.simulation.block(first, parts=parts)
+            block = block if change is None else change(block)
             growth = self._growth(block)
             found = [self._sample(payoff, block, growth, deltas).sum(-1, dtype=torch.float64) for payoff in self.book]
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
@@ -118,7 +125,7 @@ class LikelihoodRun:
             slope = self._slope(payoff, prices, shift.detach())
             value = slope * self._spot_share(scale)
         else:
-            value = self._worth(payoff, prices.movedim(0, -1))
+            value = discounted(payoff, prices.movedim(0, -1), self.market, self.elapsed)
         base = value.detach().mean(-1, keepdim=True)
         return (value - base) * ratio + base
 
@@ -126,7 +133,7 @@ class LikelihoodRun:
         """`sum_k (d worth / d S_k) (S_k - shift_k)` of each path: how the worth moves with all prices together."""
         with torch.enable_grad():
             leaf = prices.detach().clone().requires_grad_()
-            worth = self._worth(payoff, leaf.movedim(0, -1))
+            worth = discounted(payoff, leaf.movedim(0, -1), self.market, self.elapsed)
             if not worth.requires_grad:
                 return torch.zeros_like(worth)
             (gradient,) = torch.autograd.grad(worth.sum(), leaf)
@@ -134,14 +141,24 @@ class LikelihoodRun:
 
     def _spot_share(self, scale: Tensor) -> Tensor:
         """`d log scale / d spot`, the same at every date: the shape of the spot."""
+        assert isinstance(self.market, Market), "one underlying"
         spot = torch.as_tensor(self.market.spot)
         share: Tensor = torch.autograd.grad(torch.log(scale[-1]).sum(), spot, create_graph=True)[0]
         return share
 
-    def _worth(self, payoff: Payoff, prices: Tensor) -> Tensor:
-        flows = payoff.flows(Paths(prices))
-        t = torch.tensor(later(flows.times, self.elapsed), dtype=torch.float64)
-        return (flows.amounts * self.market.discount(t).to(flows.amounts).unsqueeze(-2)).sum(-1)
+
+def check_dated(book: list[Payoff]) -> None:
+    """Raises InputError if a payoff is watched continuously."""
+    for payoff in book:
+        if payoff.window is not None:
+            raise InputError(f"{payoff.name} is watched continuously: no likelihood ratio; use method='pathwise'")
+
+
+def discounted(payoff: Payoff, prices: Tensor, market: Market | Markets, elapsed: float) -> Tensor:
+    """Present value of the payments [*, path] for prices [*, path, time]."""
+    flows = payoff.flows(Paths(prices))
+    t = torch.tensor(later(flows.times, elapsed), dtype=torch.float64)
+    return (flows.amounts * market.discount(t).to(flows.amounts).unsqueeze(-2)).sum(-1)
 
 
 def _increments(values: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.greeks.extra_jump import extra_jumps
+from qsde.greeks.gaussian import GaussianRun, jointly_gaussian
 from qsde.greeks.inputs import Inputs, Point
-from qsde.greeks.likelihood import LikelihoodRun
+from qsde.greeks.likelihood import Change, LikelihoodRun
 from qsde.models.base import Model
 from qsde.models.sde import SDE
 from qsde.noise import Sobol
@@ -31,8 +33,6 @@ REPLICATES = 32
 SPOT_MOVE, VOL_MOVE = 0.01, 0.01
 #: One calendar day, for theta and charm.
 DAY = 1 / 365
-#: Moves of a jump intensity, for differences: so many jumps up to the last payment, and at most this share of it.
-_JUMPS, _SHARE = 0.1, 0.5
 
 Grads = dict[str, Tensor]
 
@@ -59,7 +59,7 @@ def method_for(payoff: Payoff, model: Model, engine: MonteCarlo) -> Method:
         return "conditional"
     if payoff.continuous:
         return "pathwise"
-    if payoff.window is None and conditional is not None:
+    if payoff.window is None and likelihood_for(model, engine) is not None:
         return "likelihood"
     raise InputError(
         f"{payoff.name} jumps and {model.name} offers no way around it with this scheme: neither conditioning nor "
@@ -83,6 +83,28 @@ def check_method(payoff: Payoff, model: Model, engine: MonteCarlo, method: Metho
     return method
 
 
+def likelihood_for(model: Model, engine: MonteCarlo) -> type[LikelihoodRun] | type[GaussianRun] | None:
+    """The likelihood ratios there are: of normal log-prices jointly, or given the rest of one underlying's path."""
+    if jointly_gaussian(model, engine):
+        return GaussianRun
+    return None if (engine.scheme or scheme_for(model)).conditional() is None else LikelihoodRun
+
+
+def described(payoff: Payoff, model: Model, engine: MonteCarlo, method: Method) -> str:
+    """The method in words, with that of second derivatives where it is another.
+
+    Example:
+        >>> from qsde.models import BlackScholes
+        >>> from qsde.payoffs import Asian
+        >>> described(Asian(100.0, (0.5, 1.0)), BlackScholes(0.2), MonteCarlo(), "pathwise")
+        'pathwise (second derivatives: likelihood ratios)'
+    """
+    if method != "pathwise":
+        return method
+    ratios = payoff.window is None and likelihood_for(model, engine) is not None
+    return f"pathwise (second derivatives: {'likelihood ratios' if ratios else 'differences of deltas'})"
+
+
 class Estimator(ABC):
     """Values and deltas of some payoffs at one point, over any part of the paths.
 
@@ -101,8 +123,12 @@ class Estimator(ABC):
         """Present value of each payoff, differentiable to the leaves."""
 
     @abstractmethod
-    def _deltas(self, parts: Parts) -> list[Tensor] | None:
-        """Delta of each payoff, differentiable; None if only differences of `first` give second derivatives."""
+    def _changes(self, parts: Parts, change: Change) -> list[Tensor]:
+        """By how much the value of each payoff moves if the paths are changed."""
+
+    @abstractmethod
+    def _deltas(self, parts: Parts) -> list[list[Tensor]] | None:
+        """Deltas of each payoff to each spot, differentiable; None if only differences give second derivatives."""
 
     def values(self, parts: Parts) -> list[Tensor]:
         """Present values, differentiable to the leaves; kept until other paths are asked for."""
@@ -110,10 +136,16 @@ class Estimator(ABC):
             self._last = parts, self._summed(self._values(parts))
         return self._last[1]
 
-    def deltas(self, parts: Parts) -> list[Tensor] | None:
-        """Deltas, differentiable to the leaves; None if only differences of `first` give second derivatives."""
+    def changes(self, parts: Parts, change: Change) -> list[Tensor]:
+        """By how much the values move if the paths are changed."""
+        return self._summed(self._changes(parts, change))
+
+    def deltas(self, parts: Parts) -> list[list[Tensor]] | None:
+        """Deltas to each spot, differentiable to the leaves; None if only differences give second derivatives."""
         found = self._deltas(parts)
-        return None if found is None else self._summed(found)
+        if found is None or not self._total:
+            return found
+        return [[torch.stack(column).sum(0) for column in zip(*found, strict=True)]]
 
     def first(self, parts: Parts) -> tuple[list[Tensor], list[Grads]]:
         """Present values and their derivatives to all leaves."""
@@ -137,10 +169,11 @@ class Estimator(ABC):
     def _summed(self, values: list[Tensor]) -> list[Tensor]:
         return [torch.stack(values).sum(0)] if self._total else values
 
-    def _by_spot(self, values: list[Tensor]) -> list[Tensor]:
-        spot = self.point.leaves["spot"]
-        found = [torch.autograd.grad(v.sum(), spot, create_graph=True)[0] for v in values]
-        return [g.flatten() for g in found] if self.point.whole is not None else found
+    def _by_spot(self, values: list[Tensor]) -> list[list[Tensor]]:
+        spots = [self.point.leaves[f"spot{label}"] for label in self.point.labels]
+        found = [torch.autograd.grad(v.sum(), spots, create_graph=True) for v in values]
+        folded = self.point.whole is not None
+        return [[g.flatten() if folded else g for g in row] for row in found]
 
 
 class _Conditional(Estimator):
@@ -155,7 +188,10 @@ class _Conditional(Estimator):
     def _values(self, parts: Parts) -> list[Tensor]:
         return [result.value for result in self._run.replicate(parts)]
 
-    def _deltas(self, parts: Parts) -> list[Tensor]:
+    def _changes(self, parts: Parts, change: Change) -> list[Tensor]:
+        return self._run.changed(parts, change)
+
+    def _deltas(self, parts: Parts) -> list[list[Tensor]]:
         return self._by_spot(self.values(parts))
 
 
@@ -170,16 +206,16 @@ class _Pathwise(Estimator):
         companions = [point.companion(payoff) if helped else None for payoff in book]
         plain = replace(engine, conditional=False)
         self._run = Run.of(point.model, book, point.market, plain, elapsed, companions)
-        ratios = (engine.scheme or scheme_for(point.model)).conditional() is not None
-        dated = all(payoff.window is None for payoff in book)
-        self._second = (
-            LikelihoodRun.of(point.model, book, point.market, engine, elapsed or 0.0) if ratios and dated else None
-        )
+        ratios = likelihood_for(point.model, engine) if all(payoff.window is None for payoff in book) else None
+        self._second = None if ratios is None else ratios.of(point.model, book, point.market, engine, elapsed or 0.0)
 
     def _values(self, parts: Parts) -> list[Tensor]:
         return [result.value for result in self._run.replicate(parts)]
 
-    def _deltas(self, parts: Parts) -> list[Tensor] | None:
+    def _changes(self, parts: Parts, change: Change) -> list[Tensor]:
+        return self._run.changed(parts, change)
+
+    def _deltas(self, parts: Parts) -> list[list[Tensor]] | None:
         return None if self._second is None else self._second.deltas(parts)
 
 
@@ -190,12 +226,16 @@ class _Likelihood(Estimator):
         self, point: Point, book: list[Payoff], engine: MonteCarlo, elapsed: float | None, total: bool
     ) -> None:
         super().__init__(point, total)
-        self._run = LikelihoodRun.of(point.model, book, point.market, engine, elapsed or 0.0)
+        ratios = likelihood_for(point.model, engine) or LikelihoodRun  # which says what is missing
+        self._run = ratios.of(point.model, book, point.market, engine, elapsed or 0.0)
 
     def _values(self, parts: Parts) -> list[Tensor]:
         return self._run.worths(parts)
 
-    def _deltas(self, parts: Parts) -> list[Tensor]:
+    def _changes(self, parts: Parts, change: Change) -> list[Tensor]:
+        return [a - b for a, b in zip(self._run.worths(parts, change), self._run.worths(parts), strict=True)]
+
+    def _deltas(self, parts: Parts) -> list[list[Tensor]]:
         return self._by_spot(self.values(parts))
 
 
@@ -289,30 +329,30 @@ def _estimate(
         folds: parts simulated side by side; 0 for one part at a time.
     """
 
-    intensities = [name for name in inputs.model.params if name.endswith("intensity")]
-    frozen = tuple(intensities)
-
     def make(point: Point, elapsed: float | None = None) -> Estimator:
         return MAKE[method](point, book, engine, elapsed, total)
 
-    base = make(inputs.at(frozen, folds))
+    labels = inputs.labels
+    base = make(inputs.at((), folds))
     # today's price is simulated once more, as tomorrow's is: what they share cancels
-    days = [make(inputs.at(frozen, folds), elapsed) for elapsed in (0.0, DAY)] if needs & {"theta", "charm"} else []
-    tilted = [make(inputs.at(frozen, folds, vol=s * VOL_MOVE)) for s in (1, -1)] if "volga" in needs else []
-    moved: list[Estimator] = []
-    longest = max(payoff.maturity for payoff in book)
-    jumps = {
-        name: (h, [make(inputs.at(frozen, folds, parameter=(name, s * h))) for s in (1, -1)])
-        for name in intensities
-        if f"d_{name}" in needs
-        for h in [min(_SHARE * float(inputs.leaves[name]), _JUMPS / longest)]
+    timed = any(name.startswith(("theta", "charm")) for name in needs)
+    days = [make(inputs.at((), folds), elapsed) for elapsed in (0.0, DAY)] if timed else []
+    tilted = {
+        a: [make(inputs.at((), folds, vol=s * VOL_MOVE, label=a)) for s in (1, -1)]
+        for a in labels
+        if f"volga{a}" in needs
     }
+    moved: dict[str, list[Estimator]] = {}
+    extra = extra_jumps(base.point.model, max(payoff.maturity for payoff in book), engine.noise)
+    extra = {name: jump for name, jump in extra.items() if f"d_{name}" in needs}
 
     def run(parts: Parts) -> list[dict[str, Tensor]]:
         values, grads = base.first(parts)
         found = [
-            {"price": v, "delta": g["spot"], "rho": g["rate"], "dividend_rho": g["dividend_yield"]}
-            | ({"vega": inputs.along(g)} if inputs.direction else {})
+            {"price": v, "rho": g["rate"]}
+            | {f"delta{a}": g[f"spot{a}"] for a in labels}
+            | {f"dividend_rho{a}": g[f"dividend_yield{a}"] for a in labels}
+            | {f"vega{a}": inputs.along(g, a) for a in inputs.directions}
             | {f"d_{name}": g[name] for name in inputs.model.params if name in g}
             for v, g in zip(values, grads, strict=True)
         ]
@@ -321,37 +361,46 @@ def _estimate(
             today, tomorrow = (day.first(parts) for day in days)
             for i, row in enumerate(found):
                 row["theta"] = (tomorrow[0][i] - today[0][i]) / DAY
-                row["charm"] = (tomorrow[1][i]["spot"] - today[1][i]["spot"]) / DAY
-        for name, (h, ends) in jumps.items():
-            more, fewer = (end.values(parts) for end in ends)
-            for row, a, b in zip(found, more, fewer, strict=True):
-                row[f"d_{name}"] = (a.detach() - b.detach()) / (2 * h)
-        if tilted:
-            up, down = ([inputs.along(g) for g in point.first(parts)[1]] for point in tilted)
-            for row, a, b in zip(found, up, down, strict=True):
-                row["volga"] = (a - b) / (2 * VOL_MOVE)
+                for a in labels:
+                    row[f"charm{a}"] = (tomorrow[1][i][f"spot{a}"] - today[1][i][f"spot{a}"]) / DAY
+        for name, jump in extra.items():
+            with torch.no_grad():
+                moved = base.changes(parts, jump)
+            for row, move in zip(found, moved, strict=True):
+                row[f"d_{name}"] = row[f"d_{name}"] + jump.span * move
+        for label, ends in tilted.items():
+            up, down = ([inputs.along(g, label) for g in end.first(parts)[1]] for end in ends)
+            for row, more, less in zip(found, up, down, strict=True):
+                row[f"volga{label}"] = (more - less) / (2 * VOL_MOVE)
         return found
 
     def _add_second(found: list[dict[str, Tensor]], parts: Parts) -> None:
-        if not needs & {"gamma", "vanna"}:
+        if not any(name.startswith(("gamma", "vanna")) for name in needs):
             return
         deltas = base.deltas(parts)
-        if deltas is None:
-            for row, (gamma, vanna) in zip(found, _differences(parts), strict=True):
-                row["gamma"], row["vanna"] = gamma, vanna
-            return
-        for row, delta in zip(found, deltas, strict=True):
-            gradient = base.gradient(delta)
-            row["gamma"] = gradient["spot"]
-            if inputs.direction:
-                row["vanna"] = inputs.along(gradient)
+        slopes = _differences(parts) if deltas is None else [[base.gradient(d) for d in row] for row in deltas]
+        for row, each in zip(found, slopes, strict=True):
+            for i, a in enumerate(labels):
+                for j, b in enumerate(labels[i:], i):  # each pair from both sides: the mean is less noisy
+                    row[f"gamma{a}{b}"] = 0.5 * (each[i][f"spot{b}"] + each[j][f"spot{a}"])
+                for b in inputs.directions:
+                    row[f"vanna{a}{b}"] = each[i][f"vol{b}"] if deltas is None else inputs.along(each[i], b)
 
-    def _differences(parts: Parts) -> list[tuple[Tensor, Tensor]]:
-        spot = inputs.leaves["spot"]
+    def _differences(parts: Parts) -> list[list[Grads]]:
+        """Derivatives of each payoff's deltas to each spot and vol, from deltas at moved spots and vols."""
         if not moved:
-            moved.extend(make(inputs.at(frozen, folds, spot=s * SPOT_MOVE)) for s in (1, -1))
-            moved.extend(make(inputs.at(frozen, folds, vol=s * VOL_MOVE)) for s in (1, -1))
-        ends = [[g["spot"] for g in end.first(parts)[1]] for end in moved]
-        return [((a - b) / (2 * SPOT_MOVE * spot), (c - d) / (2 * VOL_MOVE)) for a, b, c, d in zip(*ends, strict=True)]
+            for b in labels:
+                moved[f"spot{b}"] = [make(inputs.at((), folds, spot=s * SPOT_MOVE, label=b)) for s in (1, -1)]
+            for b in inputs.directions:
+                moved[f"vol{b}"] = [make(inputs.at((), folds, vol=s * VOL_MOVE, label=b)) for s in (1, -1)]
+        size = {f"vol{b}": torch.tensor(VOL_MOVE, dtype=torch.float64) for b in labels}
+        size |= {f"spot{b}": SPOT_MOVE * inputs.leaves[f"spot{b}"] for b in labels}
+        ends = {name: [end.first(parts)[1] for end in pair] for name, pair in moved.items()}
+
+        def slope(k: int, name: str, label: str) -> Tensor:
+            up, down = (end[k][f"spot{label}"] for end in ends[name])
+            return (up - down) / (2 * size[name])
+
+        return [[{name: slope(k, name, a) for name in ends} for a in labels] for k in range(1 if total else len(book))]
 
     return run

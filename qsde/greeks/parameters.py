@@ -129,7 +129,7 @@ def error_of_mean(samples: Tensor) -> Tensor:
 def _exact(payoff: Payoff, inputs: Inputs, engine: Fourier, columns: tuple[str, ...]) -> Tensor:
     """The columns, by Fourier integrals."""
     assert isinstance(payoff, AtExpiry)
-    payoff.check_spot(torch.as_tensor(inputs.market.spot).detach())
+    payoff.check_spot(inputs.leaves["spot"])
     found = exact_greeks(payoff, inputs, engine, set(columns))
     return torch.stack([found[name].double() for name in columns])
 

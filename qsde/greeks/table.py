@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement, product
 from typing import Literal
 
 Units = Literal["trader", "raw"]
@@ -55,3 +57,41 @@ GREEKS: dict[str, Greek] = {
 def parameter_greek(name: str) -> Greek:
     """The Greek of a model parameter, `d_kappa` and so on: raw in every unit."""
     return Greek(f"d_{name}", f"to the parameter {name}", "price", name, 1.0, f"per 1.00 of {name}")
+
+
+def greeks_of(labels: Sequence[str]) -> dict[str, Greek]:
+    """The Greeks of several underlyings by name: `GREEKS` with the numbers of the underlyings at the end.
+
+    `delta_1`, `vega_1`, `volga_1`, `charm_1` and `dividend_rho_1` are of one underlying, `gamma_1_2` (each pair once)
+    the derivative of the first's delta to the second's spot and the other way round, `vanna_1_2` that of the first's
+    delta to the second's implied vols. Price, theta and rho are of all.
+
+    Args:
+        labels: ends of the names, such as ("_1", "_2"); ("",) for one underlying.
+
+    Example:
+        >>> list(greeks_of(("_1", "_2")))[:6]
+        ['price', 'delta_1', 'delta_2', 'gamma_1_1', 'gamma_1_2', 'gamma_2_2']
+    """
+    if tuple(labels) == ("",):
+        return dict(GREEKS)
+    found = [_labelled(g, ends) if ends else g for g in GREEKS.values() for ends in _ends(g, labels)]
+    return {g.name: g for g in found}
+
+
+def _owners(greek: Greek) -> int:
+    """How many underlyings are in the name of a Greek."""
+    if greek.name == "volga":
+        return 1
+    return (greek.of in ("delta", "vega")) + (greek.by in ("spot", "vol", "dividend_yield"))
+
+
+def _ends(greek: Greek, labels: Sequence[str]) -> list[tuple[str, ...]]:
+    owners = _owners(greek)
+    each_once = owners == 2 and greek.by == "spot"
+    return list(combinations_with_replacement(labels, 2) if each_once else product(labels, repeat=owners))
+
+
+def _labelled(greek: Greek, ends: tuple[str, ...]) -> Greek:
+    numbers = " and ".join(end.removeprefix("_") for end in ends)
+    return replace(greek, name=greek.name + "".join(ends), text=f"{greek.text}, of underlyings {numbers}")
