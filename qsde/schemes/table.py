@@ -14,6 +14,7 @@ from qsde.models.sde import SDE
 from qsde.schemes.base import Scheme
 from qsde.schemes.exact import Exact
 from qsde.schemes.heston_qe import HestonQE
+from qsde.schemes.heston_tq import HestonTQ
 from qsde.schemes.layers import layers
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
@@ -46,6 +47,7 @@ SCHEMES: dict[str, SchemeRow] = {
         _row("log_euler", LogEuler, BlackScholes, Heston),
         _row("milstein", Milstein, Heston),
         _row("heston_qe", HestonQE, Heston),
+        _row("heston_tq", HestonTQ, Heston),
         _row("with_jumps", WithJumps, JumpDiffusion),
         _row("correlated", Correlated, MultiAsset),
         _row("euler_maruyama", EulerMaruyama, SDE),

@@ -13,6 +13,7 @@ from qsde.schemes import (
     EulerMaruyama,
     Exact,
     HestonQE,
+    HestonTQ,
     ItoMilstein,
     LogEuler,
     Milstein,
@@ -67,7 +68,17 @@ def test_unknown_law() -> None:
 
 def test_table_covers_every_scheme() -> None:
     rows = {row.scheme for row in SCHEMES.values()}
-    assert rows == {Exact, LogEuler, Milstein, HestonQE, WithJumps, Correlated, EulerMaruyama, ItoMilstein}
+    assert rows == {
+        Exact,
+        LogEuler,
+        Milstein,
+        HestonQE,
+        HestonTQ,
+        WithJumps,
+        Correlated,
+        EulerMaruyama,
+        ItoMilstein,
+    }
 
 
 def test_jumps_keep_the_orders_of_their_diffusion() -> None:
