@@ -22,12 +22,12 @@ from qsde.models.base import Model, fourier_model
 
 Hessian = Literal["full", "gauss-newton"]
 
-#: Moves of the differences of exact first derivatives: unknowns of the centred space, and a share of each vol.
-_MOVE, _VOL_MOVE = 1e-3, 1e-4
+#: Moves of the differences of exact first derivatives: of the unknowns, and as a share of each vol.
+_MOVE, _VOL_MOVE = 3e-4, 1e-4
 #: Fall of the cost by one Gauss-Newton step, as a share of the cost and in squared vols, that a minimum may leave.
 _LEFT, _LEFT_VOL = 1e-5, 1e-13
-#: Iterations of a recalibration; it starts next to its end.
-_ITERATIONS = 1000
+#: Iterations of a recalibration, which starts next to its end, its last Newton steps, and the least that they may be.
+_ITERATIONS, _POLISH, _SETTLED = 500, 3, 1e-7
 #: Least curvature of the cost over the largest, both on the scale of each parameter.
 _LEAST_CURVATURE = 1e-13
 
@@ -76,10 +76,10 @@ def quote_jacobian(fit: Fit, hessian: Hessian = "full") -> Tensor:
         return _of_simulated(fit, hessian)
     moving, problem = _problem(fit)
     problem.check_minimum()
-    curvature = problem.curvature(hessian)
+    curvature = problem.curvature(hessian, problem.solution)
     _check_determined(curvature, problem.space.free)
     jacobian = torch.zeros(len(fit.free), len(fit.surface), dtype=torch.float64)
-    slope = problem.space.slope(problem.centre).unsqueeze(-1)
+    slope = problem.space.slope(problem.space.to_params(problem.solution)).unsqueeze(-1)
     return jacobian.index_copy(0, moving, slope * torch.linalg.solve(curvature, -problem.mixed()))
 
 
@@ -114,12 +114,16 @@ def recalibrated(fit: Fit, move: ArrayLike) -> Model:
     _, problem = _problem(fit)
     data = problem.objective.data
     moved = torch.where(data.position >= 0, torch.tensor(shift.copy())[data.position.clamp(min=0)], 0.0)
-    residuals = problem.requoted(data.vol + moved, fit.penalties or ()).residuals
-    start = torch.zeros(1, 1, len(problem.centre), dtype=torch.float64)
-    found = solve(residuals, start, _ITERATIONS, cost_tolerance=1e-15, step_tolerance=1e-12, gradient_tolerance=1e-12)
-    if not bool(found.converged | found.stalled):
-        raise NumericsError(f"recalibration did not end within {_ITERATIONS} iterations; make the move smaller")
-    return problem.space.with_free(problem.space.to_params(found.x[0, 0]))
+    problem = replace(problem, objective=problem.requoted(data.vol + moved, fit.penalties or ()))
+    start = problem.solution.reshape(1, 1, -1)
+    found = solve(problem.objective.residuals, start, _ITERATIONS, cost_tolerance=1e-13, step_tolerance=1e-10)
+    x = found.x[0, 0]
+    for _ in range(_POLISH):  # costs that agree to the last digit leave half of the digits of the unknowns open
+        step, _ = torch.linalg.solve_ex(problem.curvature("full", x), problem.gradient(x))
+        x = x - step
+    if not float(step.abs().max()) < _SETTLED:
+        raise NumericsError("recalibration did not settle; make the move smaller")
+    return problem.space.with_free(problem.space.to_params(x))
 
 
 def _problem(fit: Fit) -> tuple[Tensor, _LeastSquares]:
@@ -169,44 +173,49 @@ def _moving(fit: Fit) -> Tensor:
 
 @dataclass(frozen=True)
 class _LeastSquares:
-    """The calibration's own problem at its solution, which is at unknowns 0.
+    """The calibration's own problem at its solution.
 
     Attributes:
         objective: residuals of the calibration.
-        space: bounds centred on the solution, where the map from unknowns to parameters has no curvature.
-        centre: the solution [P].
+        space: the parameters that move with the quotes.
+        solution: the unknowns of the fit [P].
     """
 
     objective: Objective
     space: Space
-    centre: Tensor
+    solution: Tensor
 
     @classmethod
     def of(cls, fit: Fit, names: tuple[str, ...]) -> _LeastSquares:
         model = fourier_model(fit.model)
-        centre = torch.stack([model.params[name].detach() for name in names])
-        reach = torch.tensor([_reach(fit, name) for name in names], dtype=torch.float64)
-        space = Space(model, names, centre - reach, centre + reach)
+        p = torch.stack([model.params[name].detach() for name in names])
+        lower, upper = torch.tensor([_bounds(fit, name) for name in names], dtype=torch.float64).T
+        space = Space(model, names, lower, upper)
         data = Data.of([fit.surface], "equal")
         weight = torch.tensor(fit.weight)[data.position.clamp(min=0)] / math.sqrt(len(fit.surface))
         data = replace(data, weight=torch.where(data.position >= 0, weight, 0.0))
         in_vol = fit.objective == "implied_vol"
         objective = Objective(data, space, fit.penalties or (), in_vol, 2 * data.nodes)
-        return cls(objective, space, centre)
+        return cls(objective, space, torch.logit((p - lower) / (upper - lower)))
 
     def residuals(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Residuals [n, R] and Jacobians [n, R, P] at unknowns [n, P]; quotes first, penalties last."""
         r, jacobian = self.objective.residuals(x.unsqueeze(0), torch.tensor([0]))
         return r[0], jacobian[0]
 
-    def curvature(self, hessian: Hessian) -> Tensor:
-        """Hessian [P, P] of half the cost at the solution."""
-        n = len(self.centre)
+    def gradient(self, x: Tensor) -> Tensor:
+        """Gradient [P] of half the cost at unknowns [P]."""
+        r, jacobian = self.residuals(x.unsqueeze(0))
+        return (jacobian.mT @ r.unsqueeze(-1)).flatten()
+
+    def curvature(self, hessian: Hessian, x: Tensor) -> Tensor:
+        """Hessian [P, P] of half the cost at unknowns [P]."""
+        n = len(x)
         if hessian == "gauss-newton":
-            _, jacobian = self.residuals(torch.zeros(1, n, dtype=torch.float64))
+            _, jacobian = self.residuals(x.unsqueeze(0))
             return jacobian[0].mT @ jacobian[0]
         step = _MOVE * torch.eye(n, dtype=torch.float64)
-        r, jacobian = self.residuals(torch.cat([step, -step]))
+        r, jacobian = self.residuals(torch.cat([x + step, x - step]))
         up, down = (jacobian.mT @ r.unsqueeze(-1)).squeeze(-1).split(n)
         found: Tensor = (up - down) / (2 * _MOVE)
         return 0.5 * (found + found.mT)
@@ -222,8 +231,7 @@ class _LeastSquares:
 
     def _by_quote(self, vol: Tensor) -> Tensor:
         """The part of the gradient that each quote brings, [slots, P], with other quoted vols."""
-        at = torch.zeros(1, 1, len(self.centre), dtype=torch.float64)
-        r, jacobian = self.requoted(vol, ()).residuals(at, torch.tensor([0]))
+        r, jacobian = self.requoted(vol, ()).residuals(self.solution.reshape(1, 1, -1), torch.tensor([0]))
         return r[0, 0].unsqueeze(-1) * jacobian[0, 0]
 
     def requoted(self, vol: Tensor, penalties: Sequence[Penalty]) -> Objective:
@@ -234,7 +242,7 @@ class _LeastSquares:
 
     def check_minimum(self) -> None:
         """Raises InputError if a Gauss-Newton step would still lower the cost."""
-        r, jacobian = (x[0] for x in self.residuals(torch.zeros(1, len(self.centre), dtype=torch.float64)))
+        r, jacobian = (x[0] for x in self.residuals(self.solution.unsqueeze(0)))
         step = torch.linalg.pinv(jacobian, rtol=1e-9) @ r
         fall, cost = float((jacobian @ step).square().sum()), float(r.square().sum())
         if fall > _LEFT * cost + _LEFT_VOL:
@@ -245,12 +253,13 @@ class _LeastSquares:
             )
 
 
-def _reach(fit: Fit, name: str) -> float:
-    """A distance in which the parameter may move: to the nearer bound of the table, or a tenth of itself."""
-    value = float(fit.model.params[name])
-    low, high = fit.model.table[name].bounds
-    nearer = min(value - low, high - value)
-    return nearer if nearer > 0 else 0.1 * max(abs(value), 1e-4)
+def _bounds(fit: Fit, name: str) -> tuple[float, float]:
+    """Those of the parameter table, made wider where the fit had wider ones and needed them."""
+    value, (low, high) = float(fit.model.params[name]), fit.model.table[name].bounds
+    if low < value < high:
+        return low, high
+    margin = 0.1 * max(abs(value), 1e-4)
+    return min(low, value - margin), max(high, value + margin)
 
 
 def _check_determined(curvature: Tensor, names: Sequence[str]) -> None:
