@@ -416,7 +416,7 @@ def test_a_fit_without_a_spot_needs_one() -> None:
         ({"strike": math.nan}, "payoffs.1.strike: input should be a finite number"),
         ({"strike": None}, "payoffs.1.strike: input should be a valid number"),
         ({"kind": "Call"}, "payoffs.1.kind: input should be 'call' or 'put' (got 'Call')"),
-        ({"expiry": 0.0}, "payoffs.1"),
+        ({"expiry": 0.0}, "payoffs.1.expiry: must be positive and finite, got 0.0"),
         ({"expiry": 365.0}, "payoffs.1: ends in 365 years: times are years, not days"),
         ({"type": "swaption"}, "payoffs.1.type: 'swaption' is unknown; choose one of american, "),
         ({"type": "asian", "expiry": "soon"}, "payoffs.1.fixings: field required; payoffs.1.expiry: input should be"),

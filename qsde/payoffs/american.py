@@ -108,7 +108,7 @@ class American(_OnPrice):
 
     def __post_init__(self) -> None:
         check_positive(self.name, strike=self.strike)
-        check_times(self.name, [self.expiry])
+        check_positive(self.name, expiry=self.expiry)
         check_kind(self.name, self.kind)
         _check_dates(self.name, self.expiry, self.dates_per_year)
 
@@ -222,7 +222,7 @@ class AmericanBarrier(_OnPrice):
         check_positive(self.name, strike=self.strike, barrier=self.barrier)
         check_not_negative(self.name, rebate=self.rebate)
         check_choice(self.name, "style", self.style, Style)
-        check_times(self.name, [self.expiry])
+        check_positive(self.name, expiry=self.expiry)
         check_kind(self.name, self.kind)
         _check_dates(self.name, self.expiry, self.dates_per_year)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Kind, Terminal, check_kind, check_times, vanilla
+from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, vanilla
 from qsde.payoffs.checks import as_like, check_finite
 
 
@@ -37,7 +37,7 @@ class _Rainbow(Terminal):
 
     def _check(self) -> None:
         check_finite(self.name, strike=self.strike)
-        check_times(self.name, [self.expiry])
+        check_positive(self.name, expiry=self.expiry)
         check_kind(self.name, self.kind)
 
 

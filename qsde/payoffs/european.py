@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qsde.numerics import holds
-from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, check_times, vanilla
+from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, vanilla
 from qsde.payoffs.checks import as_like, check_finite, refuse_gradient
 
 #: Variances below this are as good as none, and roots are taken here.
@@ -84,7 +84,7 @@ class European(AtExpiry):
 
     def __post_init__(self) -> None:
         check_positive(self.name, strike=self.strike)
-        check_times(self.name, [self.expiry])
+        check_positive(self.name, expiry=self.expiry)
         check_kind(self.name, self.kind)
 
     @property
@@ -128,7 +128,7 @@ class Digital(AtExpiry):
     def __post_init__(self) -> None:
         check_positive(self.name, strike=self.strike)
         check_finite(self.name, cash=self.cash)
-        check_times(self.name, [self.expiry])
+        check_positive(self.name, expiry=self.expiry)
         check_kind(self.name, self.kind)
 
     @property
@@ -170,7 +170,7 @@ class AssetDigital(AtExpiry):
 
     def __post_init__(self) -> None:
         check_positive(self.name, strike=self.strike)
-        check_times(self.name, [self.expiry])
+        check_positive(self.name, expiry=self.expiry)
         check_kind(self.name, self.kind)
 
     @property
@@ -213,7 +213,7 @@ class Gap(AtExpiry):
 
     def __post_init__(self) -> None:
         check_positive(self.name, strike=self.strike, trigger=self.trigger)
-        check_times(self.name, [self.expiry])
+        check_positive(self.name, expiry=self.expiry)
         check_kind(self.name, self.kind)
 
     @property

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Paths, Watched, check_times
+from qsde.payoffs.base import Paths, Watched, check_positive, check_times
 from qsde.payoffs.region import Region
 
 #: "continuous", or the dates in years.
@@ -27,7 +27,7 @@ def checked_monitoring(owner: str, monitoring: Monitoring, expiry: float) -> Mon
     Raises:
         InputError: an expiry that is not in the future, dates that are not in order or lie after it, or another word.
     """
-    check_times(owner, [expiry])
+    check_positive(owner, expiry=expiry)
     if isinstance(monitoring, str):
         if monitoring != "continuous":
             raise InputError(f"{owner}: monitoring must be 'continuous' or dates in years, got {monitoring!r}")

@@ -112,7 +112,7 @@ def test_a_knock_in_pays_nothing_on_the_way() -> None:
         (lambda: Bermudan(100.0, (0.5, math.nan)), "finite"),
         (lambda: Bermudan(0.0, (1.0,)), "strike"),
         (lambda: Bermudan(100.0, (1.0,), "straddle"), "kind"),  # type: ignore[arg-type]
-        (lambda: American(100.0, 0.0), "expired"),
+        (lambda: American(100.0, 0.0), "expiry must be positive"),
         (lambda: American(100.0, 1.0, dates_per_year=0.0), "dates_per_year"),
         (lambda: American(100.0, 10.0, dates_per_year=365.0), "at most 200 a year"),
         (lambda: American(math.inf, 1.0), "strike"),

@@ -286,7 +286,7 @@ def test_what_the_engine_reads() -> None:
         (lambda: Barrier(100.0, math.nan, 1.0, "up-and-out"), "barrier must be positive and finite"),
         (lambda: Barrier(-1.0, 90.0, 1.0, "up-and-out"), "strike must be positive"),
         (lambda: Barrier(100.0, 90.0, 1.0, "up"), "style must be one of 'up-and-out'"),  # type: ignore[arg-type]
-        (lambda: Barrier(100.0, 90.0, 0.0, "down-and-out"), "the contract has expired"),
+        (lambda: Barrier(100.0, 90.0, 0.0, "down-and-out"), "Barrier: expiry must be positive"),
         (lambda: Barrier(100.0, 90.0, 1.0, "down-and-out", rebate=math.inf), "rebate must be finite"),
         (lambda: Barrier(100.0, 90.0, 1.0, "down-and-out", rebate_at="end"), "rebate_at must be one of"),  # type: ignore[arg-type]
         (lambda: Barrier(100.0, 90.0, 1.0, "down-and-out", monitoring="daily"), "monitoring must be 'continuous' or"),  # type: ignore[arg-type]

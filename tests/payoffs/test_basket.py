@@ -104,7 +104,7 @@ def test_gradients_to_prices_weights_and_strike(payoff: type[Payoff]) -> None:
         (lambda: BestOf((1.0, 0.0), 100.0, 1.0), "BestOf: weights must be positive"),
         (lambda: WorstOf((1.0, -1.0), 100.0, 1.0), "WorstOf: weights must be positive"),
         (lambda: Spread(math.nan, 1.0), "Spread: strike must be finite"),
-        (lambda: Spread(1.0, 0.0), "expired"),
+        (lambda: Spread(1.0, 0.0), "Spread: expiry must be positive"),
         (lambda: Spread(1.0, 1.0, "calls"), "kind must be"),  # type: ignore[arg-type]
     ],
 )

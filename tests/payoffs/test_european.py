@@ -99,14 +99,14 @@ def test_so_are_those_of_torch_func_in_either_mode() -> None:
         (lambda: European(-1.0, 1.0), "European: strike must be positive"),
         (lambda: European(0.0, 1.0), "strike must be positive"),
         (lambda: European(math.nan, 1.0), "strike must be positive and finite"),
-        (lambda: European(100.0, -0.5), "must be finite and not negative"),
-        (lambda: European(100.0, 0.0), "the contract has expired"),
+        (lambda: European(100.0, -0.5), "European: expiry must be positive and finite, got -0.5"),
+        (lambda: European(100.0, 0.0), "European: expiry must be positive"),
         (lambda: European(100.0, 1.0, "Call"), "kind must be 'call' or 'put'"),
         (lambda: Digital(0.0, 1.0), "Digital: strike must be positive"),
         (lambda: Digital(100.0, 1.0, cash=math.inf), "Digital: cash must be finite"),
         (lambda: AssetDigital(100.0, 1.0, "up"), "AssetDigital: kind must be"),
         (lambda: Gap(57.0, 0.0, 1.0), "Gap: trigger must be positive"),
-        (lambda: Gap(57.0, 50.0, 0.0), "Gap: the last time is 0"),
+        (lambda: Gap(57.0, 50.0, 0.0), "Gap: expiry must be positive"),
     ],
 )
 def test_what_is_wrong_is_named(build: Callable[[], Payoff], message: str) -> None:

@@ -145,7 +145,7 @@ def test_gradient_is_the_bump(payoff: Payoff) -> None:
         (lambda: NoTouch(1.0, 110.0, 90.0), "lower = 110.0 must be below upper = 90.0"),
         (lambda: NoTouch(1.0, lower=-1.0), "lower must be positive"),
         (lambda: NoTouch(1.0, upper=math.nan), "upper must be positive and finite"),
-        (lambda: OneTouch(0.0, upper=100.0), "has expired"),
+        (lambda: OneTouch(0.0, upper=100.0), "OneTouch: expiry must be positive"),
         (lambda: OneTouch(1.0, upper=100.0, pays="stock"), "pays must be one of 'cash', 'asset'"),  # type: ignore[arg-type]
         (lambda: OneTouch(1.0, upper=100.0, pay_at="end"), "pay_at must be one of 'hit', 'expiry'"),  # type: ignore[arg-type]
         (lambda: OneTouch(1.0, upper=100.0, cash=math.nan), "cash must be finite"),
