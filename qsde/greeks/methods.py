@@ -91,18 +91,16 @@ def likelihood_for(model: Model, engine: MonteCarlo) -> type[LikelihoodRun] | ty
 
 
 def described(payoff: Payoff, model: Model, engine: MonteCarlo, method: Method) -> str:
-    """The method in words, with that of second derivatives where it is another.
+    """The method in words; second derivatives of "pathwise" are by likelihood ratios unless it says otherwise.
 
     Example:
         >>> from qsde.models import BlackScholes
-        >>> from qsde.payoffs import Asian
-        >>> described(Asian(100.0, (0.5, 1.0)), BlackScholes(0.2), MonteCarlo(), "pathwise")
-        'pathwise (second derivatives: likelihood ratios)'
+        >>> from qsde.payoffs import Barrier
+        >>> described(Barrier(100.0, 80.0, 1.0, "down-and-out"), BlackScholes(0.2), MonteCarlo(), "pathwise")
+        'pathwise (second derivatives: differences of deltas)'
     """
-    if method != "pathwise":
-        return method
     ratios = payoff.window is None and likelihood_for(model, engine) is not None
-    return f"pathwise (second derivatives: {'likelihood ratios' if ratios else 'differences of deltas'})"
+    return method if ratios or method != "pathwise" else "pathwise (second derivatives: differences of deltas)"
 
 
 class Estimator(ABC):
