@@ -65,7 +65,7 @@ def test_the_example_runs_and_its_answer_is_a_request_again(tmp_path: Path) -> N
     answer = parsed(GreeksResult, out.read_bytes())
     assert answer.request == parsed(GreeksRequest, path.read_bytes())
     assert [p.type for p in answer.payoffs] == ["european", "digital", "asian"]
-    assert [p.method for p in answer.payoffs] == ["conditional", "conditional", "pathwise"]
+    assert [p.method.split()[0] for p in answer.payoffs] == ["conditional", "conditional", "pathwise"]
     assert list(out.parent.iterdir()) == [out]
     shown = rows(result)
     assert len(shown) == 3 * 8

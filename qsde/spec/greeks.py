@@ -10,8 +10,6 @@ from qsde import __version__
 from qsde.errors import InputError
 from qsde.greeks import Greeks, Units, greeks
 from qsde.greeks.methods import Method, check_method
-from qsde.market.markets import Markets
-from qsde.market.underlying import Market
 from qsde.payoffs import AtExpiry, Claim, Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
@@ -27,7 +25,8 @@ class GreeksSpec(Spec):
     """Which Greeks, and how; see `qsde.greeks.greeks`.
 
     Attributes:
-        which: names of Greeks, `d_` and a parameter of the model among them; None for all there are.
+        which: names of Greeks, `d_` and a parameter of the model among them; those of several underlyings end with
+            their numbers, such as `delta_1` and `gamma_1_2`. None for all there are.
         units: "trader" (vega per vol point, theta per calendar day, rho per 1 %, ...) or "raw".
         method: how simulated Greeks are estimated; "auto" takes what suits each payoff.
         total: Greeks of all payoffs together, as one book that holds one of each.
@@ -83,7 +82,8 @@ class PayoffGreeks(Answer):
 
     Attributes:
         type: the payoff.
-        method: how they were estimated: "fourier", "conditional", "pathwise" or "likelihood".
+        method: how they were estimated: "fourier", "conditional", "pathwise" or "likelihood", and what else there is
+            to say of it.
         greeks: the Greeks.
     """
 
@@ -123,10 +123,18 @@ class GreeksResult(Answer):
             NumericsError: a path left the finite numbers, or a quadrature missed its tolerance.
         """
         wanted = request.greeks
-        book, market = _book(request, job), _one(job.market)
+        book = _book(request, job)
         with at("greeks"):
             found = greeks(
-                job.model, book, market, job.engine, wanted.which, wanted.units, wanted.method, wanted.total, progress
+                job.model,
+                book,
+                job.market,
+                job.engine,
+                wanted.which,
+                wanted.units,
+                wanted.method,
+                wanted.total,
+                progress,
             )
         types = ["book"] if wanted.total else [wire_name(type(payoff)) for payoff in book]
         return cls(
@@ -151,12 +159,6 @@ def _answer(row: int, name: str, found: Greeks) -> PayoffGreeks:
         for column, greek in enumerate(found.greeks)
     ]
     return PayoffGreeks(type=name, method=found.methods[row], greeks=values)
-
-
-def _one(market: Market | Markets) -> Market:
-    if isinstance(market, Markets):
-        raise InputError("market: Greeks are those of one underlying; price several at moved spots instead")
-    return market
 
 
 def _book(request: GreeksRequest, job: PricingJob) -> list[Payoff]:
