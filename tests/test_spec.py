@@ -215,3 +215,12 @@ def test_fit_file_messages(text: str, message: str) -> None:
 
 def test_heston_template_is_the_typical_one() -> None:
     assert spec_of(template("heston")) == spec_of(Heston.typical())
+
+
+def test_a_fit_keeps_its_objective_and_penalties_in_a_file() -> None:
+    surface = Surface.from_vols(0.5, np.array([90.0, 100.0, 110.0]), np.array([0.22, 0.2, 0.19]), forward=100.0)
+    penalties = (Feller(0.02), Prior({"kappa": 2.0}, {"kappa": 1.0}))
+    fit = calibrate(Heston.typical(), surface, penalties=penalties, objective="price", starts=1)
+    back = load_fits(dump_fits([fit]))[0]
+    assert back.objective == "price"
+    assert back.penalties == penalties

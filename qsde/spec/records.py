@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from qsde import __version__
 from qsde.calibration.fit import Fit
+from qsde.calibration.penalties import Feller, Penalty, Prior
 from qsde.errors import FitStatus, InputError
 from qsde.market.quotes import COLUMNS, TEXT_COLUMNS, TIME_COLUMNS, empty_rejected
 from qsde.market.surface import Surface
@@ -69,6 +71,25 @@ class SurfaceRecord(_Record):
         )
 
 
+class FellerRecord(_Record):
+    """A `Feller` penalty."""
+
+    penalty: Literal["feller"] = "feller"
+    strength: float
+
+
+class PriorRecord(_Record):
+    """A `Prior` penalty."""
+
+    penalty: Literal["prior"] = "prior"
+    mean: dict[str, float]
+    std: dict[str, float]
+    noise: float
+
+
+PenaltyRecord = Annotated[FellerRecord | PriorRecord, Field(discriminator="penalty")]
+
+
 class FitRecord(_Record):
     """A `Fit` as JSON. Volatilities and variances are annualised decimals, errors in basis points of vol.
 
@@ -101,6 +122,8 @@ class FitRecord(_Record):
     residual_bp: Numbers
     weight: Numbers
     jacobian: list[Numbers]
+    objective: str = "implied_vol"
+    penalties: list[PenaltyRecord] | None = None
 
     @classmethod
     def of(cls, fit: Fit) -> FitRecord:
@@ -123,6 +146,7 @@ class FitRecord(_Record):
             residual_bp=_numbers(fit.residual_bp),
             weight=_numbers(fit.weight),
             jacobian=_matrix(fit.jacobian),
+            penalties=_penalty_records(fit.penalties),
             **same,
         )
 
@@ -141,11 +165,12 @@ class FitRecord(_Record):
             weight=_array(self.weight),
             jacobian=_tensor(self.jacobian, len(self.free)),
             covariance=_tensor(self.covariance, len(self.free)),
+            penalties=None if self.penalties is None else tuple(_penalty(record) for record in self.penalties),
             **same,
         )
 
 
-_SAME = ("free", "at_bounds", "iterations", "starts", "starts_agreeing", "seconds", "warnings")
+_SAME = ("free", "at_bounds", "iterations", "starts", "starts_agreeing", "seconds", "warnings", "objective")
 _MEASURES = ("rmse_bp", "weighted_rmse_bp", "rmse_price", "inside_share")
 
 
@@ -165,6 +190,25 @@ def load_fits(text: str | bytes, source: str = "fit file") -> list[Fit]:
         InputError: the text is not such a file; the message names the field.
     """
     return [record.build() for record in parsed(_FitFile, text, source).fits]
+
+
+def _penalty_records(penalties: Sequence[Penalty] | None) -> list[FellerRecord | PriorRecord] | None:
+    """Records of the penalties; None, which stands for unknown, if one is of the user's own making."""
+    records: list[FellerRecord | PriorRecord] = []
+    for penalty in penalties or ():
+        if isinstance(penalty, Feller):
+            records.append(FellerRecord(strength=penalty.strength))
+        elif isinstance(penalty, Prior):
+            records.append(PriorRecord(mean=dict(penalty.mean), std=dict(penalty.std), noise=penalty.noise))
+        else:
+            return None
+    return None if penalties is None else records
+
+
+def _penalty(record: FellerRecord | PriorRecord) -> Penalty:
+    if isinstance(record, FellerRecord):
+        return Feller(record.strength)
+    return Prior(record.mean, record.std, record.noise)
 
 
 def _status(name: str) -> FitStatus:
