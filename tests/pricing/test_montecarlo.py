@@ -205,7 +205,7 @@ def test_a_path_that_leaves_the_finite_numbers_is_an_error_that_names_it() -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_paths": 1}, "n_paths must be at least 2"),
+        ({"n_paths": 1}, "n_paths must be from 2 to"),
         ({"max_dt": 0.0}, "max_dt must be positive"),
         ({"dtype": torch.float16}, "dtype must be"),
         ({"compile": "yes"}, "compile must be"),
