@@ -27,7 +27,7 @@ def check_choice(owner: str, field: str, value: str, choices: object) -> None:
 def check_not_negative(owner: str, **values: Levels) -> None:
     """Raises InputError, naming the field, unless every value is finite and not negative."""
     for name, value in values.items():
-        tensor = torch.as_tensor(value)
+        tensor = torch.as_tensor(value, dtype=torch.float64)
         if not holds(torch.isfinite(tensor) & (tensor >= 0)):
             raise InputError(f"{owner}: {name} must be finite and not negative, got {value}")
 
@@ -35,7 +35,7 @@ def check_not_negative(owner: str, **values: Levels) -> None:
 def check_finite(owner: str, **values: float | Tensor) -> None:
     """Raises InputError, naming the field, unless every value is finite."""
     for name, value in values.items():
-        if not holds(torch.isfinite(torch.as_tensor(value))):
+        if not holds(torch.isfinite(torch.as_tensor(value, dtype=torch.float64))):
             raise InputError(f"{owner}: {name} must be finite, got {value}")
 
 

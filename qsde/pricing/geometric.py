@@ -50,7 +50,7 @@ class Averaging:
         weights = [1 / n] * n if self.weights is None else [float(w) for w in self.weights]
         if len(weights) != n:
             raise InputError(f"weights: give one for each of the {n} fixings (past ones first), got {len(weights)}")
-        check_positive("geometric average", weights=torch.tensor(weights))
+        check_positive("geometric average", weights=torch.tensor(weights, dtype=torch.float64))
         object.__setattr__(self, "weights", tuple(weights))
 
     @property
@@ -59,16 +59,21 @@ class Averaging:
         assert self.weights is not None, "weights are made when the average is"
         return self.weights[len(self.past) :]
 
-    def log_forward(self, market: Market) -> Tensor:
+    def log_forward(self, market: Market, until: float | None = None) -> Tensor:
         """`sum w_i log F(t_i)`, past fixings included.
 
+        Args:
+            market: the market.
+            until: last time at which the contract looks at the price; None is the last fixing.
+
         Raises:
-            InputError: cash dividends between the fixings: the price is then not the exponential of the model's.
+            InputError: cash dividends before that: the price is then not the exponential of the model's.
         """
         times = torch.tensor(self.fixings, dtype=torch.float64)
-        if market.has_cash and bool((market.affine(times, horizon=times[-1])[1] != 0).any()):
+        horizon = times[-1] if until is None else until
+        if market.has_cash and bool((market.affine(times, horizon=horizon)[1] != 0).any()):
             raise InputError(
-                "dividends: a geometric average has no exact price with cash dividends between its fixings; simulate "
+                "dividends: a geometric average has no exact price with cash dividends between its dates; simulate "
                 "it, or give the dividends as ProportionalDividend"
             )
         prices = torch.cat([_past(self.past), market.forward(times)])
@@ -246,7 +251,7 @@ def price_geometric_average_strike(
     above = [0.0] * (len(below) - 1) + [1.0]
     exposure = Exposure.of([*average.fixings, *later], below, above)
     law = LogRatio(model, ((1.0, exposure),), "average-strike option")
-    mean = torch.exp(average.log_forward(market) + law.log_means[0])
+    mean = torch.exp(average.log_forward(market, paid) + law.log_means[0])
     ratio = market.forward(paid) / mean
     return _european(law, moneyness, paid, ratio, market.discount(paid) * mean, kind, engine)
 

@@ -381,7 +381,7 @@ def test_gradients_equal_bumps(model: FourierModel) -> None:
         ({"expiry": 0.9}, "not before the last fixing"),
         ({"kind": "straddle"}, "kind must be"),
         ({"strike": -1.0}, "strike must be positive"),
-        ({"market": Market(100.0, dividends=[CashDividend(0.55, 2.0)])}, "cash dividends between its fixings"),
+        ({"market": Market(100.0, dividends=[CashDividend(0.55, 2.0)])}, "cash dividends between its dates"),
     ],
 )
 def test_bad_inputs_are_named(change: dict[str, object], message: str) -> None:
