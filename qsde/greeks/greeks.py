@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.greeks.early import FROZEN, EarlyGreeks, check_early
 from qsde.greeks.exact import exact_greeks
 from qsde.greeks.inputs import Inputs
 from qsde.greeks.methods import Method, check_method, described, sampled
@@ -18,7 +19,8 @@ from qsde.greeks.table import Greek, Units, greeks_of, parameter_greek
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
-from qsde.payoffs import AtExpiry, Payoff
+from qsde.payoffs import AtExpiry, Claim, EarlyExercise, Payoff
+from qsde.pricing.american import LeastSquares
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
 
@@ -87,7 +89,7 @@ class Greeks:
 
 def greeks(
     model: Model,
-    payoffs: Payoff | Sequence[Payoff],
+    payoffs: Claim | Sequence[Claim],
     market: Market | Markets,
     engine: MonteCarlo | Fourier | None = None,
     which: Sequence[str] | None = None,
@@ -95,13 +97,15 @@ def greeks(
     method: Method = "auto",
     total: bool = False,
     progress: Progress | None = None,
+    *,
+    least_squares: LeastSquares | None = None,
 ) -> Greeks:
     """First- and second-order Greeks by Fourier integrals or by simulation.
 
     By simulation each payoff is treated as suits it (`qsde.greeks.methods.method_for`): by its conditional mean given
     the path of the variance, path by path, or with likelihood ratios. Second derivatives are derivatives of smooth
     conditional means, or of likelihood ratios on pathwise deltas; for payoffs watched continuously they are differences
-    of deltas at spots and vols 1 % apart with the same noise. Theta and charm compare with the price one day later at
+    of first derivatives at the spot moved up and down by 1 %, with the same noise. Theta and charm compare with the price one day later at
     the same spot and curves, which is their definition for traders. Standard errors come from 32 independent parts of
     the paths, or from the scrambles of a low-discrepancy noise.
 
@@ -112,11 +116,14 @@ def greeks(
     Of several underlyings (a `MultiAsset` and `Markets`) the names carry the number of the underlying: `delta_1`,
     `vega_2`, `gamma_1_2` (`qsde.greeks.table.greeks_of`), and `d_correlation_1_2` is the derivative to a correlation.
     Second derivatives are likelihood ratios of the joint normal law of the log-prices on pathwise deltas where all
-    underlyings are Black-Scholes and the payoff looks at dates, else differences of deltas; `methods` says which.
+    underlyings are Black-Scholes and the payoff looks at dates, else differences; `methods` says which.
+
+    Rights to exercise early (`American`, `Bermudan`, ...) have pathwise Greeks with the exercise policy frozen
+    (`qsde.greeks.early.EarlyGreeks`), and no volga.
 
     Args:
         model: one model, without batch axes.
-        payoffs: one payoff or a list.
+        payoffs: one payoff or a list, rights to exercise early among them.
         market: spot, curves, dividends; `Markets` for several underlyings.
         engine: `Fourier()` for payoffs of the price at expiry under models with a characteristic function (the default
             where it can), or `MonteCarlo(...)`.
@@ -125,6 +132,7 @@ def greeks(
         method: "auto", or one method for all payoffs.
         total: Greeks of the whole book as one: by simulation one backward sweep instead of one for each payoff.
         progress: called with (parts done, parts).
+        least_squares: how the policies of rights to exercise early are found.
 
     Raises:
         InputError: an unknown Greek, a batch of models, or a method that would give wrong numbers.
@@ -137,7 +145,7 @@ def greeks(
         [0.6368, 0.0188, 0.3752, -0.0176]
     """
     began = time.perf_counter()
-    book = [payoffs] if isinstance(payoffs, Payoff) else list(payoffs)
+    book: list[Claim] = [payoffs] if isinstance(payoffs, Claim) else list(payoffs)
     if not book:
         raise InputError("there are no payoffs")
     if units not in ("trader", "raw"):
@@ -146,7 +154,8 @@ def greeks(
         raise InputError("theta and charm are not there with discrete dividends; leave them out of which=")
     engine = engine or (Fourier() if _all_exact(model, book) else MonteCarlo())
     inputs = Inputs.of(model, market, max(payoff.maturity for payoff in book))
-    wanted = _wanted(model, inputs, which, bool(market.dividend_times))
+    early = any(isinstance(payoff, EarlyExercise) for payoff in book)
+    wanted = _wanted(model, inputs, which, bool(market.dividend_times), early)
     needs = {greek.name for greek in wanted}
     for payoff in book:
         payoff.check_spot((market.spots if isinstance(market, Markets) else torch.as_tensor(market.spot)).detach())
@@ -155,10 +164,9 @@ def greeks(
         value = value.sum(0, keepdim=True) if total else value
         error = torch.zeros_like(value)
     else:
-        methods = [check_method(payoff, model, engine, method) for payoff in book]
-        names = [described(payoff, model, engine, m) for payoff, m in zip(book, methods, strict=True)]
         columns = [greek.name for greek in wanted]
-        samples, n_paths = sampled(book, methods, inputs, engine, columns, total, progress)
+        simulated = _Simulated(book, inputs, engine, method, least_squares or LeastSquares(), progress)
+        samples, names, n_paths = simulated.samples(columns, total)
         value, error = samples.mean(0), samples.std(0) / len(samples) ** 0.5
     scale = torch.tensor([greek.scale if units == "trader" else 1.0 for greek in wanted], dtype=torch.float64)
     titles = [payoff.name for payoff in book]
@@ -168,18 +176,62 @@ def greeks(
     return Greeks(tuple(titles), tuple(wanted), value * scale, error * scale, units, tuple(names), n_paths, seconds)
 
 
+@dataclass(frozen=True)
+class _Simulated:
+    """A book whose Greeks are simulated: payoffs all together, rights to exercise early one after the other."""
+
+    book: list[Claim]
+    inputs: Inputs
+    engine: MonteCarlo
+    method: Method
+    least_squares: LeastSquares
+    progress: Progress | None
+
+    def samples(self, columns: list[str], total: bool) -> tuple[Tensor, list[str], int]:
+        """Raw Greeks [parts, payoffs (one if `total`), columns], how each was found, and the paths."""
+        payoffs = {i: claim for i, claim in enumerate(self.book) if isinstance(claim, Payoff)}
+        rights = {i: claim for i, claim in enumerate(self.book) if isinstance(claim, EarlyExercise)}
+        for claim in rights.values():
+            check_early(claim, self.method)
+        jobs = bool(payoffs) + len(rights)
+        names, n_paths = dict.fromkeys(rights, FROZEN), 0
+        tables: list[Tensor] = []
+        if payoffs:
+            model, engine = self.inputs.model, self.engine
+            some = list(payoffs.values())
+            methods = [check_method(payoff, model, engine, self.method) for payoff in some]
+            table, n_paths = sampled(some, methods, self.inputs, engine, columns, total, self._told(0, jobs))
+            tables.append(table)
+            names |= {i: described(p, model, engine, m) for (i, p), m in zip(payoffs.items(), methods, strict=True)}
+        for claim in rights.values():
+            early = EarlyGreeks(claim, self.inputs, self.engine, self.least_squares)
+            row, n_paths = early.sampled(columns, self._told(len(tables), jobs))
+            tables.append(row.unsqueeze(1))
+        samples = torch.cat(tables, 1)
+        samples = samples.sum(1, keepdim=True) if total else samples[:, torch.tensor([*payoffs, *rights]).argsort()]
+        return samples, [names[i] for i in range(len(self.book))], n_paths
+
+    def _told(self, job: int, jobs: int) -> Progress:
+        """Progress of one of the jobs as that of all."""
+        tell = self.progress or (lambda done, parts: None)
+        return lambda done, parts: tell(job * parts + done, jobs * parts)
+
+
 def market_dividends_block(market: Market | Markets, which: Sequence[str] | None) -> bool:
     """Whether theta or charm is asked for although the market has dividends on dates."""
     return bool(market.dividend_times) and any(name.startswith(("theta", "charm")) for name in which or ())
 
 
-def _all_exact(model: Model, book: list[Payoff]) -> bool:
+def _all_exact(model: Model, book: list[Claim]) -> bool:
     return model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in book)
 
 
-def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, dividends: bool) -> list[Greek]:
+def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, dividends: bool, early: bool) -> list[Greek]:
     """The Greeks asked for, or all that there are."""
+    if early and any(name.startswith("volga") for name in which or ()):
+        raise InputError("volga of a right to exercise early needs the policy's own derivative; leave it out of which=")
     left_out: tuple[str, ...] = ("theta", "charm") if dividends else ()
+    left_out += ("volga",) if early else ()
     if not inputs.directions:
         left_out += ("vega", "vanna", "volga")
     known = {name: g for name, g in greeks_of(inputs.labels).items() if not name.startswith(left_out)}
@@ -193,7 +245,7 @@ def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, dividends
 
 
 def _by_fourier(
-    model: Model, book: list[Payoff], inputs: Inputs, engine: Fourier, needs: set[str], wanted: list[Greek]
+    model: Model, book: list[Claim], inputs: Inputs, engine: Fourier, needs: set[str], wanted: list[Greek]
 ) -> Tensor:
     rows = []
     for payoff in book:

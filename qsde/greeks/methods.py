@@ -17,7 +17,7 @@ from qsde.greeks.inputs import Inputs, Point
 from qsde.greeks.likelihood import Change, LikelihoodRun
 from qsde.models.base import Model
 from qsde.models.sde import SDE
-from qsde.noise import Sobol
+from qsde.noise import Noise, Sobol
 from qsde.payoffs import AtExpiry, Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.run import Run
@@ -29,7 +29,7 @@ Method = Literal["auto", "conditional", "pathwise", "likelihood"]
 
 #: Independent parts into which the paths are cut, for standard errors.
 REPLICATES = 32
-#: Moves of a difference of first-order Greeks: a share of the spot, vol in absolute terms.
+#: Moves of a difference of first-order Greeks: a share of the spot; vol, for volga, in absolute terms.
 SPOT_MOVE, VOL_MOVE = 0.01, 0.01
 #: One calendar day, for theta and charm.
 DAY = 1 / 365
@@ -97,10 +97,10 @@ def described(payoff: Payoff, model: Model, engine: MonteCarlo, method: Method) 
         >>> from qsde.models import BlackScholes
         >>> from qsde.payoffs import Barrier
         >>> described(Barrier(100.0, 80.0, 1.0, "down-and-out"), BlackScholes(0.2), MonteCarlo(), "pathwise")
-        'pathwise (second derivatives: differences of deltas)'
+        'pathwise (second derivatives: differences)'
     """
     ratios = payoff.window is None and likelihood_for(model, engine) is not None
-    return method if ratios or method != "pathwise" else "pathwise (second derivatives: differences of deltas)"
+    return method if ratios or method != "pathwise" else "pathwise (second derivatives: differences)"
 
 
 class Estimator(ABC):
@@ -315,21 +315,32 @@ def _estimate(
     total: bool,
     folds: int,
 ) -> Callable[[Parts], list[dict[str, Tensor]]]:
-    """A function from parts of the paths to raw Greeks of each payoff, for one method.
-
-    Args:
-        book: payoffs of this method.
-        inputs: what they depend on.
-        engine: settings of one part.
-        method: the method.
-        needs: names of the Greeks wanted.
-        total: whether the payoffs count as one, their sum.
-        folds: parts simulated side by side; 0 for one part at a time.
-    """
+    """`estimate` of payoffs of one method."""
 
     def make(point: Point, elapsed: float | None = None) -> Estimator:
         return MAKE[method](point, book, engine, elapsed, total)
 
+    return estimate(make, inputs, needs, max(payoff.maturity for payoff in book), engine.noise, folds)
+
+
+def estimate(
+    make: Callable[..., Estimator],
+    inputs: Inputs,
+    needs: set[str],
+    maturity: float,
+    noise: Noise,
+    folds: int = 0,
+) -> Callable[[Parts], list[dict[str, Tensor]]]:
+    """A function from parts of the paths to raw Greeks of each payoff, for one method.
+
+    Args:
+        make: the estimator at a point, and after so many years if they are given.
+        inputs: what the payoffs depend on.
+        needs: names of the Greeks wanted.
+        maturity: of the longest payoff.
+        noise: the random numbers.
+        folds: parts simulated side by side; 0 for one part at a time.
+    """
     labels = inputs.labels
     base = make(inputs.at((), folds))
     # today's price is simulated once more, as tomorrow's is: what they share cancels
@@ -341,7 +352,7 @@ def _estimate(
         if f"volga{a}" in needs
     }
     moved: dict[str, list[Estimator]] = {}
-    extra = extra_jumps(base.point.model, max(payoff.maturity for payoff in book), engine.noise)
+    extra = extra_jumps(base.point.model, maturity, noise)
     extra = {name: jump for name, jump in extra.items() if f"d_{name}" in needs}
 
     def run(parts: Parts) -> list[dict[str, Tensor]]:
@@ -382,23 +393,20 @@ def _estimate(
                 for j, b in enumerate(labels[i:], i):  # each pair from both sides: the mean is less noisy
                     row[f"gamma{a}{b}"] = 0.5 * (each[i][f"spot{b}"] + each[j][f"spot{a}"])
                 for b in inputs.directions:
-                    row[f"vanna{a}{b}"] = each[i][f"vol{b}"] if deltas is None else inputs.along(each[i], b)
+                    row[f"vanna{a}{b}"] = inputs.along(each[i], b)
 
     def _differences(parts: Parts) -> list[list[Grads]]:
-        """Derivatives of each payoff's deltas to each spot and vol, from deltas at moved spots and vols."""
-        if not moved:
-            for b in labels:
-                moved[f"spot{b}"] = [make(inputs.at((), folds, spot=s * SPOT_MOVE, label=b)) for s in (1, -1)]
-            for b in inputs.directions:
-                moved[f"vol{b}"] = [make(inputs.at((), folds, vol=s * VOL_MOVE, label=b)) for s in (1, -1)]
-        size = {f"vol{b}": torch.tensor(VOL_MOVE, dtype=torch.float64) for b in labels}
-        size |= {f"spot{b}": SPOT_MOVE * inputs.leaves[f"spot{b}"] for b in labels}
-        ends = {name: [end.first(parts)[1] for end in pair] for name, pair in moved.items()}
+        """Derivatives of the gradients of each payoff to each spot, from gradients at moved spots."""
+        for a in labels:
+            if a not in moved:
+                moved[a] = [make(inputs.at((), folds, spot=s * SPOT_MOVE, label=a)) for s in (1, -1)]
+        ends = {a: [end.first(parts)[1] for end in moved[a]] for a in labels}
 
-        def slope(k: int, name: str, label: str) -> Tensor:
-            up, down = (end[k][f"spot{label}"] for end in ends[name])
-            return (up - down) / (2 * size[name])
+        def slope(a: str, up: Grads, down: Grads) -> Grads:
+            size = 2 * SPOT_MOVE * inputs.leaves[f"spot{a}"]
+            return {name: (up[name] - down[name]) / size for name in up}
 
-        return [[{name: slope(k, name, a) for name in ends} for a in labels] for k in range(1 if total else len(book))]
+        columns = [[slope(a, up, down) for up, down in zip(*ends[a], strict=True)] for a in labels]
+        return [list(row) for row in zip(*columns, strict=True)]
 
     return run

@@ -100,7 +100,7 @@ def test_differences_of_deltas_agree_with_the_closed_form() -> None:
     close = MultiAsset([BlackScholes(0.2), BlackScholes(0.3)], [[1.0, 0.995], [0.995, 1.0]])
     which = [name for name in exact(margrabe) if not name.startswith(("theta", "volga"))]
     got = greeks(close, Basket((1.0, -1.0), 0.0, 1.0), MARKETS, FEW, which, units="raw")
-    assert got.methods == ("pathwise (second derivatives: differences of deltas)",)
+    assert got.methods == ("pathwise (second derivatives: differences)",)
     x = [
         torch.tensor(v if n != "correlation" else 0.995, dtype=torch.float64) for n, v in zip(NAMES, POINT, strict=True)
     ]

@@ -99,15 +99,24 @@ class Rule:
 
 @dataclass(frozen=True)
 class Policy:
-    """Rules of all stages but the last, where whatever pays is taken."""
+    """Rules of all stages but the last, where whatever pays is taken.
+
+    Attributes:
+        claim: the right.
+        rules: of each stage.
+        now: what is decided at stage 0, whose rule knows one spot only; None leaves it to the rule.
+    """
 
     claim: EarlyExercise
     rules: tuple[Rule, ...]
+    now: bool | None = None
 
     def decided(self, stages: Stages, i: int, view: View) -> tuple[Tensor, Tensor]:
         """On which paths the right is exercised at a stage but the last [P], and what is held where not [asset, P]."""
         amount = exercise(self.claim, view)
         kept, held = self.rules[i].right.both(view)
+        if i == 0 and self.now is not None:
+            return torch.full_like(amount, self.now, dtype=torch.bool), held
         return (amount > 0) & (amount >= kept) & stages.allowed(i), held
 
     def value(self, stages: Stages, i: int, view: View) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from qsde.pricing.american.policy import Policy, fit
 from qsde.pricing.american.settings import EarlyEstimate, LeastSquares
 from qsde.pricing.american.stages import Sample, Stages
 from qsde.pricing.engine import MonteCarlo
-from qsde.pricing.simulation import refuse_intensity_gradient
+from qsde.pricing.simulation import Block, Parts, refuse_intensity_gradient
 
 #: What the seeds of paths beyond those of the lower bound are for.
 _POLICY, _OUTER, _INNER = 1, 2, 3
@@ -88,13 +88,10 @@ def price_early(
     """
     began = time.perf_counter()
     engine, method = engine or MonteCarlo(), method or LeastSquares()
-    _check(model, claim, market)
-    stages = Stages.of(model, claim, market, engine)
-    _check_memory(stages, engine)
-    hedged = method.hedged and not method.in_the_money and engine.control_variate and model.martingale
-    with constant():
-        policy = fit(stages, Sample.joined(list(_samples(stages, other(engine.noise, _POLICY)))), method, hedged)
-    parts = [worth(stages, sample, policy) for sample in _samples(stages, engine.noise)]
+    refuse_intensity_gradient(model)
+    stages = prepared(model, claim, market, engine)
+    policy = find_policy(stages, method)
+    parts = [worth(stages, sample, policy) for sample in samples(stages, engine.noise)]
     found = Worth(*(torch.cat(column) for column in zip(*((w.value, w.chance, w.time) for w in parts), strict=True)))
     lower = _Mean.of(_grouped(found.value, stages.simulation.group))
     upper = _Mean(*torch.full((2,), math.nan, dtype=torch.float64))
@@ -116,11 +113,44 @@ def price_early(
     )
 
 
-def _samples(stages: Stages, noise: Noise) -> Iterator[Sample]:
-    """All blocks of paths."""
+def prepared(
+    model: Model, claim: EarlyExercise, market: Market | Markets, engine: MonteCarlo, elapsed: float = 0.0
+) -> Stages:
+    """The dates of the right, and the simulation to them.
+
+    Args:
+        model: one parameter set.
+        claim: the right.
+        market: spots, curves and dividends.
+        engine: settings.
+        elapsed: years that have passed, with the spot unchanged.
+
+    Raises:
+        InputError: what does not belong together, or does not fit into memory.
+    """
+    _check(model, claim, market)
+    stages = Stages.of(model, claim, market, engine, elapsed)
+    _check_memory(stages, engine)
+    return stages
+
+
+def find_policy(stages: Stages, method: LeastSquares) -> Policy:
+    """When to exercise, from paths that are used for nothing else; a constant to differentiation."""
+    engine = stages.simulation.engine
+    martingale = stages.simulation.model.martingale
+    hedged = method.hedged and not method.in_the_money and engine.control_variate and martingale
+    with constant():
+        return fit(stages, Sample.joined(list(samples(stages, other(engine.noise, _POLICY)))), method, hedged)
+
+
+def samples(
+    stages: Stages, noise: Noise, parts: Parts | None = None, change: Callable[[Block], Block] | None = None
+) -> Iterator[Sample]:
+    """All blocks of paths, or of these parts of them, each changed first if wanted."""
     simulation = stages.simulation
     for first in range(0, simulation.n_paths, simulation.block_size):
-        block = simulation.block(first, noise)
+        block = simulation.block(first, noise, parts)
+        block = block if change is None else change(block)
         if not all(bool(torch.isfinite(s.detach().sum())) for s in block.states):
             raise NumericsError(simulation.where_not_finite(block.noise))
         yield Sample.of(stages, block.states)
@@ -135,7 +165,7 @@ def _bounds(stages: Stages, policy: Policy, method: LeastSquares) -> Bounds:
     outer = Stages.of(stages.simulation.model, stages.claim, stages.market, engine)
     found: list[Bounds] = []
     first = 0
-    for sample in _samples(outer, engine.noise):
+    for sample in samples(outer, engine.noise):
         for part in sample.split(max(2, _POINTS // method.inner)):
             found.append(bounds(outer, part, policy, Inner(seed_of(noise, _INNER), method.inner, first)))
             first += len(found[-1].lower)
@@ -178,7 +208,6 @@ def _grouped(values: Tensor, group: int) -> Tensor:
 
 
 def _check(model: Model, claim: EarlyExercise, market: Market | Markets) -> None:
-    refuse_intensity_gradient(model)
     if model.batch_shape:
         raise InputError(
             f"{model.name} has batch axes {list(model.batch_shape)}: a policy belongs to one parameter set; price one "

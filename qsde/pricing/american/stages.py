@@ -13,7 +13,7 @@ from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs.base import EarlyExercise, Knock, Watched
 from qsde.pricing.engine import MonteCarlo
-from qsde.pricing.simulation import Simulation
+from qsde.pricing.simulation import Simulation, later
 from qsde.schemes.base import State
 
 
@@ -59,14 +59,23 @@ class Stages:
     before: tuple[Tensor, Tensor]
 
     @classmethod
-    def of(cls, model: Model, claim: EarlyExercise, market: Market | Markets, engine: MonteCarlo) -> Stages:
-        """Prepares the simulation."""
+    def of(
+        cls,
+        model: Model,
+        claim: EarlyExercise,
+        market: Market | Markets,
+        engine: MonteCarlo,
+        elapsed: float = 0.0,
+    ) -> Stages:
+        """Prepares the simulation; all dates are closer by the years that have `elapsed`, but today stays today."""
         ex_dates = [t for t in market.dividend_times if 0 < t < claim.maturity]
         times = tuple(sorted({0.0, *claim.times, *(ex_dates if claim.anytime else ())}))
         windows = [claim.window] if claim.window else []
-        simulation = Simulation.of(model, [*times, *(ex_dates if windows else ())], engine, windows, whole_state=True)
+        dates = [*times, *(ex_dates if windows else ())]
+        simulation = Simulation.of(model, dates, engine, windows, whole_state=True, elapsed=elapsed)
+        times = later(times, elapsed)
         grid = simulation.job.grid
-        after, before = (_affine(market, claim, times, b, engine.device) for b in (False, True))
+        after, before = (_affine(market, times, times[-1], b, engine.device) for b in (False, True))
         return cls(simulation, market, claim, times, tuple(grid.column(t) for t in times), after, before)
 
     @property
@@ -126,14 +135,14 @@ class Stages:
         return Watched(dates, prices.mT, ends.mT, variance.mT, prices.new_empty(0))
 
     def _affine(self, times: tuple[float, ...], before: bool = False) -> tuple[Tensor, Tensor]:
-        return _affine(self.market, self.claim, times, before, self.simulation.engine.device)
+        return _affine(self.market, times, self.times[-1], before, self.simulation.engine.device)
 
 
 def _affine(
-    market: Market | Markets, claim: EarlyExercise, times: tuple[float, ...], before: bool, device: str
+    market: Market | Markets, times: tuple[float, ...], horizon: float, before: bool, device: str
 ) -> tuple[Tensor, Tensor]:
     """Scale and shift [asset, time] of the price."""
-    found = market.affine(torch.tensor(times, dtype=torch.float64), before=before, horizon=claim.times[-1])
+    found = market.affine(torch.tensor(times, dtype=torch.float64), before=before, horizon=horizon)
     scale, shift = (v.to(device).reshape(-1, len(times)) for v in found)
     return scale, shift
 
