@@ -34,7 +34,8 @@ _TAU = 1 - 1 / math.sqrt(1 + 2 * WIDEST)
 _UNTOUCHED = 9.0
 #: E[exp(A v')] is finite in every state where `2 A a` is below this.
 _MOMENT = 0.9
-_MEAN, _HALF, _ROOT, _SIGMA, _SHORTEST = 1e-12, 1e-20, 1e-10, 1e-6, 1e-4
+#: Divisors and arguments of roots stay above these; where `sqrt(psi / 2)` is below _ROOT nothing depends on b.
+_MEAN, _HALF, _ROOT, _SIGMA, _SHORTEST = 1e-12, 1e-20, 1e-2, 1e-6, 1e-4
 _POINTS, _SHARES = np.polynomial.legendre.leggauss(16)
 _NODES, _WEIGHTS = (0.5 + 0.5 * _POINTS).tolist(), (0.5 * _SHARES).tolist()
 
@@ -118,7 +119,9 @@ class HestonTQ(Scheme):
         pull = theta * kappa * span
         slope, intercept = 0.5 * decay * span, 0.25 * pull * span
         kept, gained, covariance, covariance_0, variance, variance_0 = _integrals(kappa, dt)
-        start = sigma * torch.sqrt(intercept.clamp(min=_HALF)) / pull.clamp(min=_MEAN)
+        start = (
+            0.5 * sigma / torch.sqrt((kappa * theta).clamp(min=_MEAN))
+        )  # sqrt(psi / 2) at v = 0, where it is largest
         largest = _MOMENT * _shape(start.clamp(max=WIDEST))[2] / (sigma * span).clamp(min=_SHORTEST)
         return rows(
             model,
