@@ -55,7 +55,8 @@ class EarlyGreeks:
     those of the price if the policy is optimal, since moving it then changes nothing of first order. Delta and vega at
     moved spots, whose differences are gamma and vanna, need no other policy either: when to exercise depends on the
     price then, not on the spot now. Only today's decision does, and it is held as it is. Volga is not there: at other
-    vols the policy is not optimal, and pathwise derivatives would be wrong. The price is the lower bound of `qsde.pricing.american.price_early`.
+    vols the policy is not optimal, and pathwise derivatives would be wrong. The price is the lower bound of
+    `qsde.pricing.american.price_early`.
 
     Reference:
         V. Piterbarg, "Computing deltas of callable Libor exotics in forward Libor models", J. Computational Finance

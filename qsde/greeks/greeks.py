@@ -105,9 +105,9 @@ def greeks(
     By simulation each payoff is treated as suits it (`qsde.greeks.methods.method_for`): by its conditional mean given
     the path of the variance, path by path, or with likelihood ratios. Second derivatives are derivatives of smooth
     conditional means, or of likelihood ratios on pathwise deltas; for payoffs watched continuously they are differences
-    of first derivatives at the spot moved up and down by 1 %, with the same noise. Theta and charm compare with the price one day later at
-    the same spot and curves, which is their definition for traders. Standard errors come from 32 independent parts of
-    the paths, or from the scrambles of a low-discrepancy noise.
+    of first derivatives at the spot moved up and down by 1 %, with the same noise. Theta and charm compare with the
+    price one day later at the same spot and curves, which is their definition for traders. Standard errors come from 32
+    independent parts of the paths, or from the scrambles of a low-discrepancy noise.
 
     Vega is the derivative to a parallel shift of implied vols: along the move of the parameters that shifts them best
     (`qsde.greeks.inputs.parallel_shift`). Derivatives to jump intensities are, by simulation, differences with the same
