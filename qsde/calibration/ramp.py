@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
@@ -20,17 +21,20 @@ _STAGES = ((64, 2), (8, 1), (1, 1))
 _FEWEST = 1 << 10
 #: Iterations of all stages but the last.
 _EXPLORE = 12
-#: Relative gain of the cost that ends the search: with 100 quotes the rest is 0.03 standard errors of a parameter.
+#: Relative gain of the cost that ends the damped search; Gauss-Newton steps finish it.
 _COST_TOLERANCE = 1e-5
-#: A search that finds nothing better is at its minimum if a Gauss-Newton step promises less than this (relative to the
-#: cost, plus a hundredth of a basis point): prices are rough in the small, so the last step rarely keeps its promise.
+#: A search is at its minimum if a Gauss-Newton step promises to lower the cost by less than this, relative to the cost
+#: plus (0.01 bp)^2: with 100 quotes it would move the parameters by 0.1 standard errors. Steps end at a tenth of it.
 _PROMISE, _NO_COST = 1e-4, 1e-12
+#: Gauss-Newton steps at most, how far one may go, and by how much the cost may rise: prices are rough in the small, so
+#: that the cost of a step towards the minimum need not fall.
+_STEPS, _LONGEST, _RISE = 6, 1.0, 1e-3
 #: Starts agree if their costs differ by less than this.
 _SAME_COST = 1e-2
 #: From about this many paths a kernel is compiled: the last stage runs it a dozen times on the same shape.
 _WORTH_COMPILING = 1 << 15
-#: Sets of fresh paths after the fit.
-FRESH_SETS = 8
+#: Sets of fresh paths after the fit, and of those with half the step.
+FRESH_SETS, HALVED_SETS = 8, 4
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,12 @@ class Ramped:
 
     Attributes:
         x: unknowns [P].
-        cost: sum of squared residuals.
         status: how it ended.
         iterations: Levenberg-Marquardt iterations of the winner in all stages.
         agreeing: starts of the last stage that had several with nearly the cost of the best.
     """
 
     x: Tensor
-    cost: float
     status: FitStatus
     iterations: int
     agreeing: int
@@ -81,10 +83,9 @@ def ramp(
         iterations = (iterations + found.iterations)[:, best]
         found = Solution(**{f.name: getattr(found, f.name)[:, best] for f in fields(found)})
         x = found.x
-    status = _status(found)
-    if status in (FitStatus.STALLED, FitStatus.MAX_ITERATIONS) and _at_minimum(residuals(compiled(engine)), x):
-        status = FitStatus.CONVERGED
-    return Ramped(x[0, 0], float(found.cost[0, 0]), status, int(iterations[0, 0]), agreeing)
+    x, at_minimum, steps = _finish(residuals(compiled(engine)), x)
+    status = FitStatus.CONVERGED if at_minimum else _status(found)
+    return Ramped(x[0, 0], status, int(iterations[0, 0]) + steps, agreeing)
 
 
 def compiled(engine: MonteCarlo) -> MonteCarlo:
@@ -95,13 +96,15 @@ def compiled(engine: MonteCarlo) -> MonteCarlo:
 
 def fresh(engine: MonteCarlo) -> list[MonteCarlo]:
     """The same engine with other random numbers, `FRESH_SETS` times."""
-    return [replace(engine, noise=_reseeded(engine.noise, i)) for i in range(1, FRESH_SETS + 1)]
+    return [replace(compiled(engine), noise=_reseeded(engine.noise, i)) for i in range(1, FRESH_SETS + 1)]
 
 
 def fresh_halved(engine: MonteCarlo) -> list[MonteCarlo]:
     """As `fresh`, again with other random numbers, with steps half as long and half the paths."""
     half = replace(engine, n_paths=max(2, engine.n_paths // 2), max_dt=engine.max_dt / 2)
-    return [replace(half, noise=_reseeded(engine.noise, i)) for i in range(FRESH_SETS + 1, 2 * FRESH_SETS + 1)]
+    return [
+        replace(half, noise=_reseeded(engine.noise, i)) for i in range(FRESH_SETS + 1, FRESH_SETS + HALVED_SETS + 1)
+    ]
 
 
 def _plain(engine: MonteCarlo) -> Compile:
@@ -118,11 +121,28 @@ def _reseeded(noise: Noise, i: int) -> Noise:
     return other
 
 
-def _at_minimum(residuals: Residuals, x: Tensor) -> bool:
-    """Whether an undamped step from x [1, 1, P] would gain nothing worth having."""
-    r, jacobian = (v[0, 0] for v in residuals(x, torch.arange(1)))
-    seen = jacobian @ torch.linalg.lstsq(jacobian, r.unsqueeze(-1), driver="gelsd").solution
-    return bool(seen.square().sum() <= _PROMISE * r.square().sum() + _NO_COST)
+def _finish(residuals: Residuals, x: Tensor) -> tuple[Tensor, bool, int]:
+    """Undamped steps from x [1, 1, P]: where they lead, whether another promises little, and how many they were.
+
+    Where the quotes hardly tell two parameters apart the damped search creeps, and gains too little to go on, long
+    before it is there.
+    """
+    (r, jacobian), rows = residuals(x, torch.arange(1)), torch.arange(1)
+    for steps in range(_STEPS + 1):
+        cost = float(r.square().sum())
+        if not math.isfinite(cost):
+            return x, False, steps
+        solved = torch.linalg.lstsq(jacobian[0, 0], r[0, 0].unsqueeze(-1), rcond=1e-10, driver="gelsd").solution
+        promise = float((jacobian[0, 0] @ solved).square().sum()) / (cost + _NO_COST)
+        if promise <= 0.1 * _PROMISE or steps == _STEPS:
+            break
+        step = solved.squeeze(-1)
+        trial = x - step * min(1.0, _LONGEST / float(step.abs().max()))
+        new, new_jacobian = residuals(trial, rows)
+        if not float(new.square().sum()) <= cost * (1 + _RISE) + _NO_COST:
+            break
+        x, r, jacobian = trial, new, new_jacobian
+    return x, promise <= _PROMISE, steps
 
 
 def _status(found: Solution) -> FitStatus:

@@ -46,23 +46,30 @@ class SurfaceJob:
             lambda engine: objective(engine).residuals, x, self.engine, max_iterations, lambda s: progress(0.9 * s)
         )
         p = self.space.to_params(ramped.x)
-        prices, halved = (
-            torch.stack([objective(engine).values(p) for engine in engines])
+        samples, halved = (
+            [_sample(objective(engine), p) for engine in engines]
             for engines in (fresh(self.engine), fresh_halved(self.engine))
         )
-        fit = self._fit(objective(compiled(self.engine)), ramped, p, prices, halved.mean(0), n_starts)
+        slope = torch.stack([gradient for _, gradient in halved]).mean(0)
+        fit = self._fit(objective(compiled(self.engine)), ramped, p, samples, slope, n_starts)
         progress(1.0)
         return replace(fit, seconds=time.perf_counter() - began)
 
     def _fit(
-        self, objective: SimulatedObjective, ramped: Ramped, p: Tensor, prices: Tensor, halved: Tensor, n_starts: int
+        self,
+        objective: SimulatedObjective,
+        ramped: Ramped,
+        p: Tensor,
+        samples: Sequence[tuple[Tensor, Tensor]],
+        halved: Tensor,
+        n_starts: int,
     ) -> Fit:
         data, space = objective.data, self.space
         rows = torch.arange(1)
+        prices, gradients = (torch.stack(column) for column in zip(*samples, strict=True))
         quotes = _quote_order(data.position[0])
         vol, jacobian, _ = (v[0, 0].flatten(0, 1)[quotes] for v in objective.vols(p.expand(1, 1, -1)))
         mean, vega = (v[0, 0].flatten()[quotes] for v in objective.vols_of(prices.mean(0)[None, None], rows))
-        shorter = objective.vols_of(halved[None, None], rows)[0][0, 0].flatten()[quotes]
         market = objective.market_vol[0].flatten()[quotes]
         weight = data.weight[0].flatten()[quotes]
         residual, weighted = objective.residuals(ramped.x.expand(1, 1, -1), rows)
@@ -75,10 +82,9 @@ class SurfaceJob:
             fitted=1e4 * (vol - market),
             fresh=1e4 * (mean - market),
             deviations=1e4 * (prices - prices.mean(0)).flatten(1)[:, quotes] / vega,
-            halved=1e4 * (shorter - market),
-            jacobian=weighted[: data.weight[0].numel()][quotes],
+            gradients=gradients,
+            halved=halved,
             normal=normal,
-            weight=1e-4 * weight,
             unit=torch.full_like(vega, 1e-4),
         )
         by_quotes = parameter_covariance(normal.unsqueeze(0), variance.unsqueeze(0).double())[0]
@@ -106,6 +112,14 @@ class SurfaceJob:
             penalties=tuple(self.penalties),
             simulation=simulation,
         )
+
+
+def _sample(objective: SimulatedObjective, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Prices [E, K] and gradient of half the sum of squares [P] at parameters [P]."""
+    at, rows = p.expand(1, 1, -1), torch.arange(1)
+    price, slope = objective.prices(at, rows)
+    r, jacobian = objective.weighted(at, price, slope, rows)
+    return price[0, 0], (jacobian[0, 0].mT @ r[0, 0]) / objective.space.slope(p)
 
 
 def _quote_order(position: Tensor) -> Tensor:

@@ -135,7 +135,11 @@ VANILLA = European(100.0, 1.0)
         (VANILLA, {"price": 1.0, "uncertainty": 0.0}, "uncertainty must be positive and finite, got 0.0"),
         (VANILLA, {"implied_vol": -0.2}, "implied_vol must be positive and finite, got -0.2"),
         (EXOTICS[0], {"implied_vol": 0.2}, "only a European has an implied_vol"),
-        ("call", {"price": 1.0, "uncertainty": 0.1}, "payoff must be a payoff of qsde.payoffs, got str"),
+        (
+            "call",
+            {"price": 1.0, "uncertainty": 0.1},
+            "payoff must be a Payoff of qsde.payoffs, without early exercise, got str",
+        ),
     ],
 )
 def test_bad_instruments(payoff: Any, values: dict[str, float], message: str) -> None:
