@@ -106,8 +106,8 @@ def calibrate(
         target: the quotes, or a list of `Instrument`.
         market: spot, curves and dividends of the instruments; a surface brings its forwards.
         engine: None or `Fourier` (whose settings are those of the final, exact prices), or `MonteCarlo`. Its `max_dt`
-            must suit the speed of mean reversion (`kappa max_dt` well below 1), and `noise=Sobol(seed, scrambles=4)`
-            saves most paths: the parameters' noise is 2 to 10 times smaller.
+            must suit the speed of mean reversion (`kappa max_dt` well below 1). `noise=Sobol(seed, scrambles=4)` saves
+            paths where the model fits well.
         weights: "spread" (`1 / sqrt(half_spread^2 + (50 bp)^2)` in vol, the default), "equal", or a function from
             `surface.quotes` to one weight per quote. Instruments have their `uncertainty`.
         objective: "implied_vol" (default) minimises errors of implied vol, "price" errors of price divided by market
