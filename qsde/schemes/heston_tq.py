@@ -119,9 +119,7 @@ class HestonTQ(Scheme):
         pull = theta * kappa * span
         slope, intercept = 0.5 * decay * span, 0.25 * pull * span
         kept, gained, covariance, covariance_0, variance, variance_0 = _integrals(kappa, dt)
-        start = (
-            0.5 * sigma / torch.sqrt((kappa * theta).clamp(min=_MEAN))
-        )  # sqrt(psi / 2) at v = 0, where it is largest
+        start = 0.5 * sigma / torch.sqrt((kappa * theta).clamp(min=_MEAN))  # the largest root, that at v = 0
         largest = _MOMENT * _shape(start.clamp(max=WIDEST))[2] / (sigma * span).clamp(min=_SHORTEST)
         return rows(
             model,
