@@ -229,7 +229,7 @@ def main() -> int:
     rounds = 3 if options.quick else 5
     rows = [
         *cost_of_books(options.quick, rounds),
-        cost_of_bumps(options.quick, rounds),
+        cost_of_bumps(options.quick, 2),
         *exactness(options.quick),
         *variances(options.quick),
     ]
