@@ -13,6 +13,7 @@ from qsde.cli.greeks import greeks
 from qsde.cli.guard import GuardedGroup
 from qsde.cli.inspect import inspect
 from qsde.cli.price import implied_vol, price
+from qsde.cli.serve import serve
 
 app = typer.Typer(
     name="qsde",
@@ -45,7 +46,7 @@ def _root(
 
 
 for command, name in ((inspect, "inspect"), (calibrate, "calibrate"), (batch, "batch"), (price, "price"),
-                      (greeks, "greeks"), (implied_vol, "implied-vol")):  # fmt: skip
+                      (greeks, "greeks"), (implied_vol, "implied-vol"), (serve, "serve")):  # fmt: skip
     app.command(name)(command)
 
 

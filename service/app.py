@@ -1,0 +1,51 @@
+"""The application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from qsde import __version__
+from service import errors, openapi
+from service.batching import Batcher
+from service.edge import Edge
+from service.log import log
+from service.metrics import Metrics
+from service.routes import greeks, health, implied_vol, models, price
+from service.settings import Settings
+from service.submission import Service
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The pricing service; its workers start with the lifespan of the application.
+
+    Args:
+        settings: None reads them from the environment.
+    """
+    settings = settings or Settings()
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await app.state.service.batcher.start()
+        log.info("ready", workers=settings.workers)
+        yield
+        await app.state.service.batcher.close()
+        log.info("closed")
+
+    app = FastAPI(
+        title="qsde",
+        version=__version__,
+        description="Prices, Greeks and implied volatilities. Times are years, rates and vols annualised decimals.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.service = Service(settings, metrics, Batcher(settings, metrics))
+    app.add_middleware(Edge, metrics=metrics, api_keys=settings.api_keys)
+    errors.install(app)
+    for module in (price, greeks, implied_vol, models, health):
+        app.include_router(module.router)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,179 @@
+"""The queue between the event loop and the workers.
+
+A worker that is free takes the oldest request and those like it that wait (the same kind of work, so that one
+simulation may serve them all): batches form while workers are busy, and nobody waits for a batch to fill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar, TypeVarTuple
+
+from service.answers import Reply
+from service.errors import Problem
+from service.limits import exceeded
+from service.log import log
+from service.metrics import Metrics
+from service.settings import Settings
+from service.workers import Died, OutOfTime, Worker
+
+X = TypeVar("X")
+Arguments = TypeVarTuple("Arguments")
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request that waits.
+
+    Attributes:
+        endpoint, body: what is to be computed.
+        key: equal for requests that may go to a worker together.
+        path_steps: estimated work.
+        reply: will be set.
+        arrived: when it came.
+    """
+
+    endpoint: str
+    body: bytes
+    key: Hashable
+    path_steps: float
+    reply: asyncio.Future[Reply]
+    arrived: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """A bounded queue and the workers that empty it."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._waiting: deque[Ticket] = deque()
+        self._arrived = asyncio.Event()
+        self._workers = [Worker(settings.worker_memory_bytes) for _ in range(settings.workers)]
+        self._threads = ThreadPoolExecutor(settings.workers, "qsde-worker")
+        self._tasks: list[asyncio.Task[None]] = []
+        self.state = "starting"
+
+    async def start(self) -> None:
+        """Starts the workers, and returns when they are warm."""
+        for worker in self._workers:
+            worker.start()
+        await asyncio.gather(*(self._in_thread(worker.wait_until_warm) for worker in self._workers))
+        self._tasks = [asyncio.create_task(self._serve(worker)) for worker in self._workers]
+        self.state = "ready"
+
+    async def close(self) -> None:
+        """Finishes what waits, refuses what comes, and ends the workers."""
+        self.state = "closing"
+        replies = [ticket.reply for ticket in self._waiting]
+        if replies:
+            await asyncio.wait(replies, timeout=self._settings.max_seconds)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for worker in self._workers:
+            worker.end()
+        self._threads.shutdown(wait=True)
+
+    async def reply(self, endpoint: str, body: bytes, key: Hashable, path_steps: float) -> Reply:
+        """Waits for the reply; whoever cancels it leaves the queue.
+
+        Raises:
+            Problem: 429 if too many wait, 503 if the service is closing or the wait was too long, 504 if it took too
+                long.
+        """
+        if self.state != "ready":
+            raise Problem(503, f"the service is {self.state}; send the request again", headers={"Retry-After": "5"})
+        if len(self._waiting) >= self._settings.max_queue:
+            self._metrics.refused.inc()
+            fix = "send the request again later"
+            raise exceeded(
+                "max_queue", self._settings.max_queue, "requests wait", fix, 429, headers={"Retry-After": "1"}
+            )
+        ticket = Ticket(endpoint, body, key, path_steps, asyncio.get_running_loop().create_future())
+        self._waiting.append(ticket)
+        self._metrics.queue.set(len(self._waiting))
+        self._arrived.set()
+        try:
+            return await ticket.reply
+        finally:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+
+    async def _serve(self, worker: Worker) -> None:
+        while True:
+            while not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            batch = self._next()
+            if batch:
+                await self._computed(worker, batch)
+
+    def _next(self) -> list[Ticket]:
+        """The oldest ticket and those like it, no more work than one request may be."""
+        batch: list[Ticket] = []
+        work = 0.0
+        for ticket in list(self._waiting):
+            if batch and (ticket.key != batch[0].key or work + ticket.path_steps > self._settings.max_path_steps):
+                continue
+            self._waiting.remove(ticket)
+            if self._in_time(ticket):
+                batch.append(ticket)
+                work += ticket.path_steps
+            if len(batch) == self._settings.max_batch:
+                break
+        self._metrics.queue.set(len(self._waiting))
+        return batch
+
+    def _in_time(self, ticket: Ticket) -> bool:
+        if ticket.reply.done():
+            return False
+        if time.monotonic() - ticket.arrived <= self._settings.max_queue_seconds:
+            return True
+        fix = "no worker was free; send the request again later"
+        problem = exceeded("max_queue_seconds", self._settings.max_queue_seconds, "seconds in the queue", fix, 503)
+        ticket.reply.set_result((problem.status, problem.body()))
+        return False
+
+    async def _computed(self, worker: Worker, batch: list[Ticket]) -> None:
+        began = time.monotonic()
+        tasks = [(ticket.endpoint, ticket.body) for ticket in batch]
+        try:
+            replies = await self._in_thread(worker.compute, tasks, self._settings.max_seconds)
+        except (OutOfTime, Died) as loss:
+            await self._lost(worker, batch, loss)
+            return
+        self._metrics.computed(len(batch), sum(t.path_steps for t in batch), time.monotonic() - began)
+        for ticket, reply in zip(batch, replies, strict=True):
+            if not ticket.reply.done():
+                ticket.reply.set_result(reply)
+
+    async def _lost(self, worker: Worker, batch: list[Ticket], loss: Exception) -> None:
+        """A new worker; each of a batch is tried again alone, so that it does not suffer from its neighbours."""
+        reason = type(loss).__name__
+        log.warning("worker ended", reason=reason, requests=len(batch))
+        self._metrics.restarts.labels(reason).inc()
+        await self._in_thread(worker.restart)
+        if len(batch) > 1:
+            for ticket in batch:
+                if not ticket.reply.done():
+                    await self._computed(worker, [ticket])
+            return
+        problem = self._out_of_time() if isinstance(loss, OutOfTime) else _died()
+        if not batch[0].reply.done():
+            batch[0].reply.set_result((problem.status, problem.body()))
+
+    def _out_of_time(self) -> Problem:
+        fix = "the computation was ended; lower engine.paths, raise engine.max_dt, or send fewer payoffs"
+        return exceeded("max_seconds", self._settings.max_seconds, "seconds for a request", fix, 504)
+
+    async def _in_thread(self, call: Callable[[*Arguments], X], *args: *Arguments) -> X:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+
+def _died() -> Problem:
+    return Problem(503, "the worker ended, probably for lack of memory; lower engine.paths or send fewer payoffs")

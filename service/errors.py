@@ -1,0 +1,131 @@
+"""Errors as RFC 9457 problem documents: the field, what is wrong, and the fix."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+#: Longest text of an error: messages quote what was sent.
+_LONGEST = 2_000
+_FIELD = re.compile(r"([a-z_]\w*(?:\.\w+)*): ")
+
+_TITLES = {
+    400: "bad request",
+    401: "no valid API key",
+    404: "not found",
+    405: "method not allowed",
+    413: "request too large",
+    422: "the request cannot be used",
+    429: "too many requests",
+    500: "internal error",
+    503: "not available",
+    504: "out of time",
+}
+
+
+class ProblemDetail(BaseModel):
+    """What the service answers instead of a result (RFC 9457).
+
+    Attributes:
+        type: kind of problem, `about:blank` if the status says it all.
+        title: the status in words.
+        status: HTTP status.
+        detail: what is wrong and what to do.
+        field: where in the request, such as `model.rho`; null if it is about no one field.
+        limit: the limit of the service that was met, by the name of its setting, and its value.
+    """
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+    limit: dict[str, float] | None = None
+
+
+class Problem(Exception):
+    """An answer other than a result."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        field: str | None = None,
+        limit: dict[str, float] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.headers = status, headers
+        self.document = ProblemDetail(
+            title=_TITLES.get(status, "error"), status=status, detail=shortened(detail), field=field, limit=limit
+        )
+
+    @classmethod
+    def of(cls, message: str, status: int = 422) -> Problem:
+        """From the message of a library error, whose start may be a field."""
+        return cls(status, message, field_of(message))
+
+    def body(self) -> bytes:
+        """The document."""
+        return to_json(self.document)
+
+    def response(self) -> Response:
+        """The HTTP response."""
+        return Response(self.body(), self.status, self.headers, MEDIA_TYPE)
+
+
+def field_of(message: str) -> str | None:
+    """The field that a library message starts with.
+
+    Example:
+        >>> field_of("payoffs.2.strike: must be positive"), field_of("no such thing: here")
+        ('payoffs.2.strike', None)
+    """
+    found = _FIELD.match(message)
+    return found[1] if found else None
+
+
+def shortened(message: str) -> str:
+    """The message, cut where a request made it very long."""
+    return message if len(message) <= _LONGEST else message[:_LONGEST] + " ..."
+
+
+def internal() -> Problem:
+    """The problem of an error that should not be there."""
+    return Problem(500, "an error inside the service; please report it with the X-Request-ID of this answer")
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of the application a problem document."""
+
+    async def problem(request: Request, error: Problem) -> Response:
+        return error.response()
+
+    async def http(request: Request, error: HTTPException) -> Response:
+        detail = f"{request.method} {request.url.path}: {str(error.detail).lower()}; the endpoints are listed at /docs"
+        return Problem(error.status_code, detail, headers=dict(error.headers or {})).response()
+
+    handlers: dict[Any, Any] = {Problem: problem, HTTPException: http}
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+#: For the OpenAPI document: what operations answer besides results.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}}}
+    for status, text in {
+        401: "API keys are in use, and this is none",
+        413: "the body is larger than `max_body_bytes`",
+        422: "the request cannot be read, or goes beyond a limit; `field`, `detail` and `limit` say which",
+        429: "`max_queue` requests are waiting; come again after Retry-After seconds",
+        503: "the service is shutting down, or the request waited longer than `max_queue_seconds`",
+        504: "the request took longer than `max_seconds`",
+    }.items()
+}

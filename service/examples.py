@@ -1,0 +1,47 @@
+"""Requests that work: shown in the documentation, sent by the tests, and computed to warm workers up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_HESTON = {"model": "heston", "v0": 0.04, "kappa": 1.5, "theta": 0.05, "sigma": 0.4, "rho": -0.7}
+_MARKET = {"spot": 100.0, "rate": 0.03, "dividend_yield": 0.01}
+
+PRICE: dict[str, Any] = {
+    "europeans": {
+        "model": _HESTON,
+        "market": _MARKET,
+        "payoffs": [
+            {"type": "european", "strike": 100.0, "expiry": 1.0},
+            {"type": "european", "strike": 90.0, "expiry": 0.5, "kind": "put"},
+        ],
+        "engine": {"type": "fourier"},
+    },
+    "barrier": {
+        "model": _HESTON,
+        "market": _MARKET,
+        "payoffs": [{"type": "barrier", "strike": 100.0, "barrier": 130.0, "expiry": 1.0, "style": "up-and-out"}],
+        "engine": {"type": "monte_carlo", "paths": 4096, "noise": "sobol", "seed": 7},
+    },
+}
+
+GREEKS: dict[str, Any] = {
+    "europeans": {**PRICE["europeans"], "greeks": {"which": ["delta", "gamma", "vega"]}},
+    "asian": {
+        "model": _HESTON,
+        "market": _MARKET,
+        "payoffs": [{"type": "asian", "strike": 100.0, "fixings": [0.25, 0.5, 0.75, 1.0]}],
+        "engine": {"type": "monte_carlo", "paths": 4096, "max_dt": 0.125},
+        "greeks": {"which": ["delta", "vega"]},
+    },
+}
+
+IMPLIED_VOL: dict[str, Any] = {
+    "smile": {
+        "price": [12.5, 7.97, 4.6],
+        "forward": 100.0,
+        "strike": [92.0, 100.0, 108.0],
+        "expiry": 1.0,
+        "discount_factor": 0.97,
+    }
+}

@@ -1,0 +1,123 @@
+"""What a request may cost: refused before it runs, with the name of the limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from qsde.errors import QsdeError
+from qsde.payoffs import Claim, EarlyExercise
+from qsde.schemes import scheme_for
+from qsde.spec import MODEL_TEMPLATES, GreeksRequest, JobRequest, MonteCarloSpec
+from service.errors import Problem
+from service.reading import Reading
+from service.settings import Settings
+
+#: How many simulations of the price Greeks by simulation cost: parts, a backward sweep, and bumps.
+GREEKS_FACTOR = 8
+#: Models that need no steps between dates.
+_EXACT = frozenset(name for name, typical in MODEL_TEMPLATES.items() if scheme_for(typical()).exact)
+_BEYOND = 1e18
+
+
+@dataclass(frozen=True)
+class Work:
+    """Estimated work of a request.
+
+    Attributes:
+        paths, steps: of its largest simulation.
+        path_steps: paths x (steps x underlyings + dates that payoffs look at), of all its simulations.
+    """
+
+    paths: int = 0
+    steps: float = 0
+    path_steps: float = 0
+
+
+async def body_of(request: Request, settings: Settings) -> bytes:
+    """The body, read as far as it may go.
+
+    Raises:
+        Problem: 413 if it is larger than `max_body_bytes`, whatever its header says.
+    """
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and len(declared) < 20 and int(declared) <= settings.max_body_bytes:
+        parts = bytearray()
+        async for part in request.stream():
+            parts += part
+            if len(parts) > settings.max_body_bytes:
+                break
+        else:
+            return bytes(parts)
+    raise exceeded("max_body_bytes", settings.max_body_bytes, "bytes in a body", "send fewer contracts at a time", 413)
+
+
+def check_contracts(count: int, settings: Settings, field: str = "payoffs") -> None:
+    """Raises Problem if a request holds too many contracts."""
+    if count > settings.max_contracts:
+        fix = f"{count:,} were sent; send them in several requests"
+        raise exceeded("max_contracts", settings.max_contracts, f"{field} in a request", fix, field=field)
+
+
+def check_work(work: Work, settings: Settings) -> None:
+    """Raises Problem if a request would cost too much."""
+    if work.paths > settings.max_paths:
+        fix = f"{work.paths:,} were asked for; lower engine.paths"
+        raise exceeded("max_paths", settings.max_paths, "paths", fix, field="engine.paths")
+    if work.steps > settings.max_steps:
+        fix = f"about {work.steps:,.0f} would be needed; raise engine.max_dt, or price far dates apart"
+        raise exceeded("max_steps", settings.max_steps, "time steps", fix, field="engine.max_dt")
+    if work.path_steps > settings.max_path_steps:
+        fix = (
+            f"paths x (steps x underlyings + dates of all payoffs) is about {work.path_steps:,.0f}; "
+            "lower engine.paths, raise engine.max_dt, or send fewer payoffs"
+        )
+        raise exceeded("max_path_steps", settings.max_path_steps, "path-steps in a request", fix, field="engine")
+
+
+def exceeded(
+    name: str, limit: float, what: str, fix: str, status: int = 422, field: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Problem:  # fmt: skip
+    """The problem of a limit."""
+    return Problem(status, f"at most {limit:,} {what} ({name}): {fix}", field, {name: limit}, headers)
+
+
+def work_of(reading: Reading[JobRequest]) -> Work:
+    """Estimated work of a request; 0 without a simulation."""
+    request, engine = reading.request, reading.request.engine
+    claims = _claims(request) if reading.places else []
+    if not isinstance(engine, MonteCarloSpec) or not claims:
+        return Work()
+    rights = [claim for claim in claims if isinstance(claim, EarlyExercise)]
+    steps = _steps(request, engine, claims)
+    assets = max(claim.assets for claim in claims)
+    seen = sum(steps if claim.window is not None else len(claim.times) for claim in claims)
+    factor = GREEKS_FACTOR if isinstance(request, GreeksRequest) else 1
+    simulations = (len(rights) < len(claims)) + 2 * len(rights)  # a policy is made on paths of its own
+    bounds = engine.least_squares.outer * engine.least_squares.inner * sum(len(right.times) for right in rights)
+    path_steps = engine.paths * (steps * assets * simulations + seen) * factor + bounds * assets
+    return Work(engine.paths, steps, path_steps)
+
+
+def _claims(request: JobRequest) -> list[Claim]:
+    """The payoffs that make sense; what the others lack is said where they are priced."""
+    found = []
+    for spec in request.payoffs:
+        try:
+            found.append(spec.build())
+        except QsdeError:
+            continue
+    return found
+
+
+def _steps(request: JobRequest, engine: MonteCarloSpec, claims: Sequence[Claim]) -> float:
+    dates = len({t for claim in claims for t in claim.times})
+    plain = request.model is not None and request.model.model in _EXACT and engine.scheme is None
+    if plain and all(claim.window is None for claim in claims):
+        return dates
+    between = max(claim.maturity for claim in claims) / engine.max_dt
+    return dates + math.ceil(min(between, _BEYOND))

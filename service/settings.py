@@ -1,0 +1,56 @@
+"""Settings of the service, each read from an environment variable `QSDE_` and its name in capitals."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an operator may choose; `QSDE_MAX_PATHS=1048576`, say.
+
+    Attributes:
+        max_contracts: payoffs of one request, or quotes of one implied-volatility request.
+        max_paths: paths of one simulation.
+        max_steps: time steps of one simulation.
+        max_path_steps: estimated work of one request: paths x (steps x underlyings + dates of all payoffs), times
+            `service.limits.GREEKS_FACTOR` for Greeks.
+        max_body_bytes: size of a request.
+        max_seconds: time that a request may compute; the worker that is still at it is ended.
+        max_queue_seconds: time that a request may wait for a worker.
+        max_queue: requests that wait; those that come later are told to come again.
+        max_batch: requests that are sent to a worker together.
+        workers: processes that compute, on one thread each.
+        worker_memory_bytes: data of one worker process; 0 is without limit.
+        api_keys: SHA-256 hex digests of the keys that are let in, separated by commas; empty lets everybody in.
+        host, port: where `qsde serve` listens.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="QSDE_", frozen=True, extra="forbid")
+
+    max_contracts: int = Field(default=1_000, ge=1)
+    max_paths: int = Field(default=1 << 20, ge=2)
+    max_steps: int = Field(default=10_000, ge=1)
+    max_path_steps: int = Field(default=100_000_000, ge=1)
+    max_body_bytes: int = Field(default=1 << 20, ge=1 << 10)
+    max_seconds: float = Field(default=30.0, gt=0, le=3600)
+    max_queue_seconds: float = Field(default=30.0, gt=0, le=3600)
+    max_queue: int = Field(default=1024, ge=1)
+    max_batch: int = Field(default=64, ge=1, le=1024)
+    workers: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1), ge=1, le=256)
+    worker_memory_bytes: int = Field(default=4 << 30, ge=0)
+    api_keys: str = ""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+
+    @field_validator("api_keys")
+    @classmethod
+    def _digests(cls, keys: str) -> str:
+        for key in filter(None, keys.split(",")):
+            if len(key) != 64 or set(key) - set("0123456789abcdef"):
+                raise ValueError(
+                    "give SHA-256 digests in lower-case hex, from `printf %s KEY | sha256sum`, not the keys"
+                )
+        return keys

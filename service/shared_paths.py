@@ -1,0 +1,119 @@
+"""Monte Carlo requests of one model family priced on one simulation, to the digits that each has alone.
+
+What a simulation steps does not depend on the market (its states are logarithms of the price over the forward), so
+requests that differ in parameters, spot, curves, strikes and kinds of payoff share the stepping of their paths if their
+model is of one family and their engine, dates and windows are equal. Everything before it (coefficients of the steps)
+and after it (what payoffs see, regression, errors) is computed for each request as if it were alone.
+
+Stepping is elementwise, so a row of a batch has the digits of the same row alone as long as torch treats every element
+alike. It computes the last few of an array that do not fill a vector register by other instructions, and splits work
+among threads anywhere. Hence `ALIGNED`, and one thread for each worker; a compiled kernel is not shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from qsde.noise import Noise
+from qsde.payoffs import Payoff
+from qsde.pricing.moments import Result
+from qsde.pricing.run import Run
+from qsde.pricing.simulation import Block, Parts, Simulation
+from qsde.spec import PricingJob
+
+#: Blocks of a multiple of so many paths leave no rest beside vector registers: two registers of 64 bytes of float32.
+ALIGNED = 32
+#: Most numbers in one component of the state of a batch: more fall out of the cache, and are slower than alone.
+_MOST_NUMBERS = 1 << 19
+
+
+@dataclass(frozen=True)
+class _Observed(Simulation):
+    """A simulation of one block that has been stepped already."""
+
+    given: Block | None = None
+
+    def block(self, first: int, noise: Noise | None = None, parts: Parts | None = None) -> Block:
+        """The given block."""
+        assert self.given is not None
+        assert first == 0
+        return self.given
+
+
+@torch.no_grad()
+def prepared(job: PricingJob) -> Run | None:
+    """The simulation of a job if it may be shared; None if it may not.
+
+    Raises:
+        InputError: payoffs, model and market do not belong together.
+    """
+    engine = job.engine
+    payoffs = [claim for claim in job.payoffs if isinstance(claim, Payoff)]
+    simulated = not hasattr(engine, "tolerance") and len(payoffs) == len(job.payoffs)
+    if not simulated or job.model.assets > 1 or engine.device != "cpu":  # type: ignore[union-attr]
+        return None
+    run = Run.of(job.model, payoffs, job.market, engine)  # type: ignore[arg-type]
+    return run if _may_share(run.simulation) else None
+
+
+def _may_share(simulation: Simulation) -> bool:
+    one_block = simulation.block_size >= simulation.n_paths and simulation.n_paths % ALIGNED == 0
+    return one_block and simulation.engine.compile == "never" and not simulation.constants
+
+
+def groups(runs: Sequence[Run]) -> list[list[int]]:
+    """Indices of runs that are stepped together, no more at a time than fit the cache."""
+    found: list[list[int]] = []
+    for i, run in enumerate(runs):
+        most = max(1, _MOST_NUMBERS // run.simulation.block_size)
+        for group in found:
+            if len(group) < most and _alike(runs[group[0]].simulation, run.simulation):
+                group.append(i)
+                break
+        else:
+            found.append([i])
+    return found
+
+
+def _alike(a: Simulation, b: Simulation) -> bool:
+    return (
+        list(a.model.params) == list(b.model.params)
+        and type(a.model) is type(b.model)
+        and a.engine == b.engine
+        and a.scheme == b.scheme
+        and a.job.grid == b.job.grid
+        and a.job.seen == b.job.seen
+        and a.coefficients.shape == b.coefficients.shape
+        and (a.draws, a.averaged, a.tracked, len(a.initial)) == (b.draws, b.averaged, b.tracked, len(b.initial))
+    )
+
+
+@torch.no_grad()
+def results(runs: Sequence[Run]) -> list[list[Result]]:
+    """Results of runs of one group: one list for each, in the order of its payoffs.
+
+    Raises:
+        NumericsError: a path left the finite numbers; price them one by one to see which.
+    """
+    together = _together([run.simulation for run in runs]).block(0)
+    return [_observed(run, together, row).results(lambda done, total: None) for row, run in enumerate(runs)]
+
+
+def _together(simulations: Sequence[Simulation]) -> Simulation:
+    lead = simulations[0]
+    params = {name: torch.stack([s.model.params[name] for s in simulations]) for name in lead.model.params}
+    return replace(
+        lead,
+        model=lead.model.with_params(params),
+        coefficients=torch.stack([s.coefficients for s in simulations], -2),
+        initial=tuple(torch.stack(component) for component in zip(*(s.initial for s in simulations), strict=True)),
+    )
+
+
+def _observed(run: Run, block: Block, row: int) -> Run:
+    own = replace(block, states=tuple(s[:, row].contiguous() for s in block.states))
+    fields = {name: getattr(run.simulation, name) for name in Simulation.__dataclass_fields__}
+    return replace(run, simulation=_Observed(**fields, given=own))

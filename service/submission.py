@@ -1,0 +1,94 @@
+"""From an HTTP request to a worker and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from fastapi import Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from qsde.errors import QsdeError
+from qsde.spec import JobRequest, MonteCarloSpec
+from service.batching import Batcher
+from service.errors import MEDIA_TYPE, Problem
+from service.limits import body_of, check_contracts, check_work, work_of
+from service.metrics import Metrics
+from service.reading import read_job, refuse_files
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes of one application share."""
+
+    settings: Settings
+    metrics: Metrics
+    batcher: Batcher
+
+
+async def submit_job(request: Request, endpoint: str, kind: type[JobRequest]) -> Response:
+    """Answers a request of several payoffs.
+
+    Raises:
+        Problem: it cannot be read, or goes beyond a limit.
+    """
+    settings = service_of(request).settings
+    body = await body_of(request, settings)
+    reading = read_job(kind, body)
+    check_contracts(len(reading.types), settings)
+    try:
+        refuse_files(reading.request)
+        work = work_of(reading)
+    except QsdeError as error:
+        raise Problem.of(str(error)) from None
+    check_work(work, settings)
+    return await submit(request, endpoint, body, _key(endpoint, reading.request), work.path_steps)
+
+
+def _key(endpoint: str, request: JobRequest) -> Hashable:
+    """Equal for requests that may share a simulation, and for all quick ones, which share the way to the worker."""
+    engine = request.engine
+    if not isinstance(engine, MonteCarloSpec) or request.model is None:
+        return (endpoint, "quick")
+    return (endpoint, request.model.model, engine)
+
+
+async def submit(request: Request, endpoint: str, body: bytes, key: Hashable, path_steps: float = 0.0) -> Response:
+    """Sends a body to a worker; a client that leaves is dropped from the queue.
+
+    Raises:
+        Problem: there is no room, or no time.
+    """
+    service = service_of(request)
+    reply = asyncio.ensure_future(service.batcher.reply(endpoint, body, key, path_steps))
+    left = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({reply, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():
+            service.metrics.dropped.inc()
+            return Response(status_code=499)  # nobody reads it; the log does
+        status, answer = reply.result()
+    finally:
+        left.cancel()
+        reply.cancel()
+    return Response(answer, status, media_type="application/json" if status == 200 else MEDIA_TYPE)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def service_of(request: Request) -> Service:
+    """The service behind a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+def json(answer: BaseModel, status: int = 200) -> Response:
+    """An answer as JSON."""
+    return Response(to_json(answer), status, media_type="application/json")
