@@ -6,6 +6,7 @@ from qsde.greeks.implicit import quote_jacobian, recalibrated
 from qsde.greeks.ladder import Ladder
 from qsde.greeks.parameters import ParameterGradient, parameter_gradient
 from qsde.greeks.quotes import QuoteSensitivities, market_of, quote_sensitivities
+from qsde.greeks.scenarios import Scenarios, scenarios
 from qsde.greeks.table import GREEKS, Greek, Units
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Ladder",
     "ParameterGradient",
     "QuoteSensitivities",
+    "Scenarios",
     "Units",
     "greeks",
     "hedge",
@@ -26,4 +28,5 @@ __all__ = [
     "quote_jacobian",
     "quote_sensitivities",
     "recalibrated",
+    "scenarios",
 ]

@@ -101,6 +101,7 @@ class LikelihoodRun:
         mean, variance = (s.detach() for s in (block.states[0], block.states[-1]))
         steps = [max(k - 1, 0) for k in self.simulation.job.grid.observed_after]
         z = torch.special.ndtri(block.uniforms(steps)).movedim(-1, 0)
+        z = z.reshape(len(z), *(1,) * (mean.dim() - z.dim()), *z.shape[1:])  # all parameter sets share it
         root = torch.sqrt(_increments(variance).clamp(min=0))
         growth: Tensor = (_increments(mean) + root * z).cumsum(0)
         return growth

@@ -211,7 +211,8 @@ class Run:
             return Sample(worth, forwards)
         akin, exact = like
         miss = self._worth(akin, seen) - exact.to(worth).unsqueeze(-1)
-        return Sample(worth, torch.cat([forwards, miss.unsqueeze(-2)], -2))
+        shared = forwards.expand(*miss.shape[:-1], *forwards.shape[-2:])  # by all spots of one parameter set
+        return Sample(worth, torch.cat([shared, miss.unsqueeze(-2)], -2))
 
     def _worth(self, payoff: Payoff, seen: Paths) -> Tensor:
         """Discounted payments [*batch, path]."""

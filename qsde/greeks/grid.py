@@ -1,0 +1,348 @@
+"""A ladder of spots times a ladder of implied vols as one batch: prices and first and second derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.greeks.exact import worth
+from qsde.greeks.inputs import Inputs, Point, moved_market
+from qsde.greeks.methods import MAKE, SPOT_MOVE, Estimator, Method, replicates
+from qsde.market.underlying import Market
+from qsde.payoffs import AtExpiry, Claim, European, Flows, Paths, Payoff, Terminal
+from qsde.pricing.controls import companion
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.fourier import Fourier
+from qsde.pricing.run import Companion, Run
+from qsde.pricing.simulation import Parts
+
+#: What cells of a grid may be asked for.
+CELLS = ("price", "delta", "gamma", "vega")
+
+
+@dataclass(frozen=True)
+class Settled(Payoff):
+    """A payoff at whatever spot: beyond a barrier it is worth what is left of it, which its flows say."""
+
+    payoff: Payoff
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Those of the payoff."""
+        return self.payoff.times
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """That of the payoff."""
+        return self.payoff.window
+
+    @property
+    def maturity(self) -> float:
+        """That of the payoff."""
+        return self.payoff.maturity
+
+    @property
+    def name(self) -> str:
+        """That of the payoff."""
+        return self.payoff.name
+
+    @property
+    def continuous(self) -> bool:  # type: ignore[override]
+        """As the payoff."""
+        return self.payoff.continuous
+
+    def flows(self, paths: Paths) -> Flows:
+        """Those of the payoff."""
+        return self.payoff.flows(paths)
+
+
+def settled(payoff: Payoff) -> Payoff:
+    """The payoff without its refusal of spots, where it has one."""
+    return payoff if type(payoff).check_spot is Claim.check_spot else Settled(payoff)
+
+
+@dataclass(frozen=True)
+class _Cells(Point):
+    """Model and market of all cells, and the control variates that were found for them."""
+
+    likes: Sequence[tuple[Payoff, Companion]] = ()
+
+    def companion(self, payoff: Payoff) -> Companion:
+        """That of the payoff, if there is one."""
+        return next((like for known, like in self.likes if known is payoff), None)
+
+
+@dataclass(frozen=True)
+class _Like:
+    """A control variate of one payoff in all cells: its exact prices [S, V], and their slopes in spot and vol."""
+
+    payoff: Terminal
+    exact: Tensor
+    by_spot: Tensor
+    by_vol: Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Relative moves of the spot times parallel shifts of implied vols.
+
+    `x = log(S / F)` does not depend on the spot, so that all spots share the paths of a vol, and all vols share the
+    random numbers: moves of the spot cost evaluations of the payoffs only.
+
+    Attributes:
+        inputs: model and market at no move.
+        spots: relative moves [S].
+        vols: shifts [V].
+    """
+
+    inputs: Inputs
+    spots: Tensor
+    vols: Tensor
+
+    @property
+    def market(self) -> Market:
+        """The market, of one underlying."""
+        assert isinstance(self.inputs.market, Market), "checked by scenarios"
+        return self.inputs.market
+
+    def check(self) -> None:
+        """Raises InputError where the model or the market makes no sense after a move."""
+        for name, values in self.params(self.vols).items():
+            spec = self.inputs.model.table.get(name)
+            bad = None if spec is None else ~(spec.domain.check(values) & torch.isfinite(values)).expand_as(self.vols)
+            if bad is not None and bool(bad.any()):
+                shift = float(self.vols[bad][0])
+                raise InputError(
+                    f"vols: a shift of {shift:g} takes the parameter {name} to {float(values[bad][0]):g}, where the "
+                    "model is not defined; take smaller shifts"
+                )
+        for spot in self.levels.tolist():
+            replace(self.market, spot=spot)
+
+    @property
+    def levels(self) -> Tensor:
+        """The spots [S]."""
+        levels: Tensor = self.inputs.leaves["spot"] * (1 + self.spots)
+        return levels
+
+    def params(self, vols: Tensor) -> dict[str, Tensor]:
+        """The parameters at these shifts, in the shape of `vols`; those that do not move as they are."""
+        slopes = self.inputs.directions.get("", {})
+        found = {name: self.inputs.leaves[name] for name in self.inputs.model.params}
+        return {name: p + vols * slopes[name] if name in slopes else p for name, p in found.items()}
+
+    def settled_before(self, payoff: Claim, levels: Tensor | None = None) -> Tensor:
+        """At which spots [S] the contract has been knocked already, or refuses the spot as it is described."""
+        return torch.tensor([_refuses(payoff, spot) for spot in (self.levels if levels is None else levels)])
+
+    def exact(self, payoff: AtExpiry, engine: Fourier, which: tuple[str, ...]) -> dict[str, Tensor]:
+        """Raw values of the cells [S, V] by Fourier integrals, all in one batch."""
+        shape = (len(self.spots), len(self.vols))
+        cells = self.levels.unsqueeze(-1).expand(shape).reshape(-1)
+        spot = (cells.unsqueeze(-1) if isinstance(payoff, European) else cells).clone().requires_grad_()
+        vol = self.vols.expand(shape).reshape(-1).clone().requires_grad_()
+        params = {k: v.expand_as(vol) for k, v in self.params(vol).items()}
+        point = self._point(params, spot)
+        value = worth(payoff, point, torch.tensor(payoff.maturity, dtype=torch.float64), engine)
+        found = {"price": value}
+        if set(which) & {"delta", "gamma"}:
+            (delta,) = torch.autograd.grad(value.sum(), spot, create_graph=True)
+            found["delta"] = delta
+        if "gamma" in which:
+            (found["gamma"],) = torch.autograd.grad(found["delta"].sum(), spot, retain_graph=True)
+        if "vega" in which:
+            (found["vega"],) = torch.autograd.grad(value.sum(), vol)
+        return {name: found[name].detach().reshape(shape) for name in which}
+
+    def prices(self, book: list[Payoff], engine: MonteCarlo) -> tuple[Tensor, Tensor]:
+        """Prices and standard errors [payoffs, S, V] from all paths at once, as `qsde.pricing.montecarlo.price`."""
+        with torch.no_grad():
+            own = [settled(payoff) for payoff in book]
+            point = self._point(self._row(self.vols), self._spot())
+            helped = engine.control_variate
+            likes: list[_Like | None] = self.companions(book, self.spots) if helped else [None] * len(book)
+            pairs: list[Companion] = [None if like is None else (like.payoff, like.exact) for like in likes]
+            run = Run.of(point.model, own, point.market, engine, companions=pairs)
+            results = run.results(lambda done, total: None)
+        return torch.stack([r.value for r in results]), torch.stack([r.std_error for r in results])
+
+    def sampled(
+        self, book: list[Payoff], methods: list[Method], engine: MonteCarlo, which: tuple[str, ...]
+    ) -> tuple[Tensor, int]:
+        """Raw values [parts, payoffs, which, S, V] from independent parts of the paths, and the number of paths."""
+        one, parts = replicates(self.inputs.model, engine)
+        apart = [Parts((offset,), part.stride, folded=False) for part in parts for offset in part.offsets]
+        kinds = [(method, payoff.window is not None) for method, payoff in zip(methods, book, strict=True)]
+        table = torch.zeros(len(apart), len(book), len(which), len(self.spots), len(self.vols), dtype=torch.float64)
+        for kind in dict.fromkeys(kinds):
+            rows = [i for i, other in enumerate(kinds) if other == kind]
+            cells = _Simulated(self, [book[i] for i in rows], kind[0], one, which)
+            for k, part in enumerate(apart):
+                table[k, rows] = cells.of(part)
+        return table, one.n_paths * len(apart)
+
+    def companions(self, book: list[Payoff], spots: Tensor) -> list[_Like | None]:
+        """A control variate of each payoff, or None."""
+        return [self._companion(payoff, spots) for payoff in book]
+
+    def _companion(self, payoff: Payoff, spots: Tensor) -> _Like | None:
+        cells = [[self._like(payoff, float(s), float(v)) for v in self.vols] for s in spots]
+        flat = [cell for row in cells for cell in row if cell is not None]
+        if len(flat) < len(spots) * len(self.vols):
+            return None
+        numbers = torch.tensor([cell[1] for cell in flat], dtype=torch.float64)
+        return _Like(flat[0][0], *numbers.unflatten(0, (len(spots), -1)).unbind(-1))
+
+    def _like(self, payoff: Payoff, spot: float, vol: float) -> tuple[Terminal, tuple[float, float, float]] | None:
+        point = self.inputs.at(spot=spot, vol=vol)
+        assert isinstance(point.market, Market)
+        slopes = self.inputs.directions.get("", {})
+        with torch.enable_grad():
+            found = companion(point.model, point.market, payoff)
+            if found is None:
+                return None
+            moving = [point.leaves[name] for name in ("spot", *slopes)]
+            gradient = torch.autograd.grad(found[1], moving, allow_unused=True)
+        by_spot, *rest = (0.0 if g is None else float(g) for g in gradient)
+        by_vol = sum(g * float(move) for g, move in zip(rest, slopes.values(), strict=True))
+        return found[0], (float(found[1].detach()), by_spot, by_vol)
+
+    def _row(self, vols: Tensor) -> dict[str, Tensor]:
+        """Parameters [1, V]: all spots share their paths."""
+        return {k: v.expand_as(vols).unsqueeze(0) for k, v in self.params(vols).items()}
+
+    def _spot(self, move: float = 0.0) -> Tensor:
+        """Spots [S, V, 1], moved by another share."""
+        levels = self.levels * (1 + move)
+        return levels.reshape(-1, 1, 1).expand(-1, len(self.vols), 1).clone()
+
+    def _point(
+        self, params: Mapping[str, Tensor], spot: Tensor, likes: Sequence[tuple[Payoff, Companion]] = ()
+    ) -> _Cells:
+        # simulations want the axes of the spot on everything of the market, Fourier integrals on the spot alone
+        zero = torch.zeros(spot.shape if spot.dim() == 3 else (), dtype=torch.float64)
+        leaves = {"spot": spot, "rate": zero, "dividend_yield": zero}
+        model = self.inputs.model.with_params(params)
+        return _Cells(model, moved_market(self.market, leaves), leaves, ("",), likes=likes)
+
+
+class _Simulated:
+    """The cells of payoffs of one method over parts of the paths."""
+
+    def __init__(
+        self, grid: Grid, book: list[Payoff], method: Method, engine: MonteCarlo, which: tuple[str, ...]
+    ) -> None:
+        self._grid, self._method, self._engine, self._which = grid, method, engine, which
+        self._book = [settled(payoff) for payoff in book]
+        self._helped = method == "pathwise" and engine.control_variate
+        self._plain = book
+        self._likes: dict[float, list[_Like | None]] = {}
+        self._made: dict[float, tuple[Tensor, Estimator]] = {}
+        self._plain_run: Estimator | None = None
+
+    def of(self, part: Parts) -> Tensor:
+        """Values [payoffs, which, S, V]."""
+        found: dict[str, list[Tensor]] = {}
+        spot, base = self._at(0.0)
+        found["price"] = self._prices(part)
+        if "delta" in self._which:
+            found["delta"] = _slopes(base.values(part), spot)
+        if "gamma" in self._which:
+            found["gamma"] = self._gamma(part)
+        if "vega" in self._which:
+            found["vega"] = list(self._vega(part))
+        return torch.stack([torch.stack(found[name]) for name in self._which], 1)
+
+    def _prices(self, part: Parts) -> list[Tensor]:
+        """As they are, also where Greeks come from likelihood ratios, which are noisier."""
+        if self._method != "likelihood":
+            return [v.detach() for v in self._at(0.0)[1].values(part)]
+        with torch.no_grad():
+            if self._plain_run is None:
+                point = self._grid._point(self._grid._row(self._grid.vols), self._grid._spot())
+                self._plain_run = MAKE["pathwise"](point, self._book, self._engine, 0.0, False)
+            return self._plain_run.values(part)
+
+    def _gamma(self, part: Parts) -> list[Tensor]:
+        spot, base = self._at(0.0)
+        deltas = base.deltas(part)
+        if deltas is not None:
+            return _slopes([row[0] for row in deltas], spot)
+        here = _slopes(base.values(part), spot)
+        total = [torch.zeros_like(delta) for delta in here]
+        width = torch.zeros(len(here), *spot.shape[:2], dtype=torch.float64)
+        for move in (SPOT_MOVE, -SPOT_MOVE):
+            leaf, estimator = self._at(move)
+            same = self._same_state(move)
+            there = _slopes(estimator.values(part), leaf)
+            total = [t + (d - h) / move * s for t, d, h, s in zip(total, there, here, same, strict=True)]
+            width = width + torch.stack(same)
+        size = self._grid.levels.unsqueeze(-1)
+        return [t / (size * w.clamp(min=1)) for t, w in zip(total, width, strict=True)]
+
+    def _same_state(self, move: float) -> list[Tensor]:
+        """1 where a move leaves the contract as it is, 0 where it is knocked by it, [S, 1] for each payoff.
+
+        A difference would count the barrier itself; the other side alone then serves.
+        """
+        levels = self._grid.levels * (1 + move)
+        pairs = [(self._grid.settled_before(p), self._grid.settled_before(p, levels)) for p in self._plain]
+        return [(before == after).double().unsqueeze(-1) for before, after in pairs]
+
+    def _vega(self, part: Parts) -> Tensor:
+        """In forward mode: one pass for all cells, where reverse mode would take one for each spot."""
+        grid = self._grid
+        zero = torch.zeros((), dtype=torch.float64)
+
+        def value(shift: Tensor) -> Tensor:
+            spot = grid._spot()
+            made = self._estimator(grid._row(grid.vols + shift), spot, 0.0, shift)
+            return torch.stack(made.values(part))
+
+        with torch.no_grad():
+            slope: Tensor = torch.func.jvp(value, (zero,), (torch.ones_like(zero),))[1]
+        return slope
+
+    def _at(self, move: float) -> tuple[Tensor, Estimator]:
+        """The spots [S, V, 1] that require grad, and the estimator made of them."""
+        if move not in self._made:
+            spot = self._grid._spot(move).requires_grad_(bool({"delta", "gamma"} & set(self._which)))
+            zero = torch.zeros((), dtype=torch.float64)
+            self._made[move] = spot, self._estimator(self._grid._row(self._grid.vols), spot, move, zero)
+        return self._made[move]
+
+    def _estimator(self, params: Mapping[str, Tensor], spot: Tensor, move: float, shift: Tensor) -> Estimator:
+        pairs: list[tuple[Payoff, Companion]] = []
+        if self._helped:
+            if move not in self._likes:
+                self._likes[move] = self._grid.companions(self._plain, (1 + self._grid.spots) * (1 + move) - 1)
+            for payoff, like in zip(self._book, self._likes[move], strict=True):
+                if like is not None:
+                    linear = like.exact + like.by_spot * (spot - spot.detach()).squeeze(-1) + like.by_vol * shift
+                    pairs.append((payoff, (like.payoff, linear)))
+        point = self._grid._point(params, spot, pairs)
+        return MAKE[self._method](point, self._book, self._engine, None, False)
+
+
+def _slopes(values: list[Tensor], spot: Tensor) -> list[Tensor]:
+    """Derivative of each cell to its spot, [S, V]."""
+    found = []
+    for value in values:
+        if not value.requires_grad:
+            found.append(torch.zeros_like(spot).squeeze(-1))
+            continue
+        (slope,) = torch.autograd.grad(value.sum(), spot, retain_graph=True, allow_unused=True)
+        found.append((torch.zeros_like(spot) if slope is None else slope).squeeze(-1))
+    return found
+
+
+def _refuses(payoff: Claim, spot: Tensor) -> bool:
+    try:
+        payoff.check_spot(spot)
+    except InputError:
+        return True
+    return False
