@@ -29,6 +29,8 @@ _SHIFT = (
 _MILLS = (
     0.0938525269, -0.412697494, 0.549841006, -0.165129198, 0.33882634, 0.245265398, 0.303548492, 0.299807118,
 )  # fmt: skip
+#: Variances this small do not matter, but quotients of them would have derivatives that float32 cannot hold.
+_FIRM_HALF, _FIRM_MEAN = 1e-10, 1e-7
 _TAU = 1 - 1 / math.sqrt(1 + 2 * WIDEST)
 #: Above this b nothing is truncated.
 _UNTOUCHED = 9.0
@@ -158,15 +160,16 @@ class HestonTQ(Scheme):
         root = sigma * spread / mean.clamp(min=_MEAN)  # sqrt(psi / 2)
         b, rb, scale, below = _shape(root)
         y = torch.maximum(z, -b)
-        bend = torch.addcmul(rb, root, y)
+        bend = torch.addcmul(rb, root, z).clamp(min=0)  # not y: rounding would keep v' off 0
         new = mean * bend.square() / scale
 
         expected = torch.addcmul(gained, kept, v)
         common = torch.addcmul(covariance_0, covariance, v)
-        load = common / half / 2
+        firm = half.clamp(min=_FIRM_HALF)
+        load = common / firm / 2
         residual = (torch.addcmul(variance_0, variance, v) - common * load).clamp(min=0)  # R / sigma^2
-        more = load + 0.5 * kappa * residual / (half * (1 + kappa * load))
-        more = torch.minimum(more, expected / mean.clamp(min=_MEAN))
+        more = load + 0.5 * kappa * residual / (firm * (1 + kappa * load))
+        more = torch.minimum(more, expected / mean.clamp(min=_FIRM_MEAN))
         w = orthogonal * (expected + more * (new - mean)) + drift.square() * residual
 
         # A v' - log E[exp(A v')] with A = lift / sigma; t and t b without dividing by sigma

@@ -162,6 +162,20 @@ def test_single_precision_follows_double(case: str) -> None:
         assert float(((a.double() - b).abs() / (b.abs() + 0.01 * b.abs().max())).max()) < 5e-3
 
 
+def test_the_atom_is_at_zero_in_either_precision() -> None:
+    """Rounding next to it would give variances of 1e-17, whose derivatives float32 cannot hold."""
+    found = {}
+    for dtype in (torch.float64, torch.float32):
+        names = ("v0", "kappa", "theta", "sigma", "rho")
+        edge = EDGES["no reversion"]
+        leaves = {n: torch.tensor(p, dtype=dtype, requires_grad=True) for n, p in zip(names, edge, strict=True)}
+        state = few_steps(leaves, torch.tensor(0.125, dtype=dtype), dtype)
+        loss = torch.exp(state[0]).clamp(max=10).mean() + state[1].mean()
+        found[dtype] = torch.stack(torch.autograd.grad(loss, list(leaves.values()))).double(), (state[1] == 0).sum()
+    assert int(found[torch.float32][1]) == int(found[torch.float64][1]) > 0
+    torch.testing.assert_close(found[torch.float32][0], found[torch.float64][0], rtol=1e-3, atol=1e-4)
+
+
 def test_a_deterministic_variance_is_black_scholes() -> None:
     """Sigma = 0: v' is its mean, and x' has variance `E[I]`, rho included."""
     v0, kappa, theta, rho, dt = 0.09, 2.0, 0.03, -0.6, 0.5
