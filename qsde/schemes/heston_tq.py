@@ -69,6 +69,11 @@ class HestonTQ(Scheme):
     `E[exp(A v')] = N(-b) + exp(t b^2 / (1 - 2 t)) N(b / sqrt(1 - 2 t)) / sqrt(1 - 2 t)`, `t = A a`; where that would be
     infinite for some v (rho > 0 and rho sigma dt above 0.3 to 1.8) A is lowered.
 
+    Against HestonQE (benchmarks/qe_greeks.py): no boundary term, and where Feller's condition is violated pathwise
+    Greeks with a half to a fifth of the error at most step sizes, as their tails are thinner; Greeks to v0 and theta
+    nearer to Fourier from four steps a year, those to sigma and rho further off at four and alike from twelve; about
+    1.6 times the cost.
+
     State `(x, v)` with `v >= 0`; two normals per step, `z_x` and `z_v`; v' does not decrease in `z_v`. Finite gradients
     everywhere: v = 0, sigma = 0, kappa = 0, rho = +-1.
 
@@ -77,8 +82,7 @@ class HestonTQ(Scheme):
 
     References:
         Andersen (2008), "Simple and efficient simulation of the Heston stochastic volatility model", J. Comp. Finance
-        11(3): moment matching and the martingale correction (its section 4). The law of v' and the regression of the
-        integral are ours.
+        11(3): moment matching and the martingale correction. The law of v' and the regression of the integral are ours.
 
     Example:
         >>> m = Heston(v0=0.04, kappa=0.5, theta=0.04, sigma=1.0, rho=-0.9)
