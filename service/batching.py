@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar, TypeVarTuple
@@ -49,12 +49,12 @@ class Ticket:
 class Batcher:
     """A bounded queue and the workers that empty it."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, workers: Sequence[Worker] | None = None) -> None:
         self._settings, self._metrics = settings, metrics
         self._waiting: deque[Ticket] = deque()
         self._arrived = asyncio.Event()
-        self._workers = [Worker(settings.worker_memory_bytes) for _ in range(settings.workers)]
-        self._threads = ThreadPoolExecutor(settings.workers, "qsde-worker")
+        self._workers = workers or [Worker(settings.worker_memory_bytes) for _ in range(settings.workers)]
+        self._threads = ThreadPoolExecutor(len(self._workers), "qsde-worker")
         self._tasks: list[asyncio.Task[None]] = []
         self.state = "starting"
 

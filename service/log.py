@@ -6,6 +6,24 @@ import sys
 from typing import Any
 
 import structlog
+from pydantic_core import to_json
+
+
+class _Stderr:
+    """The present stderr: loggers are kept, and tests replace it."""
+
+    def write(self, text: str) -> None:
+        """Writes there."""
+        sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flushes it."""
+        sys.stderr.flush()
+
+
+def _json(event: Any, **_: Any) -> str:
+    return to_json(event, fallback=str).decode()
+
 
 structlog.configure(
     processors=[
@@ -13,9 +31,10 @@ structlog.configure(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
         structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(),
+        structlog.processors.JSONRenderer(_json),
     ],
-    logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    logger_factory=lambda *_: structlog.WriteLogger(_Stderr()),  # type: ignore[arg-type]
+    cache_logger_on_first_use=True,
 )
 #: The logger of the service.
 log: Any = structlog.get_logger("qsde.service")

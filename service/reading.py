@@ -20,6 +20,7 @@ T = TypeVar("T")
 _PAYOFF: TypeAdapter[Any] = TypeAdapter(AnyPayoffSpec)
 #: Stands for the payoffs of a request that has no readable one, so that the rest of it can be checked.
 _PLACEHOLDER = {"type": "european", "strike": 1.0, "expiry": 1.0}
+_TOO_SHORT = ("payoffs",), "too_short"
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,11 @@ def read_job(kind: type[R], body: bytes) -> Reading[R]:
 
 def _partly(kind: type[R], body: bytes, error: ValidationError) -> Reading[R]:
     data = _loaded(body)
-    places = [_payoff_at(detail["loc"]) for detail in error.errors(include_url=False, include_input=False)]
+    details = error.errors(include_url=False, include_input=False)
+    # a list whose items are all refused is called too short as well
+    places = [_payoff_at(detail["loc"]) for detail in details if (detail["loc"], detail["type"]) != _TOO_SHORT]
     wrong = sorted({i for i in places if i is not None})
-    if not isinstance(data, dict) or None in places or len(data["payoffs"]) > MAX_PAYOFFS:
+    if not isinstance(data, dict) or not wrong or None in places or len(data["payoffs"]) > MAX_PAYOFFS:
         raise Problem.of(explain(error, data))
     items = data["payoffs"]
     bad = {i: _message(i, items[i]) for i in wrong}

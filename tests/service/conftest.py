@@ -1,0 +1,54 @@
+"""Services on loopback, as clients see them: one with small work limits, one that is short of time and room."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+KEY = "not a secret"
+
+
+@contextmanager
+def serving(**settings: object) -> Iterator[str]:
+    """The address of a service while it runs."""
+    import uvicorn
+
+    from service.app import create_app
+    from service.settings import Settings
+
+    app = create_app(Settings(workers=1, **settings))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the service did not start"
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
+        assert not thread.is_alive(), "the service did not shut down"
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """A service that refuses large work."""
+    pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
+    with serving(max_path_steps=3_000_000, max_contracts=100, max_body_bytes=1 << 16) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def short() -> Iterator[str]:
+    """A service with keys that cuts requests off after one and a half seconds."""
+    pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    with serving(max_seconds=1.5, max_queue=2, max_path_steps=1 << 40, api_keys=digest) as found:
+        yield found

@@ -1,0 +1,190 @@
+"""The queue: who goes together, who is refused, and what happens when a worker is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
+
+from service.answers import Reply, Task
+from service.batching import Batcher
+from service.errors import Problem
+from service.metrics import Metrics
+from service.settings import Settings
+from service.workers import Died, OutOfTime, Worker
+
+
+class Scripted(Worker):
+    """A worker without a process: it echoes, waits until told, and is lost to certain bodies."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[bytes]] = []
+        self.restarts = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def start(self) -> None: ...
+
+    def wait_until_warm(self) -> None: ...
+
+    def end(self) -> None: ...
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+    def compute(self, tasks: Sequence[Task], seconds: float) -> list[Reply]:
+        self.batches.append([body for _, body in tasks])
+        assert self.go_on.wait(10)
+        for _, body in tasks:
+            if body.startswith(b"slow"):
+                raise OutOfTime
+            if body.startswith(b"fatal"):
+                raise Died
+        return [(200, body) for _, body in tasks]
+
+
+async def _queue(worker: Scripted, **settings: Any) -> Batcher:
+    batcher = Batcher(Settings(**settings), Metrics(), [worker])
+    await batcher.start()
+    return batcher
+
+
+def _ask(batcher: Batcher, body: bytes, key: str = "a", work: float = 1.0) -> asyncio.Task[Reply]:
+    return asyncio.create_task(batcher.reply("price", body, key, work))
+
+
+async def _blocked(batcher: Batcher, worker: Scripted) -> asyncio.Task[Reply]:
+    """A request that keeps the worker busy until it may go on."""
+    worker.go_on.clear()
+    first = _ask(batcher, b"first")
+    while not worker.batches:
+        await asyncio.sleep(0.001)
+    return first
+
+
+def test_those_alike_that_wait_go_together() -> None:
+    async def scenario() -> None:
+        worker = Scripted()
+        batcher = await _queue(worker, max_batch=3)
+        first = await _blocked(batcher, worker)
+        keys = "abaaab"
+        asked = [_ask(batcher, b"%d" % i, key) for i, key in enumerate(keys)]
+        await asyncio.sleep(0)
+        worker.go_on.set()
+        replies = await asyncio.gather(first, *asked)
+        assert [body for _, body in replies] == [b"first", *(b"%d" % i for i in range(6))]
+        assert worker.batches == [[b"first"], [b"0", b"2", b"3"], [b"1", b"5"], [b"4"]]
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_together_they_are_no_more_work_than_one_may_be() -> None:
+    async def scenario() -> None:
+        worker = Scripted()
+        batcher = await _queue(worker, max_path_steps=10)
+        first = await _blocked(batcher, worker)
+        asked = [_ask(batcher, b"%d" % i, work=4.0) for i in range(3)]
+        await asyncio.sleep(0)
+        worker.go_on.set()
+        await asyncio.gather(first, *asked)
+        assert worker.batches[1:] == [[b"0", b"1"], [b"2"]]
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_full_queue_refuses_and_says_when_to_come_again() -> None:
+    async def scenario() -> None:
+        worker = Scripted()
+        batcher = await _queue(worker, max_queue=2)
+        first = await _blocked(batcher, worker)
+        asked = [_ask(batcher, b"0"), _ask(batcher, b"1")]
+        await asyncio.sleep(0)
+        with pytest.raises(Problem) as refused:
+            await batcher.reply("price", b"2", "a", 1.0)
+        assert refused.value.status == 429
+        assert refused.value.headers == {"Retry-After": "1"}
+        assert refused.value.document.limit == {"max_queue": 2}
+        worker.go_on.set()
+        await asyncio.gather(first, *asked)
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_leaves_is_not_computed() -> None:
+    async def scenario() -> None:
+        worker = Scripted()
+        batcher = await _queue(worker)
+        first = await _blocked(batcher, worker)
+        leaves, stays = _ask(batcher, b"leaves"), _ask(batcher, b"stays")
+        await asyncio.sleep(0)
+        leaves.cancel()
+        await asyncio.sleep(0)
+        worker.go_on.set()
+        await asyncio.gather(first, stays)
+        assert worker.batches == [[b"first"], [b"stays"]]
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"slow", 504), (b"fatal", 503)])
+def test_a_lost_worker_costs_only_the_request_that_lost_it(body: bytes, status: int) -> None:
+    async def scenario() -> None:
+        worker = Scripted()
+        batcher = await _queue(worker)
+        first = await _blocked(batcher, worker)
+        asked = [_ask(batcher, b"0"), _ask(batcher, body), _ask(batcher, b"2")]
+        await asyncio.sleep(0)
+        worker.go_on.set()
+        _, *replies = await asyncio.gather(first, *asked)
+        assert [found for found, _ in replies] == [200, status, 200]
+        assert json.loads(replies[1][1])["status"] == status
+        assert worker.restarts == 2
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_waited_too_long_is_told() -> None:
+    async def scenario() -> None:
+        worker = Scripted()
+        batcher = await _queue(worker, max_queue_seconds=0.01)
+        first = await _blocked(batcher, worker)
+        late = _ask(batcher, b"late")
+        await asyncio.sleep(0.05)
+        worker.go_on.set()
+        assert (await first)[0] == 200
+        status, body = await late
+        assert status == 503
+        assert json.loads(body)["limit"] == {"max_queue_seconds": 0.01}
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
+    async def scenario() -> None:
+        worker = Scripted()
+        batcher = await _queue(worker)
+        first = await _blocked(batcher, worker)
+        waits = _ask(batcher, b"waits", "b")
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(batcher.close())
+        await asyncio.sleep(0)
+        with pytest.raises(Problem) as refused:
+            await batcher.reply("price", b"comes", "a", 1.0)
+        assert refused.value.status == 503
+        worker.go_on.set()
+        assert [body for _, body in await asyncio.gather(first, waits)] == [b"first", b"waits"]
+        await closing
+
+    asyncio.run(scenario())
