@@ -69,10 +69,9 @@ class HestonTQ(Scheme):
     `E[exp(A v')] = N(-b) + exp(t b^2 / (1 - 2 t)) N(b / sqrt(1 - 2 t)) / sqrt(1 - 2 t)`, `t = A a`; where that would be
     infinite for some v (rho > 0 and rho sigma dt above 0.3 to 1.8) A is lowered.
 
-    Against HestonQE (benchmarks/qe_greeks.py): no boundary term, and where Feller's condition is violated pathwise
-    Greeks with a half to a fifth of the error at most step sizes, as their tails are thinner; Greeks to v0 and theta
-    nearer to Fourier from four steps a year, those to sigma and rho further off at four and alike from twelve; about
-    1.6 times the cost.
+    Against HestonQE (benchmarks/qe_greeks.py): no boundary term; where Feller's condition is violated, standard errors
+    of pathwise Greeks smaller by 1 to 5, as their tails are thinner; Greeks to v0 nearer to Fourier at any step size,
+    those to sigma and rho further off below some 50 steps a year; about 1.6 times the cost.
 
     State `(x, v)` with `v >= 0`; two normals per step, `z_x` and `z_v`; v' does not decrease in `z_v`. Finite gradients
     everywhere: v = 0, sigma = 0, kappa = 0, rho = +-1.
