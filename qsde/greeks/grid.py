@@ -166,7 +166,7 @@ class Grid:
             helped = engine.control_variate
             likes: list[_Like | None] = self.companions(book, self.spots) if helped else [None] * len(book)
             pairs: list[Companion] = [None if like is None else (like.payoff, like.exact) for like in likes]
-            run = Run.of(point.model, own, point.market, engine, companions=pairs)
+            run = Run.of(point.model, own, point.market, self._lean(engine), companions=pairs)
             results = run.results(lambda done, total: None)
         return torch.stack([r.value for r in results]), torch.stack([r.std_error for r in results])
 
@@ -180,7 +180,7 @@ class Grid:
         table = torch.zeros(len(apart), len(book), len(which), len(self.spots), len(self.vols), dtype=torch.float64)
         for kind in dict.fromkeys(kinds):
             rows = [i for i, other in enumerate(kinds) if other == kind]
-            cells = _Simulated(self, [book[i] for i in rows], kind[0], one, which)
+            cells = _Simulated(self, [book[i] for i in rows], kind[0], self._lean(one), which)
             for k, part in enumerate(apart):
                 table[k, rows] = cells.of(part)
         return table, one.n_paths * len(apart)
@@ -210,6 +210,10 @@ class Grid:
         by_spot, *rest = (0.0 if g is None else float(g) for g in gradient)
         by_vol = sum(g * float(move) for g, move in zip(rest, slopes.values(), strict=True))
         return found[0], (float(found[1].detach()), by_spot, by_vol)
+
+    def _lean(self, engine: MonteCarlo) -> MonteCarlo:
+        """Blocks that leave room for the prices at all spots, which blocks do not know of."""
+        return replace(engine, memory_budget=max(1 << 20, engine.memory_budget // len(self.spots)))
 
     def _row(self, vols: Tensor) -> dict[str, Tensor]:
         """Parameters [1, V]: all spots share their paths."""

