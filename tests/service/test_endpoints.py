@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 httpx = pytest.importorskip("httpx")
 
-from service.examples import PRICE
 from qsde.payoffs import Asian
 from qsde.spec import MODEL_TEMPLATES, PAYOFFS, PriceRequest, PriceResult
 from service.app import create_app
+from service.examples import PRICE
 from service.settings import Settings
 
 #: Of the service `short`.
