@@ -104,14 +104,15 @@ def greeks(
 
     By simulation each payoff is treated as suits it (`qsde.greeks.methods.method_for`): by its conditional mean given
     the path of the variance, path by path, or with likelihood ratios. Second derivatives are derivatives of smooth
-    conditional means, or of likelihood ratios on pathwise deltas; for payoffs watched continuously they are differences
-    of first derivatives at the spot moved up and down by 1 %, with the same noise. Theta and charm compare with the
+    conditional means, or of likelihood ratios on pathwise deltas. For payoffs watched continuously, whose pathwise
+    deltas have heavy tails, delta and gamma are differences of values at the spot moved up and down by 1 % with the
+    same noise (less where a barrier is closer), and vanna is one of vegas. Theta and charm compare with the
     price one day later at the same spot and curves, which is their definition for traders. Standard errors come from 32
     independent parts of the paths, or from the scrambles of a low-discrepancy noise.
 
     Vega is the derivative to a parallel shift of implied vols: along the move of the parameters that shifts them best
-    (`qsde.greeks.inputs.parallel_shift`). Derivatives to jump intensities are, by simulation, differences with the same
-    noise over a tenth of a jump: paths do not move smoothly with them.
+    (`qsde.greeks.inputs.parallel_shift`). Derivatives to jump intensities are, by simulation, what one more jump at a
+    uniform time would do (`qsde.greeks.extra_jump`): paths do not move smoothly with them.
 
     Of several underlyings (a `MultiAsset` and `Markets`) the names carry the number of the underlying: `delta_1`,
     `vega_2`, `gamma_1_2` (`qsde.greeks.table.greeks_of`), and `d_correlation_1_2` is the derivative to a correlation.

@@ -29,8 +29,8 @@ Method = Literal["auto", "conditional", "pathwise", "likelihood"]
 
 #: Independent parts into which the paths are cut, for standard errors.
 REPLICATES = 32
-#: Moves of a difference of first-order Greeks: a share of the spot; vol, for volga, in absolute terms.
-SPOT_MOVE, VOL_MOVE = 0.01, 0.01
+#: Moves of a difference: a share of the spot (less if that would cross a barrier); vol, for volga, in absolute terms.
+SPOT_MOVE, VOL_MOVE = 0.01, 0.0025
 #: One calendar day, for theta and charm.
 DAY = 1 / 365
 
@@ -93,14 +93,19 @@ def likelihood_for(model: Model, engine: MonteCarlo) -> type[LikelihoodRun] | ty
 def described(payoff: Payoff, model: Model, engine: MonteCarlo, method: Method) -> str:
     """The method in words; second derivatives of "pathwise" are by likelihood ratios unless it says otherwise.
 
+    Payoffs watched continuously have delta and gamma from values at moved spots.
+
     Example:
         >>> from qsde.models import BlackScholes
         >>> from qsde.payoffs import Barrier
         >>> described(Barrier(100.0, 80.0, 1.0, "down-and-out"), BlackScholes(0.2), MonteCarlo(), "pathwise")
-        'pathwise (second derivatives: differences)'
+        'pathwise (spot and second derivatives: differences)'
     """
-    ratios = payoff.window is None and likelihood_for(model, engine) is not None
-    return method if ratios or method != "pathwise" else "pathwise (second derivatives: differences)"
+    if method != "pathwise":
+        return method
+    if payoff.window is not None:
+        return "pathwise (spot and second derivatives: differences)"
+    return method if likelihood_for(model, engine) is not None else "pathwise (second derivatives: differences)"
 
 
 class Estimator(ABC):
@@ -320,7 +325,27 @@ def _estimate(
     def make(point: Point, elapsed: float | None = None) -> Estimator:
         return MAKE[method](point, book, engine, elapsed, total)
 
-    return estimate(make, inputs, needs, max(payoff.maturity for payoff in book), engine.noise, folds)
+    watched = any(payoff.window is not None for payoff in book)
+    move = _spot_move(book, inputs) if watched else SPOT_MOVE
+    return estimate(make, inputs, needs, max(payoff.maturity for payoff in book), engine.noise, folds, watched, move)
+
+
+def _spot_move(book: list[Payoff], inputs: Inputs) -> float:
+    """The largest share by which the spot may move either way without knocking a payoff in or out.
+
+    Raises:
+        InputError: a barrier is closer than 0.01 %.
+    """
+    spot = inputs.leaves["spot"]
+    for move in (SPOT_MOVE, 0.1 * SPOT_MOVE, 0.01 * SPOT_MOVE):
+        try:
+            for payoff in book:
+                payoff.check_spot(spot * (1 + move))
+                payoff.check_spot(spot * (1 - move))
+            return move
+        except InputError as crossed:
+            reason = crossed
+    raise InputError(f"a barrier is within 0.01 % of the spot, too close for Greeks: {reason}")
 
 
 def estimate(
@@ -330,6 +355,8 @@ def estimate(
     maturity: float,
     noise: Noise,
     folds: int = 0,
+    watched: bool = False,
+    spot_move: float = SPOT_MOVE,
 ) -> Callable[[Parts], list[dict[str, Tensor]]]:
     """A function from parts of the paths to raw Greeks of each payoff, for one method.
 
@@ -340,6 +367,9 @@ def estimate(
         maturity: of the longest payoff.
         noise: the random numbers.
         folds: parts simulated side by side; 0 for one part at a time.
+        watched: whether the payoffs are watched continuously: pathwise deltas then have heavy tails, where a path comes
+            near a barrier with little variance left, and differences of values serve better.
+        spot_move: share of the spot between those.
     """
     labels = inputs.labels
     base = make(inputs.at((), folds))
@@ -366,6 +396,8 @@ def estimate(
             for v, g in zip(values, grads, strict=True)
         ]
         _add_second(found, parts)
+        if watched:
+            _by_value(found, parts)
         if days:
             today, tomorrow = (day.first(parts) for day in days)
             for i, row in enumerate(found):
@@ -395,15 +427,25 @@ def estimate(
                 for b in inputs.directions:
                     row[f"vanna{a}{b}"] = inputs.along(each[i], b)
 
+    def _moved(a: str) -> list[Estimator]:
+        if a not in moved:
+            moved[a] = [make(inputs.at((), folds, spot=s * spot_move, label=a)) for s in (1, -1)]
+        return moved[a]
+
+    def _by_value(found: list[dict[str, Tensor]], parts: Parts) -> None:
+        """Delta and gamma from the values at moved spots."""
+        size = spot_move * inputs.leaves["spot"]
+        ups, downs = (end.values(parts) for end in _moved(""))
+        for row, up, down in zip(found, ups, downs, strict=True):
+            row["delta"] = (up.detach() - down.detach()) / (2 * size)
+            row["gamma"] = (up.detach() + down.detach() - 2 * row["price"]) / size**2
+
     def _differences(parts: Parts) -> list[list[Grads]]:
         """Derivatives of the gradients of each payoff to each spot, from gradients at moved spots."""
-        for a in labels:
-            if a not in moved:
-                moved[a] = [make(inputs.at((), folds, spot=s * SPOT_MOVE, label=a)) for s in (1, -1)]
-        ends = {a: [end.first(parts)[1] for end in moved[a]] for a in labels}
+        ends = {a: [end.first(parts)[1] for end in _moved(a)] for a in labels}
 
         def slope(a: str, up: Grads, down: Grads) -> Grads:
-            size = 2 * SPOT_MOVE * inputs.leaves[f"spot{a}"]
+            size = 2 * spot_move * inputs.leaves[f"spot{a}"]
             return {name: (up[name] - down[name]) / size for name in up}
 
         columns = [[slope(a, up, down) for up, down in zip(*ends[a], strict=True)] for a in labels]

@@ -50,7 +50,12 @@ class Observer:
         growth = torch.stack([g[self._columns] for g in block.growth[:seen]])  # [asset, time, *batch, path]
         prices = _priced(growth, self._scale, self._shift)
         prices = first_order(prices[0] if seen == 1 else prices.movedim(0, -3))
-        return Paths(prices, None if self._claim.window is None else self._between(block))
+        if self._claim.window is None:
+            return Paths(prices)
+        key = (self._dates, self._horizon if self._market.has_cash else None)
+        if key not in block.watched:  # claims with the same window see the same
+            block.watched[key] = self._between(block)
+        return Paths(prices, block.watched[key])
 
     def lognormal(self, block: Block) -> tuple[Tensor, Tensor]:
         """Mean of the price at the last date, and the variance of its logarithm, on each path: [*batch, path] both."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -14,6 +14,7 @@ from qsde.models.base import Model
 from qsde.noise import Noise
 from qsde.noise.base import BlockNoise
 from qsde.noise.folded import Folded
+from qsde.payoffs import Watched
 from qsde.payoffs.checks import differentiated
 from qsde.pricing.engine import MonteCarlo
 from qsde.schemes import Scheme, scheme_for
@@ -38,6 +39,7 @@ class Block:
         numbers: numbers of the paths in the noise, [P] (of all folds one after the other).
         dates: when the states were kept, years.
         tracked: whether the states end with the jump of the last step.
+        watched: what claims with a window have seen so far, by their dates.
     """
 
     states: State
@@ -47,6 +49,7 @@ class Block:
     numbers: Tensor
     dates: tuple[float, ...]
     tracked: bool
+    watched: dict[object, Watched] = field(default_factory=dict)
 
     @cached_property
     def growth(self) -> tuple[Tensor, ...]:
