@@ -22,6 +22,8 @@ from qsde.pricing.simulation import Parts
 
 #: What cells of a grid may be asked for.
 CELLS = ("price", "delta", "gamma", "vega")
+#: Parts of the paths that may be simulated side by side, and parameter sets and spots times parts at most.
+_FOLDS, _CELLS = (32, 16, 8, 4, 2, 1), 128
 
 
 @dataclass(frozen=True)
@@ -175,15 +177,21 @@ class Grid:
     ) -> tuple[Tensor, int]:
         """Raw values [parts, payoffs, which, S, V] from independent parts of the paths, and the number of paths."""
         one, parts = replicates(self.inputs.model, engine)
-        apart = [Parts((offset,), part.stride, folded=False) for part in parts for offset in part.offsets]
+        offsets = [offset for part in parts for offset in part.offsets]
+        folds = next(
+            n for n in _FOLDS if (len(offsets) % n == 0 and n * len(self.spots) * len(self.vols) <= _CELLS) or n == 1
+        )
+        groups = [
+            Parts(tuple(o), parts[0].stride, folded=True) for o in torch.tensor(offsets).reshape(-1, folds).tolist()
+        ]
         kinds = [(method, payoff.window is not None) for method, payoff in zip(methods, book, strict=True)]
-        table = torch.zeros(len(apart), len(book), len(which), len(self.spots), len(self.vols), dtype=torch.float64)
+        table = torch.zeros(len(offsets), len(book), len(which), len(self.spots), len(self.vols), dtype=torch.float64)
         for kind in dict.fromkeys(kinds):
             rows = [i for i, other in enumerate(kinds) if other == kind]
-            cells = _Simulated(self, [book[i] for i in rows], kind[0], self._lean(one), which)
-            for k, part in enumerate(apart):
-                table[k, rows] = cells.of(part)
-        return table, one.n_paths * len(apart)
+            cells = _Simulated(self, [book[i] for i in rows], kind[0], self._lean(one), which, folds)
+            for k, group in enumerate(groups):
+                table[k * folds : (k + 1) * folds, rows] = cells.of(group).movedim(-1, 0)
+        return table, one.n_paths * len(offsets)
 
     def companions(self, book: list[Payoff], spots: Tensor) -> list[_Like | None]:
         """A control variate of each payoff, or None."""
@@ -215,20 +223,22 @@ class Grid:
         """Blocks that leave room for the prices at all spots, which blocks do not know of."""
         return replace(engine, memory_budget=max(1 << 20, engine.memory_budget // len(self.spots)))
 
-    def _row(self, vols: Tensor) -> dict[str, Tensor]:
-        """Parameters [1, V]: all spots share their paths."""
-        return {k: v.expand_as(vols).unsqueeze(0) for k, v in self.params(vols).items()}
+    def _row(self, vols: Tensor, folds: int = 0) -> dict[str, Tensor]:
+        """Parameters [1, V], or [1, V, folds]: all spots share their paths."""
+        row = {k: v.expand_as(vols).unsqueeze(0) for k, v in self.params(vols).items()}
+        return {k: v.unsqueeze(-1).expand(1, -1, folds) for k, v in row.items()} if folds else row
 
-    def _spot(self, move: float = 0.0) -> Tensor:
-        """Spots [S, V, 1], moved by another share."""
+    def _spot(self, move: float = 0.0, folds: int = 0) -> Tensor:
+        """Spots [S, V, 1], or [S, V, folds, 1], moved by another share."""
         levels = self.levels * (1 + move)
-        return levels.reshape(-1, 1, 1).expand(-1, len(self.vols), 1).clone()
+        axes = (len(self.vols), folds, 1) if folds else (len(self.vols), 1)
+        return levels.reshape(-1, *(1,) * len(axes)).expand(-1, *axes).clone()
 
     def _point(
         self, params: Mapping[str, Tensor], spot: Tensor, likes: Sequence[tuple[Payoff, Companion]] = ()
     ) -> _Cells:
         # simulations want the axes of the spot on everything of the market, Fourier integrals on the spot alone
-        zero = torch.zeros(spot.shape if spot.dim() == 3 else (), dtype=torch.float64)
+        zero = torch.zeros(spot.shape if spot.dim() > 2 else (), dtype=torch.float64)
         leaves = {"spot": spot, "rate": zero, "dividend_yield": zero}
         model = self.inputs.model.with_params(params)
         return _Cells(model, moved_market(self.market, leaves), leaves, ("",), likes=likes)
@@ -238,8 +248,9 @@ class _Simulated:
     """The cells of payoffs of one method over parts of the paths."""
 
     def __init__(
-        self, grid: Grid, book: list[Payoff], method: Method, engine: MonteCarlo, which: tuple[str, ...]
+        self, grid: Grid, book: list[Payoff], method: Method, engine: MonteCarlo, which: tuple[str, ...], folds: int
     ) -> None:
+        self._folds = folds
         self._grid, self._method, self._engine, self._which = grid, method, engine, which
         self._book = [settled(payoff) for payoff in book]
         self._helped = method == "pathwise" and engine.control_variate
@@ -249,7 +260,7 @@ class _Simulated:
         self._plain_run: Estimator | None = None
 
     def of(self, part: Parts) -> Tensor:
-        """Values [payoffs, which, S, V]."""
+        """Values [payoffs, which, S, V, folds]."""
         found: dict[str, list[Tensor]] = {}
         spot, base = self._at(0.0)
         found["price"] = self._prices(part)
@@ -257,6 +268,8 @@ class _Simulated:
             found["delta"] = _slopes(base.values(part), spot)
         if "gamma" in self._which:
             found["gamma"] = self._gamma(part)
+        if self._plain[0].window is not None and {"delta", "gamma"} & set(self._which):
+            self._by_value(part, found)
         if "vega" in self._which:
             found["vega"] = list(self._vega(part))
         return torch.stack([torch.stack(found[name]) for name in self._which], 1)
@@ -267,7 +280,9 @@ class _Simulated:
             return [v.detach() for v in self._at(0.0)[1].values(part)]
         with torch.no_grad():
             if self._plain_run is None:
-                point = self._grid._point(self._grid._row(self._grid.vols), self._grid._spot())
+                point = self._grid._point(
+                    self._grid._row(self._grid.vols, self._folds), self._grid._spot(0.0, self._folds)
+                )
                 self._plain_run = MAKE["pathwise"](point, self._book, self._engine, 0.0, False)
             return self._plain_run.values(part)
 
@@ -278,24 +293,35 @@ class _Simulated:
             return _slopes([row[0] for row in deltas], spot)
         here = _slopes(base.values(part), spot)
         total = [torch.zeros_like(delta) for delta in here]
-        width = torch.zeros(len(here), *spot.shape[:2], dtype=torch.float64)
+        width = torch.zeros(len(here), *spot.shape[:-1], dtype=torch.float64)
         for move in (SPOT_MOVE, -SPOT_MOVE):
             leaf, estimator = self._at(move)
             same = self._same_state(move)
             there = _slopes(estimator.values(part), leaf)
             total = [t + (d - h) / move * s for t, d, h, s in zip(total, there, here, same, strict=True)]
             width = width + torch.stack(same)
-        size = self._grid.levels.unsqueeze(-1)
+        size = self._grid.levels.reshape(-1, 1, 1)
         return [t / (size * w.clamp(min=1)) for t, w in zip(total, width, strict=True)]
 
+    def _by_value(self, part: Parts, found: dict[str, list[Tensor]]) -> None:
+        """Delta and gamma from values at moved spots, which suit watched payoffs better, unless a move knocks them."""
+        ups, downs = ([v.detach() for v in self._at(move)[1].values(part)] for move in (SPOT_MOVE, -SPOT_MOVE))
+        both = [a * b > 0 for a, b in zip(self._same_state(SPOT_MOVE), self._same_state(-SPOT_MOVE), strict=True)]
+        size = SPOT_MOVE * self._grid.levels.reshape(-1, 1, 1)
+        for i, (up, down, same) in enumerate(zip(ups, downs, both, strict=True)):
+            differences = {"delta": (up - down) / (2 * size), "gamma": (up + down - 2 * found["price"][i]) / size**2}
+            for name, value in differences.items():
+                if name in found:
+                    found[name][i] = torch.where(same, value, found[name][i])
+
     def _same_state(self, move: float) -> list[Tensor]:
-        """1 where a move leaves the contract as it is, 0 where it is knocked by it, [S, 1] for each payoff.
+        """1 where a move leaves the contract as it is, 0 where it is knocked by it, [S, 1, 1] for each payoff.
 
         A difference would count the barrier itself; the other side alone then serves.
         """
         levels = self._grid.levels * (1 + move)
         pairs = [(self._grid.settled_before(p), self._grid.settled_before(p, levels)) for p in self._plain]
-        return [(before == after).double().unsqueeze(-1) for before, after in pairs]
+        return [(before == after).double().reshape(-1, 1, 1) for before, after in pairs]
 
     def _vega(self, part: Parts) -> Tensor:
         """In forward mode: one pass for all cells, where reverse mode would take one for each spot."""
@@ -303,8 +329,8 @@ class _Simulated:
         zero = torch.zeros((), dtype=torch.float64)
 
         def value(shift: Tensor) -> Tensor:
-            spot = grid._spot()
-            made = self._estimator(grid._row(grid.vols + shift), spot, 0.0, shift)
+            spot = grid._spot(0.0, self._folds)
+            made = self._estimator(grid._row(grid.vols + shift, self._folds), spot, 0.0, shift)
             return torch.stack(made.values(part))
 
         with torch.no_grad():
@@ -312,11 +338,11 @@ class _Simulated:
         return slope
 
     def _at(self, move: float) -> tuple[Tensor, Estimator]:
-        """The spots [S, V, 1] that require grad, and the estimator made of them."""
+        """The spots [S, V, folds, 1] that require grad, and the estimator made of them."""
         if move not in self._made:
-            spot = self._grid._spot(move).requires_grad_(bool({"delta", "gamma"} & set(self._which)))
+            spot = self._grid._spot(move, self._folds).requires_grad_(bool({"delta", "gamma"} & set(self._which)))
             zero = torch.zeros((), dtype=torch.float64)
-            self._made[move] = spot, self._estimator(self._grid._row(self._grid.vols), spot, move, zero)
+            self._made[move] = spot, self._estimator(self._grid._row(self._grid.vols, self._folds), spot, move, zero)
         return self._made[move]
 
     def _estimator(self, params: Mapping[str, Tensor], spot: Tensor, move: float, shift: Tensor) -> Estimator:
@@ -326,14 +352,15 @@ class _Simulated:
                 self._likes[move] = self._grid.companions(self._plain, (1 + self._grid.spots) * (1 + move) - 1)
             for payoff, like in zip(self._book, self._likes[move], strict=True):
                 if like is not None:
-                    linear = like.exact + like.by_spot * (spot - spot.detach()).squeeze(-1) + like.by_vol * shift
+                    exact, by_spot, by_vol = (x.unsqueeze(-1) for x in (like.exact, like.by_spot, like.by_vol))
+                    linear = exact + by_spot * (spot - spot.detach()).squeeze(-1) + by_vol * shift
                     pairs.append((payoff, (like.payoff, linear)))
         point = self._grid._point(params, spot, pairs)
         return MAKE[self._method](point, self._book, self._engine, None, False)
 
 
 def _slopes(values: list[Tensor], spot: Tensor) -> list[Tensor]:
-    """Derivative of each cell to its spot, [S, V]."""
+    """Derivative of each cell to its spot, [S, V, folds]."""
     found = []
     for value in values:
         if not value.requires_grad:

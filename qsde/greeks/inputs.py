@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -155,11 +156,12 @@ class Point:
 
 def moved_market(market: Market, leaves: Mapping[str, Tensor], label: str = "") -> Market:
     """The market with the spot and the shifts of its curves from the leaves of this label."""
-    shifts = (leaves["rate"], leaves[f"dividend_yield{label}"])
+    moved = copy.copy(market)  # as it is: leaves may have axes, which the checks of a market are not made for
     curves: list[Curve] = [market.rate, market.dividend_yield]  # type: ignore[list-item]
-    rate, dividend = (ShiftedCurve(curve, shift) for curve, shift in zip(curves, shifts, strict=True))
-    moved = replace(market, rate=rate, dividend_yield=dividend)
-    object.__setattr__(moved, "spot", leaves[f"spot{label}"])  # with axes, of which users have no need
+    shifts = (leaves["rate"], leaves[f"dividend_yield{label}"])
+    for name, curve, shift in zip(("rate", "dividend_yield"), curves, shifts, strict=True):
+        object.__setattr__(moved, name, ShiftedCurve(curve, shift))
+    object.__setattr__(moved, "spot", leaves[f"spot{label}"])
     return moved
 
 
