@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -78,3 +78,7 @@ class AntitheticBlock(BlockNoise):
     def empty(self) -> Tensor:
         """A tensor `[0, P]`."""
         return self.pairs.empty()
+
+    def ahead(self, n_steps: int) -> BlockNoise:
+        """The pairs drawn ahead."""
+        return replace(self, pairs=self.pairs.ahead(n_steps))

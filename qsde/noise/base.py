@@ -32,6 +32,10 @@ class BlockNoise(ABC):
     def empty(self) -> Tensor:
         """A tensor `[0, P]` of the block's dtype and device: what no factors look like."""
 
+    def ahead(self, n_steps: int) -> BlockNoise:
+        """The same draws, made beforehand for all steps where that is faster: for blocks of few paths."""
+        return self
+
     def draw(self, step: int | Tensor) -> tuple[Tensor, Tensor]:
         """Normals `[n_normals, P]` with law N(0, 1) and uniforms `[n_uniforms, P]` strictly inside (0, 1)."""
         normals, uniforms = self.columns(step)

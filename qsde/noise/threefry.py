@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ _LOW_WORDS = 1024
 MAX_STEPS = 1 << (32 - _SLOT_BITS)
 MAX_FACTORS = 2 * _LOW_WORDS
 MAX_PATHS = 1 << 32
+#: Blocks of at most so many paths are drawn for several steps at once, this many draws of a factor together.
+_FEW_PATHS, _AT_ONCE = 1 << 13, 1 << 14
 
 _Words = tuple[Tensor, Tensor]
 
@@ -197,6 +200,43 @@ class ThreefryBlock(BlockNoise):
     def empty(self) -> Tensor:
         """A tensor `[0, P]`."""
         return self.words.new_empty((0, self.words.shape[0]), dtype=self.dtype)
+
+    def ahead(self, n_steps: int) -> BlockNoise:
+        """Draws of several steps at once: with few paths a step costs what torch takes to start its operations."""
+        if len(self.words) > _FEW_PATHS:
+            return self
+        together = max(1, _AT_ONCE // len(self.words))
+        steps = torch.arange(n_steps, device=self.words.device).unsqueeze(-1).split(together)
+        normals, uniforms = zip(*(self.columns(part) for part in steps), strict=True)
+        return Drawn(_joined(normals), _joined(uniforms), self.empty())
+
+
+@dataclass(frozen=True)
+class Drawn(BlockNoise):
+    """Draws of a block that were made beforehand.
+
+    Attributes:
+        normals, uniforms: one tensor [steps, P] per factor.
+        nothing: a tensor `[0, P]`.
+    """
+
+    normals: Columns
+    uniforms: Columns
+    nothing: Tensor
+
+    def columns(self, step: int | Tensor) -> tuple[Columns, Columns]:
+        """A row of each."""
+        k = int(step)
+        return tuple(z[k] for z in self.normals), tuple(u[k] for u in self.uniforms)
+
+    def empty(self) -> Tensor:
+        """A tensor `[0, P]`."""
+        return self.nothing
+
+
+def _joined(parts: Sequence[Columns]) -> Columns:
+    """Columns [steps, P] from those of several stretches of steps."""
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
 def _check_limit(what: str, value: int, limit: int, fix: str) -> None:

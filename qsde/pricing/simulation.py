@@ -198,6 +198,8 @@ class Simulation:
             times = torch.tensor(grid.times, dtype=torch.float64)
             n_steps = max(1, self.job.n_steps)
             draws = (noise or engine.noise).block(paths, n_steps, *self.draws, engine.dtype, engine.device, times)
+            if not self.job.kernel.compiled:
+                draws = draws.ahead(n_steps)
             if parts is not None and parts.folded:
                 draws = Folded(draws, len(parts.offsets))
         states = simulate(self.job, draws, self.coefficients, self.start(), self.constants)

@@ -41,7 +41,7 @@ def compiled_kernel(scheme: Scheme, spare: int = 0) -> Kernel:
     """The kernel of a scheme through `torch.compile`; each distinct shape is compiled once and cached on disk."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
     eager = Kernel.eager(scheme, spare)
-    return Kernel(scheme, _OrEager(eager.advance, scheme), _OrEager(eager.pull, scheme), spare)
+    return Kernel(scheme, _OrEager(eager.advance, scheme), _OrEager(eager.pull, scheme), spare, compiled=True)
 
 
 class _OrEager:

@@ -39,12 +39,14 @@ class Kernel:
         scheme: the scheme.
         advance, pull: the two functions.
         spare: uniforms of a step, the last ones, that are not the scheme's.
+        compiled: whether the functions are compiled, and draw in their own code.
     """
 
     scheme: Scheme
     advance: Advance
     pull: Pull
     spare: int = 0
+    compiled: bool = False
 
     @classmethod
     def eager(cls, scheme: Scheme, spare: int = 0) -> Kernel:

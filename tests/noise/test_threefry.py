@@ -171,3 +171,14 @@ def test_bad_seeds(seed: object) -> None:
 def test_too_few_rounds() -> None:
     with pytest.raises(InputError, match="BigCrush"):
         Threefry(1, rounds=12)
+
+
+@pytest.mark.parametrize("noise", [Threefry(3), Antithetic(Threefry(3))], ids=["Threefry", "Antithetic"])
+@pytest.mark.parametrize("n_paths", [2, 700])
+def test_draws_made_ahead_are_the_same_digits(noise: Noise, n_paths: int) -> None:
+    block = noise.block(torch.arange(5, 5 + n_paths), 50, 3, 1, torch.float64, "cpu")
+    ahead = block.ahead(50)
+    for step in (0, 23, 49):
+        for one, other in zip(block.draw(step), ahead.draw(torch.tensor(step)), strict=True):
+            assert torch.equal(one, other)
+    assert type(noise.block(torch.arange(1 << 14), 2, 1, 0, torch.float32, "cpu").ahead(2).draw(0)[0]) is torch.Tensor
