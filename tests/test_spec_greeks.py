@@ -173,8 +173,8 @@ def test_progress_comes_to_its_end() -> None:
         ({"greeks": {"total": 2}}, "greeks.total: input should be a valid boolean"),
         ({"greeks": {"whcih": ["delta"]}}, "greeks.whcih: extra inputs are not permitted"),
         ({"payoffs": [CALL, ASIAN]}, "payoffs.1: the fourier engine gives Greeks of payoffs of the price at expiry"),
-        ({"payoffs": [CALL, {**CALL, "type": "american"}], "engine": FEW},
-         "payoffs.1: there are no Greeks of american, a right to exercise early"),
+        ({"payoffs": [CALL, {**CALL, "type": "american"}]},
+         "payoffs.1: the fourier engine gives Greeks of payoffs of the price at expiry, not of american"),
         ({"payoffs": [CALL, DIGITAL], "engine": FEW, "greeks": {"method": "pathwise"}},
          "payoffs.1: Digital jumps, so its pathwise Greeks would be wrong; use method='likelihood'"),
         ({"payoffs": [CALL, {**CALL, "strike": -1}]}, "payoffs.1.strike: must be positive and finite, got -1.0"),
@@ -188,3 +188,10 @@ def test_progress_comes_to_its_end() -> None:
 )  # fmt: skip
 def test_bad_requests_name_the_field(changes: dict[str, Any], message: str) -> None:
     assert refused(**changes).startswith(message)
+
+
+def test_rights_to_exercise_early_have_greeks_with_a_frozen_policy() -> None:
+    put = {"type": "bermudan", "strike": 100.0, "dates": [0.5, 1.0], "kind": "put"}
+    found = answer(payoffs=[CALL, put], engine=FEW, greeks={"which": ["price", "delta"]})
+    assert found.payoffs[1].method.startswith("pathwise, frozen policy")
+    assert -1 < found.payoffs[1].greeks[1].value < 0

@@ -135,6 +135,7 @@ class GreeksResult(Answer):
                 wanted.method,
                 wanted.total,
                 progress,
+                least_squares=job.least_squares,
             )
         types = ["book"] if wanted.total else [wire_name(type(payoff)) for payoff in book]
         return cls(
@@ -161,27 +162,25 @@ def _answer(row: int, name: str, found: Greeks) -> PayoffGreeks:
     return PayoffGreeks(type=name, method=found.methods[row], greeks=values)
 
 
-def _book(request: GreeksRequest, job: PricingJob) -> list[Payoff]:
+def _book(request: GreeksRequest, job: PricingJob) -> list[Claim]:
     """The payoffs, each of which engine and method suit."""
     method = request.greeks.method
     if isinstance(request.engine, FourierSpec) and method != "auto":
         raise InputError(f"greeks.method: {method!r} is for simulations; leave it out with the fourier engine")
-    book = []
+    book: list[Claim] = []
     for i, payoff in enumerate(job.payoffs):
         with at(f"payoffs.{i}"):
             book.append(_suited(payoff, job, method))
     return book
 
 
-def _suited(payoff: Claim, job: PricingJob, method: Method) -> Payoff:
+def _suited(payoff: Claim, job: PricingJob, method: Method) -> Claim:
     name = wire_name(type(payoff))
-    if not isinstance(payoff, Payoff):
-        raise InputError(f"there are no Greeks of {name}, a right to exercise early; price it at moved inputs instead")
     if isinstance(job.engine, Fourier) and not isinstance(payoff, AtExpiry):
         raise InputError(
             f"the fourier engine gives Greeks of payoffs of the price at expiry, not of {name}; use "
             '{"type": "monte_carlo"}'
         )
-    if isinstance(job.engine, MonteCarlo):
+    if isinstance(job.engine, MonteCarlo) and isinstance(payoff, Payoff):
         check_method(payoff, job.model, job.engine, method)
     return payoff
