@@ -142,10 +142,6 @@ def test_a_fit_stands_in_for_model_and_market(tmp_path: Path) -> None:
             "greeks: no Greek 'speed' for BlackScholes here; there are price, d",
         ),
         ({"greeks": {"units": "percent"}}, "greeks.units: input should be 'trader' or 'raw'"),
-        (
-            {"payoffs": [CALL, {"type": "american", "strike": 100, "expiry": 1}]},
-            "payoffs.1: there are no Greeks of amer",
-        ),
         ({"payoffs": [CALL, {**CALL, "strike": -1}]}, "payoffs.1.strike: must be positive and finite, got -1.0"),
         ({"payoffs": []}, "payoffs: needs at least 1, has 0"),
     ],
