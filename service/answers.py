@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from pydantic_core import to_json
 
-from qsde.errors import NumericsError, QsdeError, VolStatus
+from qsde.errors import QsdeError, VolStatus
 from qsde.market.implied_vol import implied_vol
 from qsde.pricing.moments import Result
 from qsde.pricing.run import Run
@@ -27,6 +27,7 @@ from qsde.spec import (
     PriceResult,
 )
 from qsde.spec.result import known
+from service import shared_integrals, shared_paths
 from service.errors import Problem, field_of, internal, shortened
 from service.log import log
 from service.reading import Reading, read, read_job, refuse_files
@@ -41,10 +42,11 @@ from service.schemas import (
     Priced,
     PricedGreeks,
 )
-from service.shared_paths import groups, prepared, results
+from service.shared_integrals import Option
 
 R = TypeVar("R", bound=JobRequest)
 X = TypeVar("X")
+W = TypeVar("W")
 #: HTTP status and body.
 Reply = tuple[int, bytes]
 #: Name of the endpoint and body.
@@ -57,7 +59,7 @@ _PROBE = 1024
 
 
 def answer(tasks: Sequence[Task]) -> list[Reply]:
-    """The reply to each task; those that may share a simulation do, to the digits that each has alone."""
+    """The reply to each task; those that may be computed together are, to the digits that each has alone."""
     shared = [(i, found) for i, task in enumerate(tasks) if len(tasks) > 1 and (found := _shareable(*task))]
     replies = _together(shared)
     return [replies[i] if i in replies else alone(*task) for i, task in enumerate(tasks)]
@@ -84,43 +86,75 @@ def alone(endpoint: str, body: bytes) -> Reply:
 
 @dataclass(frozen=True)
 class _Shareable:
-    """A price request that may share its simulation."""
+    """A price request that may be computed together with others."""
 
     request: PriceRequest
-    run: Run
+    work: Run | Option
 
 
 def _shareable(endpoint: str, body: bytes) -> _Shareable | None:
-    """What may share a simulation; whatever is wrong with a request is said where it is answered alone."""
+    """What may be shared; whatever is wrong with a request is said where it is answered alone."""
     if endpoint != "price":
         return None
     try:
         reading = _ours(read_job(PriceRequest, body))
-        run = None if reading.bad else prepared(reading.request.build())
+        work = None if reading.bad else _work(reading.request)
     except (Problem, QsdeError):
         return None
-    return None if run is None else _Shareable(reading.request, run)
+    return None if work is None else _Shareable(reading.request, work)
+
+
+def _work(request: PriceRequest) -> Run | Option | None:
+    if isinstance(request.engine, MonteCarloSpec):
+        return shared_paths.prepared(request.build())
+    if _integrals_together and shared_integrals.may_share(request):
+        return shared_integrals.prepared(request.build())
+    return None
+
+
+#: Whether this machine integrates options to the same digits together and alone.
+_integrals_together = True
+
+
+def check_machine() -> None:
+    """Finds out, and says, if this machine must integrate options one by one."""
+    global _integrals_together
+    _integrals_together = shared_integrals.checked()
+    if not _integrals_together:
+        log.warning("options are integrated one by one: together, this machine computes other last digits")
 
 
 def _together(shared: Sequence[tuple[int, _Shareable]]) -> dict[int, Reply]:
+    runs = [(i, one.request, one.work) for i, one in shared if isinstance(one.work, Run)]
+    options = [(i, one.request, one.work) for i, one in shared if isinstance(one.work, Option)]
+    paths = _grouped(runs, shared_paths.groups, shared_paths.results, _simulated)
+    return paths | _grouped(options, shared_integrals.groups, shared_integrals.results, _integrated)
+
+
+def _grouped(
+    shared: Sequence[tuple[int, PriceRequest, W]],
+    groups: Callable[[Sequence[W]], list[list[int]]],
+    results: Callable[[Sequence[W]], list[X]],
+    answered: Callable[[PriceRequest, W, X, float], bytes],
+) -> dict[int, Reply]:
+    """Replies of groups of two or more."""
     replies: dict[int, Reply] = {}
-    for group in groups([one.run for _, one in shared]):
+    for group in groups([work for *_, work in shared]):
         members = [shared[i] for i in group]
         if len(members) == 1:
             continue
         began = time.perf_counter()
         try:
-            found = results([one.run for _, one in members])
-        except NumericsError:  # one of them; the others are priced alone as well
+            found = results([work for *_, work in members])
+        except QsdeError:  # of one of them; the others are computed alone as well
             continue
         seconds = time.perf_counter() - began
-        for (i, one), rows in zip(members, found, strict=True):
-            replies[i] = 200, _simulated(one, rows, seconds)
+        for (i, request, work), one in zip(members, found, strict=True):
+            replies[i] = 200, answered(request, work, one, seconds)
     return replies
 
 
-def _simulated(one: _Shareable, rows: Sequence[Result], seconds: float) -> bytes:
-    request = one.request
+def _simulated(request: PriceRequest, run: Run, rows: Sequence[Result], seconds: float) -> bytes:
     priced = [
         PricedPayoff(
             type=spec.name,
@@ -131,7 +165,13 @@ def _simulated(one: _Shareable, rows: Sequence[Result], seconds: float) -> bytes
         )
         for spec, row in zip(request.payoffs, rows, strict=True)
     ]
-    return _price_answer(_read_of(request), priced, seconds, one.run.simulation.n_paths)
+    return _price_answer(_read_of(request), priced, seconds, run.simulation.n_paths)
+
+
+def _integrated(request: PriceRequest, option: Option, found: tuple[float, float], seconds: float) -> bytes:
+    value, error = found
+    priced = PricedPayoff(type="european", method="fourier", value=value, numerical_error=error)
+    return _price_answer(_read_of(request), [priced], seconds, None)
 
 
 def _read_of(request: R) -> Reading[R]:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 import torch
 from pydantic_core import to_json
 
-from service.answers import Reply, Task, alone, answer
+from service.answers import Reply, Task, alone, answer, check_machine
 from service.examples import GREEKS, IMPLIED_VOL, PRICE
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -106,6 +106,7 @@ def _serve(pipe: Connection, memory: int) -> None:
 
 
 def _warm_up() -> None:
+    check_machine()
     for endpoint, examples in (("price", PRICE), ("greeks", GREEKS), ("implied_vol", IMPLIED_VOL)):
         for example in examples.values():
             status, body = alone(endpoint, to_json(example))

@@ -6,7 +6,6 @@ import random
 from typing import Any
 
 import pytest
-import torch
 
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 
@@ -19,14 +18,6 @@ PAYOFFS: dict[str, Any] = {
     "asian": {"fixings": QUARTERS},
     "barrier": {"barrier": 140.0, "expiry": 1.0, "style": "up-and-out"},
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker
-    yield
-    torch.set_num_threads(before)
 
 
 def _model(name: str, draw: random.Random) -> dict[str, Any]:
