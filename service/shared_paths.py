@@ -114,6 +114,7 @@ def _together(simulations: Sequence[Simulation]) -> Simulation:
 
 
 def _observed(run: Run, block: Block, row: int) -> Run:
-    own = replace(block, states=tuple(s[:, row].contiguous() for s in block.states))
+    # what a payoff has seen of the block is kept with it, and is of one row
+    own = replace(block, states=tuple(s[:, row].contiguous() for s in block.states), watched={})
     fields = {name: getattr(run.simulation, name) for name in Simulation.__dataclass_fields__}
     return replace(run, simulation=_Observed(**fields, given=own))
