@@ -36,6 +36,7 @@ class Ticket:
         path_steps: estimated work.
         reply: will be set.
         arrived: when it came.
+        again: whether a worker was lost with it before.
     """
 
     endpoint: str
@@ -44,6 +45,7 @@ class Ticket:
     path_steps: float
     reply: asyncio.Future[Reply]
     arrived: float = field(default_factory=time.monotonic)
+    again: bool = False
 
 
 class Batcher:
@@ -153,13 +155,14 @@ class Batcher:
                 ticket.reply.set_result(reply)
 
     async def _lost(self, worker: Worker, batch: list[Ticket], loss: Exception) -> None:
-        """A new worker; each of a batch is tried again alone, so that it does not suffer from its neighbours."""
+        """A new worker; each request is tried again alone unless it is to blame: alone too long, or lost twice."""
         reason = type(loss).__name__
         log.warning("worker ended", reason=reason, requests=len(batch))
         self._metrics.restarts.labels(reason).inc()
         await self._in_thread(worker.restart)
-        if len(batch) > 1:
+        if len(batch) > 1 or (isinstance(loss, Died) and not batch[0].again):
             for ticket in batch:
+                ticket.again = True
                 if not ticket.reply.done():
                     await self._computed(worker, [ticket])
             return

@@ -27,7 +27,7 @@ from qsde.spec import PricingJob
 #: Blocks of a multiple of so many paths leave no rest beside vector registers: two registers of 64 bytes of float32.
 ALIGNED = 32
 #: Most numbers in one component of the state of a batch: more fall out of the cache, and are slower than alone.
-_MOST_NUMBERS = 1 << 19
+_MOST_NUMBERS = 1 << 18
 
 
 @dataclass(frozen=True)

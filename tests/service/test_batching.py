@@ -26,6 +26,7 @@ class Scripted(Worker):
     def __init__(self) -> None:
         self.batches: list[list[bytes]] = []
         self.restarts = 0
+        self.dead = False
         self.go_on = threading.Event()
         self.go_on.set()
 
@@ -37,10 +38,13 @@ class Scripted(Worker):
 
     def restart(self) -> None:
         self.restarts += 1
+        self.dead = False
 
     def compute(self, tasks: Sequence[Task], seconds: float) -> list[Reply]:
         self.batches.append([body for _, body in tasks])
         assert self.go_on.wait(10)
+        if self.dead:
+            raise Died
         for _, body in tasks:
             if body.startswith(b"slow"):
                 raise OutOfTime
@@ -149,6 +153,18 @@ def test_a_lost_worker_costs_only_the_request_that_lost_it(body: bytes, status: 
         assert [found for found, _ in replies] == [200, status, 200]
         assert json.loads(replies[1][1])["status"] == status
         assert worker.restarts == 2
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_died_before_is_not_the_fault_of_the_next_request() -> None:
+    async def scenario() -> None:
+        worker = Scripted()
+        batcher = await _queue(worker)
+        worker.dead = True
+        assert await batcher.reply("price", b"next", "a", 1.0) == (200, b"next")
+        assert worker.restarts == 1
         await batcher.close()
 
     asyncio.run(scenario())
