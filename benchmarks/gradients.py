@@ -54,7 +54,7 @@ def main() -> int:
     rows = []
     model, call, market = Heston(*MODEL), European(100.0, 1.0), Market(100.0, 0.03)
     for label, dtype in (("float32", torch.float32), ("float64", torch.float64)):
-        engine = MonteCarlo(n_paths=paths, max_dt=1 / 96, dtype=dtype, compile="always")
+        engine = MonteCarlo(n_paths=paths, max_dt=1 / 96, dtype=dtype, compile="always", conditional=False)
         both, alone = alternate(
             lambda e=engine: sensitivities(e), lambda e=engine: price(model, call, market, e), rounds
         )  # fmt: skip

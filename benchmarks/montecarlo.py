@@ -32,7 +32,7 @@ MARKET = Market(100.0, 0.03, 0.0)
 
 def ours(dtype: torch.dtype, compile_: str, paths: int, rounds: int) -> float:
     """Median seconds per path-step, after a warm-up that compiles."""
-    engine = MonteCarlo(n_paths=paths, max_dt=1 / STEPS, dtype=dtype, compile=compile_)  # type: ignore[arg-type]
+    engine = MonteCarlo(n_paths=paths, max_dt=1 / STEPS, dtype=dtype, compile=compile_, conditional=False)  # type: ignore[arg-type]
     model = Heston(*MODEL)
     price(model, CALL, MARKET, engine)
     times = [seconds(lambda: price(model, CALL, MARKET, engine)) for _ in range(rounds)]
@@ -72,7 +72,7 @@ def batch(n_sets: int, n_payoffs: int, paths: int) -> Row:
     scale = 0.8 + 0.4 * torch.rand(n_sets, generator=g, dtype=torch.float64)
     many = Heston(*MODEL).map(lambda p: p * scale)
     book = [European(float(k), 1.0) for k in torch.linspace(60, 140, n_payoffs)]
-    engine = MonteCarlo(n_paths=paths, max_dt=1 / 12, dtype=torch.float32, compile="never")
+    engine = MonteCarlo(n_paths=paths, max_dt=1 / 12, dtype=torch.float32, compile="never", conditional=False)
     together = seconds(lambda: price(many, book, MARKET, engine)) / n_sets
     some = range(0, n_sets, max(1, n_sets // 10))
     alone = statistics.median(
@@ -100,7 +100,7 @@ def main() -> int:
         Row("simulation over drawing its two normals", single * ns, draws(torch.float32, rounds) * ns, None,
             "ns/path-step", note="peer: torch.Tensor.normal_, float32"),
     ]  # fmt: skip
-    engine = MonteCarlo(n_paths=PATHS, max_dt=1 / STEPS, dtype=torch.float64, compile="always")
+    engine = MonteCarlo(n_paths=PATHS, max_dt=1 / STEPS, dtype=torch.float64, compile="always", conditional=False)
     estimate = price(Heston(*MODEL), CALL, MARKET, engine)
     exact = price_european(Heston(*MODEL), 100.0, 1.0, MARKET.forward(1.0), MARKET.discount(1.0)).value
     gap = float((estimate.value - exact).abs() / estimate.std_error)
