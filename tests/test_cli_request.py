@@ -139,7 +139,7 @@ def test_an_answer_of_before_survives_a_failure(write: Any, tmp_path: Path) -> N
         ({"payoffs": []}, "payoffs: needs at least 1, has 0"),
         ({"payoffs": [{**CALL, "type": "swaption"}]}, "payoffs.0.type: 'swaption' is unknown; choose one of american"),
         ({"payoffs": [{"type": "digital", "expiry": 1}], "engine": {"type": "fourier"}}, "payoffs.0.strike: field"),
-        ({"payoffs": [{**CALL, "type": "american"}], "engine": {"type": "fourier"}}, "payoffs.0: American has no exact"),
+        ({"payoffs": [{**CALL, "type": "american"}], "engine": {"type": "fourier"}}, "payoffs.0: American has no ex"),
         ({"engine": {"type": "monte_carlo", "max_dt": 1e-7}, "payoffs": [CALL],
           "model": {"model": "heston", "v0": 0.04, "kappa": 1, "theta": 0.04, "sigma": 0.3, "rho": 0}},
          "more than 1,048,576 steps are needed"),

@@ -75,7 +75,8 @@ class MertonSampler(JumpSampler[MertonJumps]):
 
     def size(self, law: MertonJumps, uniform: Tensor) -> Tensor:
         """`mean + std N^-1(u)`."""
-        return law.mean + law.std * torch.special.ndtri(uniform)
+        normal: Tensor = torch.special.ndtri(uniform)
+        return law.mean + law.std * normal
 
 
 class KouSampler(JumpSampler[KouJumps]):

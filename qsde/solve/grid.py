@@ -66,7 +66,7 @@ class TimeGrid:
         now = 0.0
         for date in merged:
             if date - now > _SAME:
-                n = 1 if math.isinf(max_dt) else math.ceil((date - now) / max_dt - 1e-9)
+                n = 1 if math.isinf(max_dt) else max(1, math.ceil((date - now) / max_dt - 1e-9))
                 if len(steps) + n > MAX_STEPS:
                     raise InputError(
                         f"more than {MAX_STEPS:,} steps are needed to reach {date:g} years with max_dt = {max_dt:g}; "

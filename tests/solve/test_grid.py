@@ -50,3 +50,7 @@ def test_today_is_a_date_without_a_step() -> None:
 def test_bad_grids_are_refused(dates: list[float], max_dt: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         TimeGrid.of(dates, max_dt)
+
+
+def test_a_step_far_longer_than_the_time_is_one_step() -> None:
+    assert TimeGrid.of([1.0], max_dt=1e12).sizes == (1.0,)
