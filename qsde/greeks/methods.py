@@ -30,7 +30,7 @@ Method = Literal["auto", "conditional", "pathwise", "likelihood"]
 #: Independent parts into which the paths are cut, for standard errors.
 REPLICATES = 32
 #: Moves of a difference: a share of the spot (less if that would cross a barrier); vol, for volga, in absolute terms.
-SPOT_MOVE, VOL_MOVE = 0.01, 0.0025
+SPOT_MOVE, VOL_MOVE = 0.01, 0.01
 #: One calendar day, for theta and charm.
 DAY = 1 / 365
 
@@ -114,7 +114,12 @@ class Estimator(ABC):
     Args:
         point: where.
         total: whether the payoffs count as one, their sum.
+
+    Attributes:
+        vol_move: move of the vols for volga.
     """
+
+    vol_move: float = VOL_MOVE
 
     def __init__(self, point: Point, total: bool) -> None:
         self.point = point
@@ -180,7 +185,9 @@ class Estimator(ABC):
 
 
 class _Conditional(Estimator):
-    """The conditional mean of each path's worth, smooth in everything."""
+    """The conditional mean of each path's worth, smooth in everything: a small move of the vols serves."""
+
+    vol_move = 0.25 * VOL_MOVE
 
     def __init__(
         self, point: Point, book: list[Payoff], engine: MonteCarlo, elapsed: float | None, total: bool
@@ -377,7 +384,7 @@ def estimate(
     timed = any(name.startswith(("theta", "charm")) for name in needs)
     days = [make(inputs.at((), folds), elapsed) for elapsed in (0.0, DAY)] if timed else []
     tilted = {
-        a: [make(inputs.at((), folds, vol=s * VOL_MOVE, label=a)) for s in (1, -1)]
+        a: [make(inputs.at((), folds, vol=s * base.vol_move, label=a)) for s in (1, -1)]
         for a in labels
         if f"volga{a}" in needs
     }
@@ -412,7 +419,7 @@ def estimate(
         for label, ends in tilted.items():
             up, down = ([inputs.along(g, label) for g in end.first(parts)[1]] for end in ends)
             for row, more, less in zip(found, up, down, strict=True):
-                row[f"volga{label}"] = (more - less) / (2 * VOL_MOVE)
+                row[f"volga{label}"] = (more - less) / (2 * base.vol_move)
         return found
 
     def _add_second(found: list[dict[str, Tensor]], parts: Parts) -> None:

@@ -56,7 +56,8 @@ class JumpLaw(Parametric):
             scale * (at_z - z * at_one)
             for at_z, at_one in zip(self.mgf_gradient(z), self.mgf_gradient(one), strict=True)
         ]
-        return self.intensity * unit, torch.stack([unit, *(r.expand_as(unit) for r in rest)])
+        # a batch of intensities may come with one law of the sizes
+        return self.intensity * unit, torch.stack(torch.broadcast_tensors(unit, *rest))
 
 
 @dataclass(frozen=True, eq=False)

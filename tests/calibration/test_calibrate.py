@@ -12,7 +12,7 @@ import torch
 from qsde.calibration import Feller, Fit, Prior, calibrate, calibrate_many
 from qsde.errors import FitStatus, InputError, NumericsError, QuoteError
 from qsde.market.surface import Surface
-from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps
+from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps, bates
 from qsde.pricing.fourier import model_vols
 from qsde.spec import template
 
@@ -303,3 +303,13 @@ def test_extreme_smiles_end_with_finite_numbers() -> None:
         fit = calibrate(Heston.typical(), surface)
         assert np.isfinite(fit.model_iv).all()
         assert fit.status is not FitStatus.FAILED
+
+
+def test_jump_sizes_may_be_fixed() -> None:
+    """The batch of starts then moves the intensity alone among the parameters of the jumps."""
+    surface = Surface.from_vols(0.5, [80.0, 90.0, 100.0, 110.0, 120.0], [0.26, 0.23, 0.2, 0.19, 0.19], forward=100.0)
+    fit = calibrate(
+        bates(0.04, 2.0, 0.05, 0.5, -0.6, 0.2, -0.1, 0.1), surface, fixed=("jump_mean", "jump_std"), starts=2
+    )
+    assert fit.params["jump_mean"] == -0.1
+    assert np.isfinite(fit.rmse_bp)
