@@ -403,14 +403,10 @@ def estimate(
             for v, g in zip(values, grads, strict=True)
         ]
         _add_second(found, parts)
-        if watched:
+        if watched and needs & {"delta", "gamma"}:
             _by_value(found, parts)
         if days:
-            today, tomorrow = (day.first(parts) for day in days)
-            for i, row in enumerate(found):
-                row["theta"] = (tomorrow[0][i] - today[0][i]) / DAY
-                for a in labels:
-                    row[f"charm{a}"] = (tomorrow[1][i][f"spot{a}"] - today[1][i][f"spot{a}"]) / DAY
+            _add_timed(found, parts)
         for name, jump in extra.items():
             with torch.no_grad():
                 moved = base.changes(parts, jump)
@@ -421,6 +417,15 @@ def estimate(
             for row, more, less in zip(found, up, down, strict=True):
                 row[f"volga{label}"] = (more - less) / (2 * base.vol_move)
         return found
+
+    def _add_timed(found: list[dict[str, Tensor]], parts: Parts) -> None:
+        today, tomorrow = (day.values(parts) for day in days)
+        for row, now, later in zip(found, today, tomorrow, strict=True):
+            row["theta"] = (later.detach() - now.detach()) / DAY
+        if any(name.startswith("charm") for name in needs):
+            now_by, later_by = (day.first(parts)[1] for day in days)
+            for row, was, becomes in zip(found, now_by, later_by, strict=True):
+                row |= {f"charm{a}": (becomes[f"spot{a}"] - was[f"spot{a}"]) / DAY for a in labels}
 
     def _add_second(found: list[dict[str, Tensor]], parts: Parts) -> None:
         if not any(name.startswith(("gamma", "vanna")) for name in needs):
