@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from qsde.models.base import Model
-from qsde.models.heston import Heston
 from qsde.numerics import exp_quotient
-from qsde.schemes.base import Scheme, State
-from qsde.schemes.layers import refusal
-from qsde.schemes.log_euler import trapezoid
+from qsde.schemes.base import State
+from qsde.schemes.heston import HestonScheme
 from qsde.schemes.rows import double, rows
 
 #: psi above which the variance is drawn from the exponential branch (Andersen's psi_c).
@@ -28,7 +25,7 @@ _SMALLEST_SIGMA, _SHORTEST = 1e-6, 1e-4
 
 
 @dataclass(frozen=True)
-class HestonQE(Scheme):
+class HestonQE(HestonScheme):
     """Quadratic-exponential scheme with martingale correction: QE-M, `psi_c = 3/2`, `gamma_1 = gamma_2 = 1/2`.
 
     With `m` and `m^2 psi` the exact mean and variance of `v' | v` the new variance is
@@ -64,6 +61,7 @@ class HestonQE(Scheme):
         11(3): QE scheme, and Proposition 9.
 
     Example:
+        >>> from qsde.models import Heston
         >>> m = Heston(v0=0.04, kappa=0.5, theta=0.04, sigma=1.0, rho=-0.9)
         >>> scheme = HestonQE()
         >>> c = scheme.coefficients(m, torch.tensor(0.125, dtype=torch.float64)).unsqueeze(-1)
@@ -71,30 +69,6 @@ class HestonQE(Scheme):
         >>> round(float(v), 6)
         0.001239
     """
-
-    averaged: bool = field(default=False, repr=False)
-
-    weak_order: ClassVar[float] = 1.0
-    strong_order: ClassVar[float] = 0.5
-
-    def check(self, model: Model) -> None:
-        """Refuses everything but Heston."""
-        if not isinstance(model, Heston):
-            raise refusal("HestonQE steps a Heston", model)
-
-    def conditional(self) -> HestonQE:
-        """Given the variance path `x` is normal with variance `sum of w` (mixing)."""
-        return HestonQE(averaged=True)
-
-    def draws(self, model: Model, dt: float) -> tuple[int, int]:
-        """Two normals, or that of the variance."""
-        return 2 - self.averaged, 0
-
-    def initial(self, model: Model) -> State:
-        """`(0, v0)`, or `(0, v0, 0)`."""
-        v0 = model.params["v0"].expand(model.batch_shape)
-        zero = torch.zeros_like(v0)
-        return (zero, v0, zero) if self.averaged else (zero, v0)
 
     def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """Decay and pull of the mean, slope and intercept of half the variance over sigma^2, sigma, sigma A, A, w."""
@@ -154,10 +128,6 @@ class HestonQE(Scheme):
             return x + (lifted - 0.5 * w), new, state[2] + w
         rise = torch.addcmul(lifted - 0.5 * w, torch.sqrt(w.clamp(min=_SQUARE)), normals[0])
         return x + rise, new
-
-    def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
-        """Trapezoidal rule: `dt (v + v') / 2`."""
-        return trapezoid(before[1], after[1], dt)
 
 
 _ROOT = math.sqrt(SWITCH / 2)

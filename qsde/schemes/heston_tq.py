@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qsde.models.base import Model
-from qsde.models.heston import Heston
 from qsde.numerics import exp_quotient
-from qsde.schemes.base import Scheme, State
-from qsde.schemes.layers import refusal
-from qsde.schemes.log_euler import trapezoid
+from qsde.schemes.base import State
+from qsde.schemes.heston import HestonScheme
 from qsde.schemes.rows import double, rows
 
 #: Above this sqrt(psi / 2) the variance of v' is that at it: psi = 5000.
@@ -43,7 +40,7 @@ _NODES, _WEIGHTS = (0.5 + 0.5 * _POINTS).tolist(), (0.5 * _SHARES).tolist()
 
 
 @dataclass(frozen=True)
-class HestonTQ(Scheme):
+class HestonTQ(HestonScheme):
     """Truncated-quadratic scheme with martingale correction: continuous path by path in the state and all parameters.
 
     `HestonQE` switches between two laws, where its paths jump: pathwise derivatives miss a boundary term, and prices
@@ -84,6 +81,7 @@ class HestonTQ(Scheme):
         11(3): moment matching and the martingale correction. The law of v' and the regression of the integral are ours.
 
     Example:
+        >>> from qsde.models import Heston
         >>> m = Heston(v0=0.04, kappa=0.5, theta=0.04, sigma=1.0, rho=-0.9)
         >>> scheme = HestonTQ()
         >>> c = scheme.coefficients(m, torch.tensor(0.125, dtype=torch.float64)).unsqueeze(-1)
@@ -91,30 +89,6 @@ class HestonTQ(Scheme):
         >>> round(float(v), 6)
         0.086492
     """
-
-    averaged: bool = field(default=False, repr=False)
-
-    weak_order: ClassVar[float] = 1.0
-    strong_order: ClassVar[float] = 0.5
-
-    def check(self, model: Model) -> None:
-        """Refuses everything but Heston."""
-        if not isinstance(model, Heston):
-            raise refusal("HestonTQ steps a Heston", model)
-
-    def conditional(self) -> HestonTQ:
-        """Given the variance path `x` is normal with variance `sum of w` (mixing)."""
-        return HestonTQ(averaged=True)
-
-    def draws(self, model: Model, dt: float) -> tuple[int, int]:
-        """Two normals, or that of the variance."""
-        return 2 - self.averaged, 0
-
-    def initial(self, model: Model) -> State:
-        """`(0, v0)`, or `(0, v0, 0)`."""
-        v0 = model.params["v0"].expand(model.batch_shape)
-        zero = torch.zeros_like(v0)
-        return (zero, v0, zero) if self.averaged else (zero, v0)
 
     def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """Moments of v' and I as slopes and intercepts in v, and what multiplies c, g and R."""
@@ -188,10 +162,6 @@ class HestonTQ(Scheme):
         if self.averaged:
             return x + (lifted - 0.5 * w), new, state[2] + w
         return x + torch.addcmul(lifted - 0.5 * w, torch.sqrt(w.clamp(min=_HALF)), normals[0]), new
-
-    def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
-        """Trapezoidal rule: `dt (v + v') / 2`."""
-        return trapezoid(before[1], after[1], dt)
 
 
 def _shape(root: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
