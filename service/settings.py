@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,6 +26,8 @@ class Settings(BaseSettings):
         workers: processes that compute, on one thread each.
         worker_memory_bytes: data of one worker process; 0 is without limit.
         api_keys: SHA-256 hex digests of the keys that are let in, separated by commas; empty lets everybody in.
+        data_dir: folder of the SQLite database and of large tables; processes that share a database share it.
+        database_url: `postgresql://USER:PASSWORD@HOST/NAME`; empty is SQLite in the data folder.
         host, port: where `qsde serve` listens.
     """
 
@@ -42,6 +45,8 @@ class Settings(BaseSettings):
     workers: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1), ge=1, le=256)
     worker_memory_bytes: int = Field(default=4 << 30, ge=0)
     api_keys: str = ""
+    data_dir: Path = Path("qsde-data")
+    database_url: str = Field(default="", repr=False)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
 
