@@ -6,6 +6,8 @@ from qsde.models.correlation import nearest_correlation
 from qsde.models.heston import Heston
 from qsde.models.jump_diffusion import JumpDiffusion, bates, kou, merton
 from qsde.models.jumps import JumpLaw, KouJumps, MertonJumps
+from qsde.models.leverage import GridLeverage, Leverage
+from qsde.models.lsv import LocalStochasticVol, leveraged, unleveraged
 from qsde.models.multi_asset import MultiAsset
 from qsde.models.sde import SDE
 
@@ -13,16 +15,21 @@ __all__ = [
     "SDE",
     "BlackScholes",
     "FourierModel",
+    "GridLeverage",
     "Heston",
     "JumpDiffusion",
     "JumpLaw",
     "KouJumps",
+    "Leverage",
+    "LocalStochasticVol",
     "MertonJumps",
     "Model",
     "MultiAsset",
     "Parameter",
     "bates",
     "kou",
+    "leveraged",
     "merton",
     "nearest_correlation",
+    "unleveraged",
 ]

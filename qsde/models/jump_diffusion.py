@@ -16,6 +16,7 @@ from qsde.models.base import FourierModel, Model, Parameter, fourier_model
 from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
 from qsde.models.jumps import JumpLaw, KouJumps, MertonJumps
+from qsde.numerics import broadcast_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,12 @@ class JumpDiffusion(FourierModel):
         object.__setattr__(new, "diffusion", self.diffusion.with_params(inner))
         object.__setattr__(new, "jumps", self.jumps.with_params(jump))
         return new
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """That of the diffusion and the law together."""
+        shape: torch.Size = broadcast_shape(self.diffusion.batch_shape, *(p.shape for p in self.jumps.params.values()))
+        return shape
 
     @property
     def has_cf(self) -> bool:

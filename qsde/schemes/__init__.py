@@ -4,6 +4,7 @@ from qsde.schemes.base import Scheme, State
 from qsde.schemes.exact import Exact
 from qsde.schemes.heston_qe import HestonQE
 from qsde.schemes.heston_tq import HestonTQ
+from qsde.schemes.leverage import Leveraged
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
 from qsde.schemes.multi_asset import Correlated
@@ -19,6 +20,7 @@ __all__ = [
     "HestonQE",
     "HestonTQ",
     "ItoMilstein",
+    "Leveraged",
     "LogEuler",
     "Milstein",
     "Scheme",

@@ -126,11 +126,29 @@ class HestonTQ(HestonScheme):
         self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
     ) -> State:
         """Variance, then log-price given both ends of it."""
+        *of_variance, rho, drift, side, largest, orthogonal = c.unbind(0)
+        return self.moved(state, normals, of_variance, rho, drift, side, orthogonal, largest)
+
+    def moved(
+        self,
+        state: State,
+        normals: Tensor,
+        of_variance: list[Tensor],
+        rho: Tensor,
+        drift: Tensor,
+        side: Tensor,
+        orthogonal: Tensor,
+        largest: Tensor,
+    ) -> State:
+        """The step from coefficients of the variance alone, and the load of the log-price on it.
+
+        With a volatility of the price that is `L sqrt(v)` the load is `L rho`, `L kappa rho - L^2 sigma / 2`,
+        `L^2 sigma (1 - rho^2) / 2` and `L^2 (1 - rho^2)`; `largest` bounds `sigma A`.
+        """
         x, v = state[:2]
         z = normals[len(normals) - 1]
-        decay, pull, slope, intercept, sigma, widest, *integral = c.unbind(0)
-        kept, gained, covariance, covariance_0, variance, variance_0, *rest = integral
-        kappa, rho, drift, side, largest, orthogonal = rest
+        decay, pull, slope, intercept, sigma, widest, *integral = of_variance
+        kept, gained, covariance, covariance_0, variance, variance_0, kappa = integral
         mean = torch.addcmul(pull, decay, v)
         half = torch.addcmul(intercept, slope, v).clamp(min=_HALF)  # Var(v') / (2 sigma^2)
         spread = torch.minimum(torch.sqrt(half), widest * mean)

@@ -10,10 +10,16 @@ from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
 from qsde.models.jump_diffusion import JumpDiffusion
 from qsde.models.jumps import JumpLaw
+from qsde.models.lsv import LocalStochasticVol
 from qsde.models.multi_asset import MultiAsset
 from qsde.models.sde import SDE
 
-_MADE_FOR: dict[type[Model], str] = {BlackScholes: "Exact()", Heston: "HestonQE()", SDE: "EulerMaruyama()"}
+_MADE_FOR: dict[type[Model], str] = {
+    BlackScholes: "Exact()",
+    Heston: "HestonQE()",
+    LocalStochasticVol: "Leveraged()",
+    SDE: "EulerMaruyama()",
+}
 
 
 def layers(model: Model) -> tuple[Model, list[JumpLaw]]:

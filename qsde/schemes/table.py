@@ -9,6 +9,7 @@ from qsde.models.base import Model
 from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
 from qsde.models.jump_diffusion import JumpDiffusion
+from qsde.models.lsv import LocalStochasticVol
 from qsde.models.multi_asset import MultiAsset
 from qsde.models.sde import SDE
 from qsde.schemes.base import Scheme
@@ -16,6 +17,7 @@ from qsde.schemes.exact import Exact
 from qsde.schemes.heston_qe import HestonQE
 from qsde.schemes.heston_tq import HestonTQ
 from qsde.schemes.layers import layers
+from qsde.schemes.leverage import Leveraged
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
 from qsde.schemes.multi_asset import Correlated
@@ -48,6 +50,7 @@ SCHEMES: dict[str, SchemeRow] = {
         _row("milstein", Milstein, Heston),
         _row("heston_qe", HestonQE, Heston),
         _row("heston_tq", HestonTQ, Heston),
+        _row("leveraged", Leveraged, LocalStochasticVol),
         _row("with_jumps", WithJumps, JumpDiffusion),
         _row("correlated", Correlated, MultiAsset),
         _row("euler_maruyama", EulerMaruyama, SDE),
@@ -55,11 +58,16 @@ SCHEMES: dict[str, SchemeRow] = {
     )
 }
 
-_DEFAULTS: dict[type[Model], Scheme] = {BlackScholes: Exact(), Heston: HestonQE(), SDE: EulerMaruyama()}
+_DEFAULTS: dict[type[Model], Scheme] = {
+    BlackScholes: Exact(),
+    Heston: HestonQE(),
+    LocalStochasticVol: Leveraged(),
+    SDE: EulerMaruyama(),
+}
 
 
 def scheme_for(model: Model) -> Scheme:
-    """The default scheme: exact for Black-Scholes, HestonQE for Heston, EulerMaruyama for an SDE, each with its jumps.
+    """The default scheme: exact for Black-Scholes, HestonQE for Heston, and so on, each with its jumps.
 
     A MultiAsset has those of its underlyings, correlated.
 
