@@ -23,8 +23,9 @@ class Watched:
 
     Between two neighbouring times the logarithm of the price is a Brownian bridge from `prices[..., i]` to
     `ends[..., i]` with quadratic variation `variance[..., i]`; then it jumps to `prices[..., i + 1]`. Bridges of
-    different intervals are independent given the ends. This is exact for Black-Scholes; where the variance moves
-    inside an interval, or jumps arrive at its end only, it has an error of the order of the interval.
+    different intervals are independent given the ends. This is exact for Black-Scholes. Where the variance moves with
+    the price inside an interval, `slope[..., i]` says how (`bridge.variance_to`); where jumps arrive at its end only,
+    there is an error of the order of the interval.
 
     Attributes:
         times: ends of the intervals, years, [n + 1]; the first is the start of the window.
@@ -32,6 +33,7 @@ class Watched:
         ends: prices [*, path, n] just before the jumps and dividends at the end of each interval.
         variance: quadratic variation of log price over each interval, [*, path, n].
         uniforms: one independent uniform for each interval, [path, n], for sampling extremes.
+        slope: change of `variance` per unit of log price at which the path is, [*, path, n]; None if there is none.
     """
 
     times: tuple[float, ...]
@@ -39,6 +41,7 @@ class Watched:
     ends: Tensor
     variance: Tensor
     uniforms: Tensor
+    slope: Tensor | None = None
 
 
 @dataclass(frozen=True)

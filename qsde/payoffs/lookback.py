@@ -64,7 +64,7 @@ class _Lookback(Payoff):
         if self._schedule.continuous:
             watched = self._schedule.watched(paths)
             sample = sampled_maximum if self._highest else sampled_minimum
-            inner = sample(watched.prices[..., :-1], watched.ends, watched.variance, watched.uniforms)
+            inner = sample(watched.prices[..., :-1], watched.ends, watched.variance, watched.uniforms, watched.slope)
             seen = torch.cat([seen, inner], -1)
         found = seen.amax(-1) if self._highest else seen.amin(-1)
         if self.extreme is None:

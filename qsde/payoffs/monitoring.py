@@ -166,7 +166,9 @@ class Watch:
         # alive before each interval; what is found beyond the barrier at its end leaves there
         alive = _alive(torch.cat([inside[..., :1], stays * inside[..., 1:]], -1))
         before = alive[..., 1:-1]
-        late = before * self.region.time_to_leave(watched.prices[..., :-1], watched.ends, watched.variance)
+        late = before * self.region.time_to_leave(
+            watched.prices[..., :-1], watched.ends, watched.variance, watched.slope
+        )
         early = before * (1.0 - stays) - late
         pad = torch.nn.functional.pad
         touched = pad(early, (0, 1)) + pad(late, (1, 0))
@@ -174,7 +176,7 @@ class Watch:
         return Exits(watched.times, touched, jumped, watched.prices, alive[..., -1])
 
     def _stays(self, watched: Watched) -> Tensor:
-        return self.region.survival(watched.prices[..., :-1], watched.ends, watched.variance)
+        return self.region.survival(watched.prices[..., :-1], watched.ends, watched.variance, watched.slope)
 
 
 def _alive(stays: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from qsde.payoffs import bridge
 from qsde.payoffs.base import check_positive
 
 Level = float | Tensor
+#: Under a root, where a path is on the barrier at both ends.
+_LEAST_SQUARE = 1e-24
 
 
 class Region(ABC):
@@ -24,11 +26,14 @@ class Region(ABC):
         """Which prices have not touched a barrier."""
 
     @abstractmethod
-    def survival(self, start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
-        """Probability that a bridge of log price from `start` to `end` with this `variance` stays inside."""
+    def survival(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
+        """Probability that a bridge of log price from `start` to `end` with this `variance` stays inside.
+
+        `slope` is the change of the variance per unit of log price (`bridge.variance_to`).
+        """
 
     @abstractmethod
-    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
+    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
         """Mean share of the interval before the bridge leaves, times the probability that it does."""
 
 
@@ -42,13 +47,15 @@ class Under(Region):
         """`price < upper`."""
         return price < self.upper
 
-    def survival(self, start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
+    def survival(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
         """See `bridge.survival`."""
-        return bridge.survival(self._distance(start), self._distance(end), variance)
+        first, last = self._distance(start), self._distance(end)
+        return bridge.survival(first, last, bridge.variance_to(variance, slope, 0.5 * (first + last)))
 
-    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
+    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
         """See `bridge.time_to_hit`."""
-        return bridge.time_to_hit(self._distance(start), self._distance(end), variance)
+        first, last = self._distance(start), self._distance(end)
+        return bridge.time_to_hit(first, last, bridge.variance_to(variance, slope, 0.5 * (first + last)))
 
     def _distance(self, price: Tensor) -> Tensor:
         return torch.log(self.upper / price)
@@ -64,13 +71,15 @@ class Over(Region):
         """`price > lower`."""
         return price > self.lower
 
-    def survival(self, start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
+    def survival(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
         """See `bridge.survival`."""
-        return bridge.survival(self._distance(start), self._distance(end), variance)
+        first, last = self._distance(start), self._distance(end)
+        return bridge.survival(first, last, bridge.variance_to(variance, slope, -0.5 * (first + last)))
 
-    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
+    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
         """See `bridge.time_to_hit`."""
-        return bridge.time_to_hit(self._distance(start), self._distance(end), variance)
+        first, last = self._distance(start), self._distance(end)
+        return bridge.time_to_hit(first, last, bridge.variance_to(variance, slope, -0.5 * (first + last)))
 
     def _distance(self, price: Tensor) -> Tensor:
         return torch.log(price / self.lower)
@@ -87,13 +96,27 @@ class Between(Region):
         """`lower < price < upper`."""
         return (price > self.lower) & (price < self.upper)
 
-    def survival(self, start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
+    def survival(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
         """See `bridge.survival_between`."""
-        return bridge.survival_between(self._height(start), self._height(end), self._width(start), variance)
+        return bridge.survival_between(*self._scaled(start, end, variance, slope))
 
-    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
+    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
         """See `bridge.time_to_exit`."""
-        return bridge.time_to_exit(self._height(start), self._height(end), self._width(start), variance)
+        return bridge.time_to_exit(*self._scaled(start, end, variance, slope))
+
+    def _scaled(
+        self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Heights, width and variance; the width is such that each barrier alone counts with its own variance."""
+        low, high, width = self._height(start), self._height(end), self._width(start)
+        if slope is None:
+            return low, high, width, variance
+        middle = 0.5 * (low + high)
+        down = bridge.variance_to(variance, slope, -middle)
+        up = bridge.variance_to(variance, slope, width - middle)
+        above = torch.relu(width - low) * torch.relu(width - high) * down / up
+        root = torch.sqrt((low - high).square() + 4.0 * above + _LEAST_SQUARE)
+        return low, high, middle + 0.5 * root, down
 
     def _height(self, price: Tensor) -> Tensor:
         return torch.log(price / self.lower)

@@ -91,3 +91,11 @@ class Scheme(ABC):
             dt: size of the step, [*, 1..., 1].
             t: its start, likewise.
         """
+
+    def slope(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor | None:
+        """Change of `variance` per unit of `x` at which a path is inside the step; None if there is none.
+
+        It is the covariation of variance and `x` over that of `x`, times `dt`: `rho sigma dt` for Heston. Arguments as
+        those of `variance`.
+        """
+        return None

@@ -12,7 +12,7 @@ from qsde.models.base import Model
 from qsde.models.heston import Heston
 from qsde.schemes.base import Scheme, State
 from qsde.schemes.layers import refusal
-from qsde.schemes.log_euler import heston_start, trapezoid
+from qsde.schemes.log_euler import heston_slope, heston_start, trapezoid
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,7 @@ class HestonScheme(Scheme):
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
         """Trapezoidal rule: `dt (v + v') / 2`."""
         return trapezoid(before[1], after[1], dt)
+
+    def slope(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
+        """`rho sigma dt`."""
+        return heston_slope(model, before[0], dt)

@@ -81,6 +81,10 @@ class LogEuler(Scheme):
             return Exact().variance(model, before, after, dt, t)
         return trapezoid(before[1], after[1], dt)
 
+    def slope(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor | None:
+        """`rho sigma dt` for Heston."""
+        return None if len(before) == 1 else heston_slope(model, before[0], dt)
+
 
 def heston_start(model: Model) -> State:
     """`(0, v0)`."""
@@ -102,3 +106,9 @@ def log_step(x: Tensor, plus: Tensor, root: Tensor, c: Tensor, normals: Tensor) 
 def trapezoid(before: Tensor, after: Tensor, dt: Tensor) -> Tensor:
     """Integral over a step of the variance, given its values at the ends; what is below 0 counts as 0."""
     return 0.5 * dt * (before.clamp(min=0) + after.clamp(min=0))
+
+
+def heston_slope(model: Model, like: Tensor, dt: Tensor) -> Tensor:
+    """`rho sigma dt`: how the variance of a step changes with the log-price at which the path is."""
+    p = model.params
+    return (p["rho"] * p["sigma"]).unsqueeze(-1).to(like) * dt

@@ -12,7 +12,7 @@ from qsde.models.base import Model
 from qsde.models.heston import Heston
 from qsde.schemes.base import Scheme, State
 from qsde.schemes.layers import refusal
-from qsde.schemes.log_euler import FLOOR, correlated, heston_start, log_step, trapezoid
+from qsde.schemes.log_euler import FLOOR, correlated, heston_slope, heston_start, log_step, trapezoid
 from qsde.schemes.rows import double, rows
 
 
@@ -75,3 +75,7 @@ class Milstein(Scheme):
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
         """Trapezoidal rule: `dt (v + v') / 2`."""
         return trapezoid(before[1], after[1], dt)
+
+    def slope(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
+        """`rho sigma dt`."""
+        return heston_slope(model, before[0], dt)

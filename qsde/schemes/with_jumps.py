@@ -127,3 +127,7 @@ class WithJumps(Scheme):
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
         """That of the diffusion."""
         return self.diffusion.variance(layers(model)[0], before, after, dt, t)
+
+    def slope(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor | None:
+        """That of the diffusion."""
+        return self.diffusion.slope(layers(model)[0], before, after, dt, t)

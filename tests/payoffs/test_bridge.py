@@ -18,6 +18,7 @@ from qsde.payoffs.bridge import (
     survival_between,
     time_to_exit,
     time_to_hit,
+    variance_to,
 )
 
 Function = Callable[..., Tensor]
@@ -189,3 +190,28 @@ def test_extremes_at_the_edges() -> None:
     torch.testing.assert_close(bottom[:3], torch.minimum(a, b)[:3])
     grads = torch.autograd.grad((top + bottom).sum(), [a, b, variance])
     assert all(torch.isfinite(g).all() for g in grads)
+
+
+def test_variance_to_a_level_is_that_of_the_natural_scale() -> None:
+    # where the variance is linear in the log price, dx / sqrt(variance) is the coordinate of a Brownian motion
+    w, slope, near = 0.04, -0.02, 0.02
+    for side in (1.0, -1.0):
+        level = side * near
+        x, weight = nodes(0.0, near, 4)
+        distance = (weight / torch.sqrt(w + slope * side * x)).sum()
+        found = variance_to(*values(w, slope, level))
+        assert float(near**2 / found) == pytest.approx(float(distance**2), rel=1e-4)
+
+
+def test_variance_to_a_level_without_slope_is_the_variance() -> None:
+    w, none, level = values(0.04, 0.0, 0.3)
+    assert torch.equal(variance_to(w, None, level), w)
+    assert float(variance_to(w, none, level)) == pytest.approx(float(w), rel=1e-15)
+
+
+def test_variance_to_a_level_is_positive_with_finite_gradients() -> None:
+    w = torch.tensor([0.0, 1e-14, 0.01, 0.01], dtype=torch.float64, requires_grad=True)
+    slope = torch.tensor([-0.1, 0.1, -1.0, 1.0], dtype=torch.float64, requires_grad=True)
+    found = variance_to(w, slope, torch.tensor(0.5, dtype=torch.float64))
+    assert bool((found > 0).all())
+    assert all(bool(torch.isfinite(g).all()) for g in torch.autograd.grad(found.sum(), [w, slope]))
