@@ -59,7 +59,7 @@ class SurfaceRow(Base):
 
 
 class JobRow(Base):
-    """A calibration that was accepted; how far it is, the queue knows.
+    """A calibration that was accepted; whether it waits, runs or failed, the queue knows.
 
     Attributes:
         id: 32 hex digits, also of the workflow and of the fit.
@@ -67,6 +67,7 @@ class JobRow(Base):
         owner: name of the API key that sent it, "" without keys.
         surface_id: what is fitted.
         request: how, a `qsde.spec.CalibrationSpec`.
+        cancelled: when it was cancelled; then it has no fit, and a job with a fit is never cancelled.
     """
 
     __tablename__ = "jobs"
@@ -77,6 +78,7 @@ class JobRow(Base):
     owner: Mapped[str] = mapped_column(String(100), default="")
     surface_id: Mapped[str] = mapped_column(ForeignKey("surfaces.id"))
     request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    cancelled: Mapped[datetime | None] = mapped_column(Utc)
 
 
 class FitRow(Base):

@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(100), nullable=False),
         sa.Column("surface_id", sa.String(32), sa.ForeignKey("surfaces.id"), nullable=False),
         sa.Column("request", sa.JSON, nullable=False),
+        sa.Column("cancelled", Utc, nullable=True),
     )
     op.create_table(
         "fits",
