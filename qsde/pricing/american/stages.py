@@ -14,6 +14,7 @@ from qsde.models.base import Model
 from qsde.payoffs.base import EarlyExercise, Knock, Watched
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.simulation import Simulation, later
+from qsde.pricing.variation import with_cash
 from qsde.schemes.base import State
 
 
@@ -125,14 +126,16 @@ class Stages:
         t = torch.tensor(dates, dtype=torch.float64, device=states[0].device).unsqueeze(-1)
         before, after = tuple(s[:-1] for s in states), tuple(s[1:] for s in states)
         simulation = self.simulation
-        variance = simulation.scheme.variance(simulation.model, before, after, t.diff(dim=0), t[:-1])
+        interval = simulation.model, before, after, t.diff(dim=0), t[:-1]
+        variance, slope = simulation.scheme.variance(*interval), simulation.scheme.slope(*interval)
         scale, shift = (v[0, :, None] for v in self._affine(dates))
         prices = scale * torch.exp(states[0]) + shift
         end_scale, end_shift = (v[0, :, None] for v in self._affine(dates[1:], before=True))
         ends = end_scale * torch.exp(after[0] - after[-1] if self._tracked else after[0]) + end_shift
-        if self.market.has_cash:  # d log S = (S - shift) / S dx
-            variance = variance * (1 - shift[:-1] / prices[:-1]).square()
-        return Watched(dates, prices.mT, ends.mT, variance.mT, prices.new_empty(0))
+        if self.market.has_cash:
+            variance, slope = with_cash(variance, slope, 1 - shift[:-1] / prices[:-1])
+        slope = None if slope is None else slope.expand_as(variance).mT
+        return Watched(dates, prices.mT, ends.mT, variance.mT, prices.new_empty(0), slope)
 
     def _affine(self, times: tuple[float, ...], before: bool = False) -> tuple[Tensor, Tensor]:
         return _affine(self.market, times, self.times[-1], before, self.simulation.engine.device)
