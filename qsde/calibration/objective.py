@@ -28,7 +28,7 @@ VOL_FLOOR = 0.0050
 FAR = 65.0
 #: Added to model and market prices (in units of sqrt(forward strike)) before vols are compared: a thousandth of a
 #: usual tick. Without it a quote that a model prices at 1e-60 has a residual of hundreds of vol points and no gradient.
-_PRICE_FLOOR = 1e-8
+PRICE_FLOOR = 1e-8
 _COLUMNS = ("slice", "t", "strike", "forward", "iv")
 #: Halley steps per residual; each cubes the error.
 _VOL_STEPS = 8
@@ -150,8 +150,8 @@ class SurfaceObjective(ABC):
         self.used_k = torch.where(data.weight > 0, data.k, torch.zeros_like(data.k))
         self.root_t = torch.sqrt(data.t).unsqueeze(-1)
         total = data.vol * self.root_t
-        self.market_price = _black(self.used_k, total)
-        self.guess, vega = _total_vol(self.market_price + _PRICE_FLOOR, self.used_k, total)
+        self.market_price = black(self.used_k, total)
+        self.guess, vega = total_vol(self.market_price + PRICE_FLOOR, self.used_k, total)
         self.market_vol, self.market_vega = self.guess / self.root_t, vega * self.root_t
 
     @abstractmethod
@@ -168,7 +168,7 @@ class SurfaceObjective(ABC):
     def vols_of(self, price: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Vols of normalised prices [S, n, E, K] plus the floor, and normalised vegas."""
         root_t = self.root_t[rows].unsqueeze(1)
-        total, vega = _total_vol(price + _PRICE_FLOOR, self.data.k[rows].unsqueeze(1), self.guess[rows].unsqueeze(1))
+        total, vega = total_vol(price + PRICE_FLOOR, self.data.k[rows].unsqueeze(1), self.guess[rows].unsqueeze(1))
         return total / root_t, vega * root_t
 
     def residuals(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,7 +224,7 @@ class Objective(SurfaceObjective):
     def quadrature_gap(self, p: Tensor, vol: Tensor, vega: Tensor) -> Tensor:
         """Largest error [S], in vol, of these prices at parameters [S, P], given exact vols and vega [S, E, K]."""
         price, _ = self.prices(p.unsqueeze(1), torch.arange(p.shape[0]))
-        gap = (price.squeeze(1) - _black(self.data.k, vol * self.root_t)).abs() / vega
+        gap = (price.squeeze(1) - black(self.data.k, vol * self.root_t)).abs() / vega
         return torch.where(self.data.weight > 0, gap, torch.zeros_like(gap)).flatten(1).amax(-1)
 
 
@@ -239,7 +239,7 @@ def with_penalties(
     return r, jacobian
 
 
-def _black(k: Tensor, total_vol: Tensor) -> Tensor:
+def black(k: Tensor, total_vol: Tensor) -> Tensor:
     return black_price(torch.exp(-0.5 * k), torch.exp(0.5 * k), 1.0, total_vol, 1.0, k >= 0)
 
 
@@ -248,7 +248,7 @@ def _vega(k: Tensor, total_vol: Tensor) -> Tensor:
     return torch.exp(-0.5 * ((k / total_vol) ** 2 + 0.25 * total_vol**2)) * _INV_SQRT_2PI
 
 
-def _total_vol(price: Tensor, k: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+def total_vol(price: Tensor, k: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
     """Total vol of normalised out-of-the-money prices near a guess, and vega there.
 
     Safeguarded Halley steps on the logarithm of the price, within factors of a bracket: enough for residuals, which
@@ -256,7 +256,7 @@ def _total_vol(price: Tensor, k: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]
     """
     k = k.abs()
     low, high = torch.exp(-0.5 * k), torch.exp(0.5 * k)
-    target = torch.minimum(price.clamp(min=0.5 * _PRICE_FLOOR), low * (1 - 1e-12))
+    target = torch.minimum(price.clamp(min=0.5 * PRICE_FLOOR), low * (1 - 1e-12))
     k2 = k * k
     least = k / 6.5  # with the floor no price is below that of 6.3 deviations
     s = torch.maximum(guess, 1.1 * least)

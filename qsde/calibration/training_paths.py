@@ -1,0 +1,212 @@
+"""Prices of quoted options from one set of paths, with the backbone as control variate, and their Jacobian."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsde.calibration.objective import PRICE_FLOOR, black, total_vol
+from qsde.market.surface import Surface
+from qsde.models.base import Model
+from qsde.models.leverage import GridLeverage
+from qsde.models.lsv import leveraged, unleveraged
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.fourier import model_vols
+from qsde.pricing.moments import Control, Moments
+from qsde.pricing.simulation import Simulation
+
+#: Quotes times paths pulled back at once: what is kept per step stays near the size of a processor's cache.
+_CHUNK = 1 << 17
+#: Without a spread the half of it counts as this, in vol.
+_UNKNOWN_SPREAD = 0.0010
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """The quotes of a surface as tensors [Q], in the order of `surface.quotes`; prices in units of sqrt(forward strike).
+
+    Attributes:
+        t: the expiries, years.
+        slice: expiry of each quote.
+        k: log(strike / forward).
+        vol: market vol.
+        half: half the bid/ask spread in vol.
+    """
+
+    t: tuple[float, ...]
+    slice: Tensor
+    k: Tensor
+    vol: Tensor
+    half: Tensor
+
+    @classmethod
+    def of(cls, surface: Surface) -> Quoted:
+        """From a surface; quotes without two sides count as the widest."""
+        q = surface.quotes
+        half = (q["iv_ask"].to_numpy() - q["iv_bid"].to_numpy()) / 2
+        known = np.isfinite(half)
+        half = np.where(known, half, half[known].max() if known.any() else _UNKNOWN_SPREAD)
+        k = np.log(q["strike"].to_numpy() / q["forward"].to_numpy())
+        return cls(
+            tuple(surface.slices["t"].tolist()),
+            torch.tensor(q["slice"].to_numpy()),
+            *(torch.tensor(v) for v in (k, q["iv"].to_numpy(), half)),
+        )
+
+    @cached_property
+    def root_t(self) -> Tensor:
+        """Root of the time to expiry."""
+        return torch.tensor(self.t, dtype=torch.float64)[self.slice].sqrt()
+
+    def price(self, vol: Tensor) -> Tensor:
+        """Out-of-the-money prices at these vols."""
+        return black(self.k, vol * self.root_t)
+
+    def vols(self, price: Tensor) -> tuple[Tensor, Tensor]:
+        """Vols and vegas of prices; both sides of a residual have the same small floor under the price."""
+        total, vega = total_vol(price + PRICE_FLOOR, self.k, self.vol * self.root_t)
+        return total / self.root_t, vega * self.root_t
+
+
+@dataclass(frozen=True)
+class Priced:
+    """Prices [Q] of quoted options, their standard errors, and the regression on the forward, [Q] each."""
+
+    value: Tensor
+    std_error: Tensor
+    beta: Tensor
+
+
+class QuotedPaths:
+    """Prices of quoted options under models of one structure, always from the same random numbers.
+
+    Each option is regressed on the forward and, if the backbone has Fourier prices, on the same option under the
+    backbone: its paths see the same noise, so their error is nearly the same. They are simulated once.
+    """
+
+    def __init__(self, quoted: Quoted, model: Model, engine: MonteCarlo) -> None:
+        self.quoted, self.engine = quoted, engine
+        self.rows = [torch.nonzero(quoted.slice == e).squeeze(1) for e in range(len(quoted.t))]
+        self._control: list[Tensor] | None = None
+        backbone = unleveraged(model)
+        if backbone.has_cf and backbone is not model:
+            with torch.no_grad():
+                backbone = backbone.map(lambda p: p.detach())
+                vols = model_vols(backbone, torch.tensor(quoted.t, dtype=torch.float64), self._strikes(), 1.0)
+                self._exact = quoted.price(vols[quoted.slice, self._column()])
+                flat = GridLeverage([0.0], [0.0], [[1.0]], scale=_scale(model))  # type: ignore[arg-type]
+                simulation = self._simulation(leveraged(backbone, flat))
+                self._control = [x for _, x in self._blocks(simulation)]
+
+    def prices(self, model: Model) -> Priced:
+        """Prices of the model, without gradient."""
+        with torch.no_grad():
+            simulation = self._simulation(model)
+            merged: list[Moments] = []
+            sums: list[tuple[Tensor, Tensor]] = []
+            for i, (_, x) in enumerate(self._blocks(simulation)):
+                found = [self._moments(e, x[e], i) for e in range(len(self.rows))]
+                merged = [m.merge(f) for m, f in zip(merged, found, strict=True)] if merged else found
+            del sums
+            results = [m.result() for m in merged]
+            order = torch.cat(self.rows).argsort()
+            return Priced(
+                torch.cat([r.value for r in results])[order].cpu(),
+                torch.cat([r.std_error for r in results])[order].cpu(),
+                torch.cat([m.beta()[:, 0] for m in merged])[order].cpu(),
+            )
+
+    def jacobian(self, model: Model, names: Sequence[str], beta: Tensor) -> Tensor:
+        """Derivatives [Q, W] of the prices to all entries of these parameters, one after the other.
+
+        Paths are pulled back for all quotes of an expiry together, from that expiry on: each step is worked out once.
+        The forward, whose derivative is 0, takes out part of the noise.
+
+        Args:
+            model: the model.
+            names: its parameters.
+            beta: regression on the forward [Q].
+        """
+        moving = {name: model.params[name].detach().requires_grad_() for name in names}
+        simulation = self._simulation(model.with_params(moving))
+        blocks = range(0, simulation.n_paths, simulation.block_size)
+        out = torch.empty(len(self.quoted.k), sum(p.numel() for p in moving.values()), dtype=torch.float64)
+        for e, rows in enumerate(self.rows):
+            c = simulation.coefficients.detach().requires_grad_()
+            part = _until(simulation, c, e)
+            pulled = torch.zeros(len(rows), *c.shape, dtype=c.dtype, device=c.device)
+            for first in blocks:
+                block = part.block(first)
+                x = block.states[0][-1]
+                for chunk in torch.arange(len(rows)).split(max(1, _CHUNK // x.numel())):
+                    seed = self._slope(rows[chunk], x.detach(), beta) / simulation.n_paths
+                    pulled[chunk] += torch.autograd.grad(x, c, seed, is_grads_batched=True, retain_graph=True)[0]
+            found = torch.autograd.grad(
+                simulation.coefficients, list(moving.values()), pulled, is_grads_batched=True, retain_graph=True
+            )
+            out[rows] = torch.cat([g.flatten(1) for g in found], 1).double().cpu()
+        return out
+
+    def _simulation(self, model: Model) -> Simulation:
+        return Simulation.of(model, self.quoted.t, self.engine)
+
+    def _blocks(self, simulation: Simulation) -> Iterator[tuple[int, Tensor]]:
+        for first in range(0, simulation.n_paths, simulation.block_size):
+            yield first, simulation.block(first).states[0]
+
+    def _payoff(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Out-of-the-money payoffs [quotes, P] over sqrt(forward strike)."""
+        k = self.quoted.k[rows].unsqueeze(-1).to(x)
+        side = torch.where(k >= 0, 1.0, -1.0)
+        return (side * (torch.exp(x - 0.5 * k) - torch.exp(0.5 * k))).clamp(min=0)
+
+    def _slope(self, rows: Tensor, x: Tensor, beta: Tensor) -> Tensor:
+        """Derivatives of payoffs less beta times the forward to x, [quotes, P]."""
+        k = self.quoted.k[rows].unsqueeze(-1).to(x)
+        side = torch.where(k >= 0, 1.0, -1.0)
+        hit = torch.where(side * (x - k) > 0, side * torch.exp(-0.5 * k), 0.0)
+        return (hit - beta[rows].unsqueeze(-1).to(x)) * torch.exp(x)
+
+    def _moments(self, e: int, x: Tensor, block: int) -> Moments:
+        rows = self.rows[e]
+        controls = [torch.expm1(x).expand(len(rows), -1)]
+        if self._control is not None:
+            other = self._control[block][e]
+            controls.append(self._payoff(rows, other) - self._exact[rows].unsqueeze(-1).to(x))
+        return Moments.of(self._payoff(rows, x), Control.of(torch.stack(controls, 1)))
+
+    def _strikes(self) -> Tensor:
+        """Strikes over forwards, a row for each expiry; short rows are filled with the forward."""
+        width = max(len(rows) for rows in self.rows)
+        out = torch.ones(len(self.rows), width, dtype=torch.float64)
+        for e, rows in enumerate(self.rows):
+            out[e, : len(rows)] = torch.exp(self.quoted.k[rows])
+        return out
+
+    def _column(self) -> Tensor:
+        """Rank of each quote among those of its expiry."""
+        out = torch.empty_like(self.quoted.slice)
+        for rows in self.rows:
+            out[rows] = torch.arange(len(rows))
+        return out
+
+
+def _until(simulation: Simulation, coefficients: Tensor, e: int) -> Simulation:
+    """The same simulation with other coefficients, ended at the e-th date, which alone is seen."""
+    grid = simulation.job.grid
+    n = grid.observed_after[e]
+    short = replace(
+        grid, dates=grid.dates[e : e + 1], step_size=grid.step_size[:n], observed_after=grid.observed_after[e : e + 1]
+    )
+    return replace(simulation, coefficients=coefficients, job=replace(simulation.job, grid=short))
+
+
+def _scale(model: Model) -> float:
+    from qsde.schemes.layers import layers
+
+    return float(layers(model)[0].leverage.scale)  # type: ignore[attr-defined]

@@ -1,0 +1,140 @@
+"""A small smooth network as leverage function."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from qsde.errors import InputError, ParameterError
+from qsde.models.base import Parameter, check_parameter
+from qsde.models.leverage import Leverage
+
+_ANY = (-math.inf, math.inf)
+_SHAPES = ("inner", "inner_bias", "hidden", "hidden_bias", "outer")
+
+
+@dataclass(frozen=True, eq=False)
+class NeuralLeverage(Leverage):
+    """`L = base(t, x) exp(cap tanh(n(u, s) / cap))` with a network n of two smooth hidden layers.
+
+    Its inputs make short and long dates alike: `y = x / (scale sqrt(t + early))`, `u = y / sqrt(4 + y^2)`, and
+    `s = log(t + early)`, shifted and scaled to [-1, 1] between the shortest and the longest expiry. All are bounded, so
+    the leverage is far beyond the quotes too, between `exp(-cap)` and `exp(cap)` times the base.
+
+    `initialised` draws the hidden layers; the output is the difference of two halves that start alike, so that the
+    network starts at exactly 0, and training from the base, with all of its weights ready to move.
+
+    Args:
+        weights: `inner` [H, 2], `inner_bias` [H], `hidden` [H, H], `hidden_bias` [H], `outer` [H].
+        scale: see `Leverage`.
+        shortest, longest: expiries between which the network is used, years.
+        cap: bound of the logarithm of the leverage over the base.
+        base: what the network multiplies; None is 1.
+
+    Example:
+        >>> leverage = NeuralLeverage.initialised(scale=0.2, shortest=0.1, longest=2.0)
+        >>> leverage.at(torch.tensor([0.5], dtype=torch.float64), torch.tensor([[-0.1, 0.2]], dtype=torch.float64))
+        tensor([[1., 1.]], dtype=torch.float64)
+    """
+
+    weights: Mapping[str, Tensor]
+    scale: float
+    shortest: float
+    longest: float
+    cap: float = 1.5
+    base: Leverage | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if tuple(self.weights) != _SHAPES:
+            raise InputError(f"NeuralLeverage: weights must be {', '.join(_SHAPES)}, got {', '.join(self.weights)}")
+        width = len(self.weights["inner"])
+        wanted = ((width, 2), (width,), (width, width), (width,), (width,))
+        for (name, value), shape in zip(self.weights.items(), wanted, strict=True):
+            if tuple(value.shape) != shape:
+                raise InputError(f"NeuralLeverage: {name} must be {list(shape)}, got {list(value.shape)}")
+            check_parameter("NeuralLeverage", name, value.detach(), self.table[name])
+        if not (0 < self.shortest <= self.longest < math.inf and self.scale > 0 and self.cap > 0):
+            raise InputError(
+                "NeuralLeverage: scale and cap must be positive and 0 < shortest <= longest, got "
+                f"scale={self.scale}, cap={self.cap}, shortest={self.shortest}, longest={self.longest}"
+            )
+
+    @classmethod
+    def initialised(
+        cls,
+        scale: float,
+        shortest: float,
+        longest: float,
+        width: int = 32,
+        seed: int = 0,
+        cap: float = 1.5,
+        base: Leverage | None = None,
+    ) -> Self:
+        """A network that is exactly its base.
+
+        Args:
+            scale, shortest, longest, cap, base: as for the class.
+            width: units of each hidden layer, even.
+            seed: seed of the hidden layers.
+        """
+        if width < 2 or width % 2:
+            raise InputError(f"NeuralLeverage: width must be an even number of units, got {width}")
+        source = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=source, dtype=torch.float64)
+
+        half, twice = width // 2, (2, 1)
+        outer = normal(half) / math.sqrt(half)
+        weights = {
+            "inner": 1.5 * normal(width, 2),
+            "inner_bias": normal(width),
+            "hidden": (normal(half, width) * math.sqrt(2 / width)).repeat(*twice),
+            "hidden_bias": (0.5 * normal(half)).repeat(2),
+            "outer": torch.cat([outer, -outer]),
+        }
+        return cls(weights, scale, shortest, longest, cap, base)
+
+    @property
+    def params(self) -> dict[str, Tensor]:
+        """The weights."""
+        return dict(self.weights)
+
+    @property
+    def table(self) -> Mapping[str, Parameter]:
+        """A row for each tensor of weights: any finite numbers."""
+        return {name: Parameter(f"{name} weights", constraints.real, _ANY, _ANY, 0.0) for name in self.weights}
+
+    def with_params(self, params: Mapping[str, Tensor]) -> Self:
+        """The same network with other weights, unchecked."""
+        unknown = set(params) - set(self.weights)
+        if unknown:
+            raise ParameterError(f"NeuralLeverage has no weights {sorted(unknown)}; it has {list(self.weights)}")
+        new = copy.copy(self)
+        object.__setattr__(new, "weights", {**self.weights, **params})
+        return new
+
+    def at(self, t: Tensor, x: Tensor) -> Tensor:
+        """See `Leverage`."""
+        w = {name: value.to(x) for name, value in self.weights.items()}
+        early = 0.1 * self.shortest
+        t = t.unsqueeze(-1) + early
+        y = x / (self.scale * torch.sqrt(t))
+        u = y * torch.rsqrt(4 + y.square())
+        low, high = math.log(self.shortest + early), math.log(self.longest + early)
+        s = (torch.log(t) - 0.5 * (low + high)) / max(0.5 * (high - low), 0.5)
+        inner = torch.stack(torch.broadcast_tensors(u, s), -1)
+        first = torch.tanh(inner @ w["inner"].mT + w["inner_bias"])
+        second = torch.tanh(first @ w["hidden"].mT + w["hidden_bias"])
+        half = len(w["outer"]) // 2
+        # two sums of equal order, so that halves that are alike cancel to the last digit
+        out = (second[..., :half] * w["outer"][:half]).sum(-1) + (second[..., half:] * w["outer"][half:]).sum(-1)
+        factor = torch.exp(self.cap * torch.tanh(out / self.cap))
+        return factor if self.base is None else factor * self.base.at(t.squeeze(-1) - early, x)
