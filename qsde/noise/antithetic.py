@@ -75,6 +75,11 @@ class AntitheticBlock(BlockNoise):
         mirrored = tuple(torch.where(self.sign < 0, 1 - u, u) for u in uniforms)
         return tuple(self.sign * z for z in normals), mirrored
 
+    def draw(self, step: int | Tensor) -> tuple[Tensor, Tensor]:
+        """The same, stacked."""
+        normals, uniforms = self.pairs.draw(step)
+        return self.sign * normals, torch.where(self.sign < 0, 1 - uniforms, uniforms)
+
     def empty(self) -> Tensor:
         """A tensor `[0, P]`."""
         return self.pairs.empty()

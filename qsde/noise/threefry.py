@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from qsde.errors import InputError
 from qsde.noise.base import BlockNoise, Columns, Noise, check_block, check_seed
@@ -23,8 +23,10 @@ _LOW_WORDS = 1024
 MAX_STEPS = 1 << (32 - _SLOT_BITS)
 MAX_FACTORS = 2 * _LOW_WORDS
 MAX_PATHS = 1 << 32
-#: Blocks of at most so many paths are drawn for several steps at once, this many draws of a factor together.
-_FEW_PATHS, _AT_ONCE = 1 << 13, 1 << 14
+#: Blocks of at most so many paths are drawn for several steps at once, about so many numbers together.
+_FEW_PATHS, _AT_ONCE = 1 << 13, 1 << 15
+#: More normals than this are drawn as one tensor.
+_FEW_FACTORS = 4
 
 _Words = tuple[Tensor, Tensor]
 
@@ -110,6 +112,32 @@ def threefry_draw(
     for i in range(_UNIFORM_SLOTS, _UNIFORM_SLOTS + (n_uniforms + 1) // 2):
         uniforms += [word_uniform(high, fine) for high, fine in zip(slot(i), low(i), strict=True)]
     return tuple(normals[:n_normals]), tuple(uniforms[:n_uniforms])
+
+
+def threefry_matrix(
+    words: Tensor, step: int | Tensor, key: Tensor, n_normals: int, dtype: torch.dtype, rounds: int = 13
+) -> Tensor:
+    """The normals of `threefry_draw` as one tensor [*, P, n]: a handful of operations, however many factors there are.
+
+    Args:
+        words: as in `threefry_draw`.
+        step: step number, or a tensor [*, 1, 1] of several.
+        key: as in `threefry_draw`.
+        n_normals: likewise.
+        dtype: likewise.
+        rounds: likewise.
+
+    Example:
+        >>> words, key = path_words(torch.arange(3), "cpu"), seed_key(1, "cpu")
+        >>> normals, _ = threefry_draw(words, 7, key, 5, 0, torch.float64)
+        >>> torch.equal(threefry_matrix(words, 7, key, 5, torch.float64), torch.stack(normals, -1))
+        True
+    """
+    slots = torch.arange((n_normals + 1) // 2, dtype=torch.int32, device=words.device) | _step_word(step)
+    first = words.unsqueeze(-1)
+    low = threefry2x32(first, slots + _LOW_WORDS, key, rounds) if dtype == torch.float64 else (None, None)
+    pairs = torch.stack(box_muller(threefry2x32(first, slots, key, rounds), low), -1)
+    return pairs.flatten(-2)[..., :n_normals]
 
 
 def path_words(paths: Tensor, device: torch.device | str) -> Tensor:
@@ -201,42 +229,67 @@ class ThreefryBlock(BlockNoise):
         """A tensor `[0, P]`."""
         return self.words.new_empty((0, self.words.shape[0]), dtype=self.dtype)
 
+    def draw(self, step: int | Tensor) -> tuple[Tensor, Tensor]:
+        """The draws stacked; many normals are drawn as one tensor."""
+        if self.n_normals <= _FEW_FACTORS:
+            return super().draw(step)
+        uniforms = threefry_draw(self.words, step, self.key, 0, self.n_uniforms, self.dtype, self.rounds)[1]
+        return self._matrix(step).mT, self._stacked(uniforms)
+
     def ahead(self, n_steps: int) -> BlockNoise:
         """Draws of several steps at once: with few paths a step costs what torch takes to start its operations."""
-        if len(self.words) > _FEW_PATHS:
+        if len(self.words) * max(1, self.n_normals // _FEW_FACTORS) > _FEW_PATHS:
             return self
-        together = max(1, _AT_ONCE // len(self.words))
-        steps = torch.arange(n_steps, device=self.words.device).unsqueeze(-1).split(together)
-        normals, uniforms = zip(*(self.columns(part) for part in steps), strict=True)
-        return Drawn(_joined(normals), _joined(uniforms), self.empty())
+        return Stretches(self, n_steps, max(1, _AT_ONCE // (len(self.words) * max(1, self.n_normals))))
+
+    def stretch(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Normals and uniforms of the steps from `first` to before `last`, [steps, n, P]."""
+        steps = torch.arange(first, last, device=self.words.device).unsqueeze(-1)
+        few = self.n_normals if self.n_normals <= _FEW_FACTORS else 0
+        normals, uniforms = threefry_draw(self.words, steps, self.key, few, self.n_uniforms, self.dtype, self.rounds)
+        many = self._matrix(steps.unsqueeze(-1)).mT if self.n_normals > few else self._columns(normals, len(steps))
+        return many, self._columns(uniforms, len(steps))
+
+    def _matrix(self, step: int | Tensor) -> Tensor:
+        return threefry_matrix(self.words, step, self.key, self.n_normals, self.dtype, self.rounds)
+
+    def _columns(self, columns: Columns, n_steps: int) -> Tensor:
+        return torch.stack(columns, 1) if columns else self.empty().expand(n_steps, 0, -1)
 
 
-@dataclass(frozen=True)
-class Drawn(BlockNoise):
-    """Draws of a block that were made beforehand.
+class Stretches(BlockNoise):
+    """Draws of a block made for a stretch of steps at a time; the last two stretches are kept.
 
-    Attributes:
-        normals, uniforms: one tensor [steps, P] per factor.
-        nothing: a tensor `[0, P]`.
+    Args:
+        block: the block.
+        n_steps: how many steps there are.
+        together: steps of a stretch.
     """
 
-    normals: Columns
-    uniforms: Columns
-    nothing: Tensor
+    def __init__(self, block: ThreefryBlock, n_steps: int, together: int) -> None:
+        self._block, self._n_steps, self._together = block, n_steps, together
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def columns(self, step: int | Tensor) -> tuple[Columns, Columns]:
         """A row of each."""
-        k = int(step)
-        return tuple(z[k] for z in self.normals), tuple(u[k] for u in self.uniforms)
+        normals, uniforms = self.draw(step)
+        return normals.unbind(0), uniforms.unbind(0)
+
+    def draw(self, step: int | Tensor) -> tuple[Tensor, Tensor]:
+        """A row of the stretch that the step lies in."""
+        number, k = divmod(int(step), self._together)
+        if number not in self._kept:
+            if len(self._kept) == 2:
+                del self._kept[next(iter(self._kept))]
+            first = number * self._together
+            with temporarily_clear_interpreter_stack():  # kept tensors must belong to no torch.func transform
+                self._kept[number] = self._block.stretch(first, min(first + self._together, self._n_steps))
+        normals, uniforms = self._kept[number]
+        return normals[k], uniforms[k]
 
     def empty(self) -> Tensor:
         """A tensor `[0, P]`."""
-        return self.nothing
-
-
-def _joined(parts: Sequence[Columns]) -> Columns:
-    """Columns [steps, P] from those of several stretches of steps."""
-    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        return self._block.empty()
 
 
 def _check_limit(what: str, value: int, limit: int, fix: str) -> None:

@@ -8,7 +8,7 @@ from qsde.schemes.leverage import Leveraged
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
 from qsde.schemes.multi_asset import Correlated
-from qsde.schemes.sde import EulerMaruyama, ItoMilstein
+from qsde.schemes.sde import EulerMaruyama, Heun, ItoMilstein, SDEScheme
 from qsde.schemes.table import SCHEMES, SchemeRow, scheme_for
 from qsde.schemes.with_jumps import WithJumps
 
@@ -19,10 +19,12 @@ __all__ = [
     "Exact",
     "HestonQE",
     "HestonTQ",
+    "Heun",
     "ItoMilstein",
     "Leveraged",
     "LogEuler",
     "Milstein",
+    "SDEScheme",
     "Scheme",
     "SchemeRow",
     "State",

@@ -21,7 +21,7 @@ from qsde.schemes.leverage import Leveraged
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
 from qsde.schemes.multi_asset import Correlated
-from qsde.schemes.sde import EulerMaruyama, ItoMilstein
+from qsde.schemes.sde import EulerMaruyama, Heun, ItoMilstein
 from qsde.schemes.with_jumps import WithJumps
 
 
@@ -55,6 +55,7 @@ SCHEMES: dict[str, SchemeRow] = {
         _row("correlated", Correlated, MultiAsset),
         _row("euler_maruyama", EulerMaruyama, SDE),
         _row("ito_milstein", ItoMilstein, SDE),
+        _row("heun", Heun, SDE),
     )
 }
 
@@ -62,14 +63,15 @@ _DEFAULTS: dict[type[Model], Scheme] = {
     BlackScholes: Exact(),
     Heston: HestonQE(),
     LocalStochasticVol: Leveraged(),
-    SDE: EulerMaruyama(),
 }
+_SDE_DEFAULTS: dict[str, Scheme] = {"ito": EulerMaruyama(), "stratonovich": Heun()}
 
 
 def scheme_for(model: Model) -> Scheme:
     """The default scheme: exact for Black-Scholes, HestonQE for Heston, and so on, each with its jumps.
 
-    A MultiAsset has those of its underlyings, correlated.
+    For an SDE it is EulerMaruyama, or Heun where it is of Stratonovich type. A MultiAsset has those of its underlyings,
+    correlated.
 
     Raises:
         InputError: no scheme steps this model.
@@ -81,8 +83,8 @@ def scheme_for(model: Model) -> Scheme:
     if isinstance(model, MultiAsset):
         return Correlated(tuple(scheme_for(m) for m in model.models), tuple(type(m) for m in model.models))  # type: ignore[misc]
     inner, jumps = layers(model)
-    scheme = _DEFAULTS.get(type(inner))
+    scheme = _SDE_DEFAULTS[inner.interpretation] if isinstance(inner, SDE) else _DEFAULTS.get(type(inner))
     if scheme is None:
-        known = [m.__name__ for m in _DEFAULTS] + [MultiAsset.__name__]
+        known = [m.__name__ for m in (*_DEFAULTS, SDE, MultiAsset)]
         raise InputError(f"no scheme steps a {inner.name}; there are schemes for {known}")
     return WithJumps(scheme, tuple(type(law) for law in jumps)) if jumps else scheme

@@ -210,7 +210,8 @@ class _Simulate(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """Parameter sets are a leading batch axis of coefficients and state; networks run one after another."""
         dims, size = in_dims[4:], info.batch_size
-        if all(d is None for d in dims[1 + n :]):
+        moving_times = dims[0] is not None and job.kernel.scheme.time_dependent
+        if not moving_times and all(d is None for d in dims[1 + n :]):
             c = tensors[0] if dims[0] is None else tensors[0].movedim(dims[0], 2)
             initial = (
                 (t.expand(size, *t.shape) if d is None else t.movedim(d, 0)).contiguous()

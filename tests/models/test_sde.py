@@ -53,8 +53,9 @@ def test_with_params_replaces_without_touching_the_original() -> None:
     bias = torch.tensor([5.0, 6.0], dtype=D)
     new = sde.with_params({"drift.layer.bias": bias, "initial": torch.ones(2, dtype=D)})
     y = torch.zeros(3, 2, dtype=D)
-    values = [new.params[name] for name in new.dynamics.names]
-    assert torch.equal(new.dynamics.drift_at(torch.zeros((), dtype=D), y, values), bias.expand(3, 2))
+    dynamics = new.pricing_dynamics()
+    equation = dynamics.at([new.params[name] for name in dynamics.names])
+    assert torch.equal(equation.drift(torch.zeros((), dtype=D), y), bias.expand(3, 2))
     assert torch.equal(new.params["initial"], torch.ones(2, dtype=D))
     assert torch.equal(sde.params["initial"], torch.tensor([0.0, 1.0], dtype=D))
     assert not torch.equal(drift.layer.bias, bias)
@@ -67,7 +68,8 @@ def test_factors(noise: str, factors: int) -> None:
     def diffusion(t: Tensor, y: Tensor, p: dict[str, Tensor]) -> Tensor:
         return y.unsqueeze(-1).expand(-1, -1, 3) if noise == "general" else y
 
-    assert SDE(lambda t, y, p: y, diffusion, [0.0, 1.0], noise=noise).factors() == factors  # type: ignore[arg-type]
+    sde = SDE(lambda t, y, p: y, diffusion, [0.0, 1.0], noise=noise)  # type: ignore[arg-type]
+    assert sde.pricing_dynamics().motions == factors
 
 
 @pytest.mark.parametrize(
@@ -89,8 +91,8 @@ def test_bad_equations_are_refused(change: dict[str, object], message: str) -> N
 @pytest.mark.parametrize(
     ("drift", "message"),
     [
-        (lambda t, y, p: y.sum(-1), r"drift must return \[P, d\]"),
-        (lambda t, y, p: y[:1], r"drift must return \[P, d\]"),
+        (lambda t, y, p: y.sum(-1), r"drift must return \[P, \*shape\]"),
+        (lambda t, y, p: y[:1], r"drift must return \[P, \*shape\]"),
         (lambda t, y, p: 0.0, "got float"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import qsde
 from qsde.errors import InputError, NumericsError
 from qsde.models import SDE, Heston
 from qsde.noise import Antithetic, Noise, Sobol, Threefry
@@ -295,13 +296,24 @@ Y0 = torch.zeros(3, 2, dtype=D)
         ({"ts": [0.0, float("inf")]}, "two or more finite times"),
         ({"ts": [0.0, 1.0, 1.0]}, "ts must increase"),
         ({"ts": [1.0, 0.0]}, "ts must increase"),
-        ({"ts": torch.tensor([0.0, 1.0], requires_grad=True)}, "ts has no gradient"),
         ({"max_dt": 0.0}, "max_dt must be positive"),
+        ({"per_path": {"level": Y0[:2]}}, r"P = 3"),
+        ({"per_path": {"vol": Y0}}, "another name"),
+        (
+            {
+                "sde": SDE(ou_drift, scalar, [0.0, 0.0], {"speed": 0.5, "vol": 0.2}, interpretation="stratonovich"),
+                "scheme": EulerMaruyama(),
+            },
+            r"use Heun\(\)",
+        ),
         ({"scheme": HestonQE()}, "EulerMaruyama"),
         ({"compile": "maybe"}, "compile must be"),
         ({"sde": Heston(0.04, 1.5, 0.05, 0.4, -0.7)}, "sdeint solves an SDE, got Heston"),
-        ({"sde": SDE(lambda t, y, p: y[:, :1], scalar, [0.0, 0.0], {"vol": 0.2})}, r"drift must return \[P, d\]"),
-        ({"sde": SDE(ou_drift, ou_drift, [0.0, 0.0], {"speed": 0.5}, noise="general")}, r"must return \[P, d, m\]"),
+        ({"sde": SDE(lambda t, y, p: y[:, :1], scalar, [0.0, 0.0], {"vol": 0.2})}, r"drift must return \[P, \*shape\]"),
+        (
+            {"sde": SDE(ou_drift, ou_drift, [0.0, 0.0], {"speed": 0.5}, noise="general")},
+            r"must return \[P, \*shape, m\]",
+        ),
         ({"sde": equation("general", Y0[0, 0], Y0[0]), "scheme": ItoMilstein()}, "use EulerMaruyama"),
     ],
 )
@@ -330,3 +342,106 @@ def test_second_derivatives_are_refused() -> None:
     (slope,) = torch.autograd.grad(y[-1].square().sum(), speed, create_graph=True)
     with pytest.raises(InputError, match="first order"):
         torch.autograd.grad(slope, speed)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)], ids=str)
+@pytest.mark.parametrize("noise", ["diagonal", "scalar", "general", "additive"])
+def test_states_of_any_shape_are_solved_like_vectors(noise: str, shape: tuple[int, ...]) -> None:
+    """The same numbers as the same equation for a flat vector."""
+    entries = torch.Size(shape).numel()
+    y0 = torch.randn(7, *shape, generator=torch.Generator().manual_seed(6), dtype=D)
+    matrix = torch.randn(*shape, 4, generator=torch.Generator().manual_seed(7), dtype=D) / 4
+    diffusions = {
+        "diagonal": lambda t, y, p: 0.3 * torch.cos(y),
+        "scalar": lambda t, y, p: 0.3 * torch.cos(y),
+        "general": lambda t, y, p: matrix.view(*y.shape[1:], 4) * torch.cos(y).unsqueeze(-1),
+        "additive": lambda t, y, p: matrix.view(*y.shape[1:], 4) * torch.exp(-t) + 0 * y.unsqueeze(-1),
+    }
+    shaped = SDE(lambda t, y, p: torch.sin(y + t), diffusions[noise], noise=noise)  # type: ignore[arg-type]
+    got = sdeint(shaped, y0, TIMES, max_dt=MAX_DT, noise=NOISE)
+    assert got.shape == (3, 7, *shape)
+    flat = sdeint(shaped, y0.reshape(7, entries), TIMES, max_dt=MAX_DT, noise=NOISE)
+    torch.testing.assert_close(got, flat.view_as(got), rtol=1e-13, atol=1e-13)
+
+
+def test_additive_noise_may_be_shared_by_paths_or_belong_to_each_entry() -> None:
+    matrix = torch.tensor([[0.3, 0.1, 0.0], [0.0, 0.2, -0.4]], dtype=D)
+
+    def solve(diffusion: Callable[..., Tensor]) -> Tensor:
+        return sdeint(SDE(lambda t, y, p: -y, diffusion, noise="additive"), Y0 + 1, [0.0, 1.0], max_dt=0.25)
+
+    shared, wide = solve(lambda t, y, p: matrix), solve(lambda t, y, p: matrix.expand(len(y), 2, 3))
+    assert torch.equal(shared, wide)
+    own, square = solve(lambda t, y, p: torch.full_like(y, 0.3)), solve(lambda t, y, p: 0.3 * torch.eye(2, dtype=D))
+    torch.testing.assert_close(own, square, rtol=1e-14, atol=1e-14)
+
+
+class Pull(nn.Module):
+    """Drift towards a level of each path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.speed = nn.Parameter(torch.tensor(0.7, dtype=D))
+
+    def forward(self, t: Tensor, y: Tensor, per_path: dict[str, Tensor]) -> Tensor:
+        return self.speed * (per_path["level"] - y)
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 1])
+def test_parameters_of_each_path(budget: int) -> None:
+    """The same as a plain loop with the tensors of all paths, in one block and in three, and gradients to them."""
+    y0 = torch.randn(2999, 2, generator=torch.Generator().manual_seed(4), dtype=D, requires_grad=True)
+    level = torch.randn(2999, 2, generator=torch.Generator().manual_seed(5), dtype=D, requires_grad=True)
+    drift = Pull()
+    sde = SDE(drift, lambda t, y, p: 0.2 * p["level"])
+    got = sdeint(sde, y0, TIMES, max_dt=MAX_DT, noise=NOISE, per_path={"level": level}, memory_budget=budget)
+    wanted = by_hand(lambda t, y: drift(t, y, {"level": level}), lambda t, y: 0.2 * level, y0, 2)
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+    inputs, w = [y0, level, drift.speed], weights(got.shape)
+    ours, theirs = (torch.autograd.grad((y * w).sum(), inputs) for y in (got, wanted))
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("over", ["starts", "levels"])
+def test_vmap_with_parameters_of_each_path(over: str) -> None:
+    y0, level = Y0 + torch.arange(3, dtype=D).unsqueeze(-1), torch.ones(3, 2, dtype=D)
+    sde = SDE(Pull(), lambda t, y, p: 0.2 * p["level"])
+    y0s, levels = (torch.stack([x, 2 * x]) for x in (y0, level))
+
+    def solve(y: Tensor, c: Tensor) -> Tensor:
+        return sdeint(sde, y, TIMES, max_dt=MAX_DT, noise=NOISE, per_path={"level": c})
+
+    args, dims = ((y0s, level), (0, None)) if over == "starts" else ((y0, levels), (None, 0))
+    got = torch.func.vmap(solve, dims)(*args)
+    alone = [solve(y0s[i] if over == "starts" else y0, levels[i] if over == "levels" else level) for i in range(2)]
+    torch.testing.assert_close(got, torch.stack(alone), rtol=1e-13, atol=1e-13)
+
+
+def test_gradient_to_the_times_is_a_difference_of_values() -> None:
+    """The largest step leaves room, so that a bump keeps their number."""
+    ts = torch.tensor(TIMES, dtype=D, requires_grad=True)
+    y0, speed, vol = (x.detach() for x in leaves())
+    sde = equation("diagonal", speed, vol)
+
+    def value(times: Tensor) -> Tensor:
+        return sdeint(sde, y0, times, max_dt=1.04 * MAX_DT, noise=NOISE).square().sum()
+
+    (slope,) = torch.autograd.grad(value(ts), ts)
+    bumps = 1e-6 * torch.eye(3, dtype=D)
+    differences = [(value(ts.detach() + e) - value(ts.detach() - e)) / 2e-6 for e in bumps]
+    torch.testing.assert_close(slope, torch.stack(differences), rtol=1e-7, atol=1e-7)
+
+
+def test_the_stratonovich_default_solves_geometric_brownian_motion() -> None:
+    """`dy = y o dW` is `exp(W)`; Euler would give `exp(W - t / 2)`."""
+    sde = SDE(lambda t, y, p: 0 * y, lambda t, y, p: 0.5 * y, interpretation="stratonovich")
+    n, y0 = 256, torch.ones(64, 1, dtype=D)
+    block = NOISE.block(torch.arange(64), n, 1, 0, D, "cpu")
+    w = sum(block.draw(k)[0] for k in range(n))[0] / n**0.5  # type: ignore[index]
+    got = sdeint(sde, y0, [0.0, 1.0], max_dt=1 / n, noise=NOISE)[-1, :, 0]
+    assert float((got / torch.exp(0.5 * w) - 1).abs().max()) < 0.005
+
+
+def test_the_package_exports_the_solver() -> None:
+    assert qsde.sdeint is sdeint
+    assert qsde.SDE is SDE

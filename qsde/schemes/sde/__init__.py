@@ -1,0 +1,9 @@
+"""Schemes for SDEs of functions, in the sense of Ito or of Stratonovich."""
+
+from qsde.schemes.sde.base import SDEScheme, Step
+from qsde.schemes.sde.components import Components
+from qsde.schemes.sde.euler import EulerMaruyama
+from qsde.schemes.sde.heun import Heun
+from qsde.schemes.sde.milstein import ItoMilstein
+
+__all__ = ["Components", "EulerMaruyama", "Heun", "ItoMilstein", "SDEScheme", "Step"]
