@@ -97,17 +97,36 @@ class ESSVI:
 
     def slice_at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`theta`, `rho psi` and `psi` at years t, each in the shape of t."""
-        zero = self.t.new_zeros(1)
-        nodes = torch.cat([zero, self.t])
-        i = torch.searchsorted(nodes, t.contiguous()).clamp(1, len(self.t))
-        share = (t - nodes[i - 1]) / (nodes[i] - nodes[i - 1])
+        i, share = self._stretch(t)
         held = share.clamp(max=1.0)
+        theta, rho_psi, psi = self._padded()
+        return _line(theta, i, share), _line(rho_psi, i, held), _line(psi, i, held)
 
-        def line(values: Tensor, at: Tensor) -> Tensor:
-            padded = torch.cat([zero, values])
-            return padded[i - 1] + at * (padded[i] - padded[i - 1])
+    def slopes_at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Derivatives of `slice_at` to t; at a slice those of the stretch that ends there."""
+        i, share = self._stretch(t)
+        years = self._nodes().diff()[i - 1]
+        inside = (share <= 1).to(t)
+        theta, rho_psi, psi = ((values[i] - values[i - 1]) / years for values in self._padded())
+        return theta, inside * rho_psi, inside * psi
 
-        return line(self.theta, share), line(self.rho * self.psi, held), line(self.psi, held)
+    def _nodes(self) -> Tensor:
+        return torch.cat([self.t.new_zeros(1), self.t])
+
+    def _padded(self) -> tuple[Tensor, Tensor, Tensor]:
+        zero = self.t.new_zeros(1)
+        theta, rho_psi, psi = (torch.cat([zero, v]) for v in (self.theta, self.rho * self.psi, self.psi))
+        return theta, rho_psi, psi
+
+    def _stretch(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Number of the slice that ends the stretch of t, and how much of the stretch has passed."""
+        nodes = self._nodes()
+        i = torch.searchsorted(nodes, t.contiguous()).clamp(1, len(self.t))
+        return i, (t - nodes[i - 1]) / (nodes[i] - nodes[i - 1])
+
+
+def _line(values: Tensor, i: Tensor, share: Tensor) -> Tensor:
+    return values[i - 1] + share * (values[i] - values[i - 1])
 
 
 def slice_variance(k: Tensor, theta: Tensor, rho_psi: Tensor, psi: Tensor) -> Tensor:

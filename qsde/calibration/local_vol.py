@@ -1,0 +1,261 @@
+"""Local volatility through the quotes: Dupire's formula on eSSVI, corrected until the forward equation meets them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qsde.calibration.dupire import dupire_variance
+from qsde.calibration.fit import Fit
+from qsde.calibration.forward_equation import ForwardEquation
+from qsde.calibration.levenberg_marquardt import solve
+from qsde.calibration.objective import quote_weights
+from qsde.calibration.ssvi import SSVIFit, fit_ssvi
+from qsde.errors import FitStatus
+from qsde.market.black import black_vega
+from qsde.market.implied_vol import implied_vol
+from qsde.market.ssvi import ESSVI
+from qsde.market.surface import Surface
+from qsde.models.black_scholes import BlackScholes
+from qsde.models.leverage import GridLeverage
+from qsde.models.lsv import LocalStochasticVol
+
+Floats = NDArray[np.float64]
+#: Nodes of the correction in moneyness, and how far in relative vol it may go.
+_NODES, _MOST = 11, 0.7
+#: What a bend of the correction of 1 (a relative vol) from node to node costs, in units of vol.
+_STIFFNESS = 5e-3
+#: Rows of the grid of leverage in each stretch between expiries, and its points and reach in deviations.
+_ROWS, _POINTS, _REACH = 4, 121, 7.0
+
+
+@dataclass(frozen=True)
+class LocalVolatility:
+    """A local volatility: Dupire's of an eSSVI surface times `exp(c)`, `c` linear between nodes in time and moneyness.
+
+    Attributes:
+        interpolated: the surface.
+        moneyness: nodes of `x / sqrt(theta(t))` [Z].
+        correction: `c` at the slices of the surface and these nodes [E, Z]; constant beyond.
+        bounds: least and largest volatility.
+    """
+
+    interpolated: ESSVI
+    moneyness: Tensor
+    correction: Tensor
+    bounds: tuple[float, float]
+
+    @classmethod
+    def plain(cls, fit: SSVIFit) -> LocalVolatility:
+        """Without correction; volatility from a tenth of the least quoted to 5 times the largest."""
+        quotes = fit.surface.quotes
+        bounds = 0.1 * float(quotes["iv"].min()), 5 * float(quotes["iv"].max())
+        k = np.log((quotes["strike"] / quotes["forward"]).to_numpy())
+        theta, _, _ = fit.interpolated.slice_at(torch.tensor(quotes["t"].to_numpy()))
+        z = k / torch.sqrt(theta).numpy()
+        moneyness = torch.linspace(min(float(z.min()), -1.0), max(float(z.max()), 1.0), _NODES, dtype=torch.float64)
+        empty = torch.zeros(len(fit.interpolated.t), _NODES, dtype=torch.float64)
+        return cls(fit.interpolated, moneyness, empty, bounds)
+
+    def variance(self, t: Tensor, x: Tensor) -> Tensor:
+        """Local variance at years t and points `x = log(S / F)`, broadcast."""
+        base = dupire_variance(self.interpolated, t, x, self.bounds)
+        changed = base * torch.exp(2 * (self.basis(t, x) @ self.correction.flatten()))
+        return changed.clamp(self.bounds[0] ** 2, self.bounds[1] ** 2)
+
+    def basis(self, t: Tensor, x: Tensor) -> Tensor:
+        """Weights [*, E Z] of the nodes at years t and points x, broadcast."""
+        t, x = torch.broadcast_tensors(t, x)
+        theta, _, _ = self.interpolated.slice_at(t)
+        in_time = _hats(self.interpolated.t, t)
+        in_space = _hats(self.moneyness, x / torch.sqrt(theta))
+        return (in_time.unsqueeze(-1) * in_space.unsqueeze(-2)).flatten(-2)
+
+    def leverage(self) -> GridLeverage:
+        """The volatility on a grid of times and points, as the leverage on a Black-Scholes model of volatility 1."""
+        nodes = torch.cat([self.interpolated.t.new_zeros(1), self.interpolated.t])
+        share = torch.linspace(0.01, 0.99, _ROWS).to(nodes)  # the volatility jumps at the slices
+        t = (nodes[:-1, None] + nodes.diff()[:, None] * share).flatten()
+        theta, _, _ = self.interpolated.slice_at(t)
+        x = torch.linspace(-_REACH, _REACH, _POINTS).to(nodes) * torch.sqrt(theta).unsqueeze(-1)
+        values = torch.sqrt(self.variance(t.unsqueeze(-1), x))
+        scale = float(torch.sqrt(self.interpolated.theta[-1] / self.interpolated.t[-1]))
+        return GridLeverage(t, x, values, scale=scale)
+
+    def solved(self, equation: ForwardEquation) -> tuple[Floats, Floats]:
+        """Calls [E, N] on the grid of the equation and their derivatives to the correction [E, N, E Z]."""
+        x = torch.tensor(np.log(equation.y))
+
+        def local(t: float, _: Floats) -> tuple[Floats, Floats]:
+            years = torch.tensor(t, dtype=torch.float64)
+            variance, basis = self.variance(years, x), self.basis(years, x)
+            return variance.numpy(), (2 * variance.unsqueeze(-1) * basis).numpy()
+
+        return equation.solve(local)
+
+
+def _hats(nodes: Tensor, at: Tensor) -> Tensor:
+    """Piecewise linear weights [*, nodes] of points, constant beyond the ends."""
+    if len(nodes) == 1:
+        return torch.ones(*at.shape, 1, dtype=at.dtype)
+    right = torch.searchsorted(nodes, at.contiguous()).clamp(1, len(nodes) - 1)
+    share = ((at - nodes[right - 1]) / (nodes[right] - nodes[right - 1])).clamp(0, 1).unsqueeze(-1)
+    low, high = (torch.nn.functional.one_hot(i, len(nodes)).to(at) for i in (right - 1, right))
+    return low + share * (high - low)
+
+
+def calibrate_local_vol(
+    surface: Surface,
+    *,
+    weights: str | Callable[[pd.DataFrame], np.ndarray] = "spread",
+    stiffness: float = _STIFFNESS,
+    max_iterations: int = 30,
+) -> Fit:
+    """A local volatility that reprices the quotes: the one-factor model that fits every arbitrage-free surface.
+
+    Dupire's formula on an eSSVI surface (`fit_ssvi`) gives the shape, also where there are no quotes. It is multiplied
+    by `exp(c)`, with `c` linear between the expiries and 11 points of moneyness, found by Levenberg-Marquardt on the
+    implied vols that Dupire's forward equation gives, with a penalty on the bends of `c`. Prices that solve that
+    equation have no static arbitrage, whatever the quotes.
+
+    Args:
+        surface: the quotes.
+        weights: as in `calibrate`.
+        stiffness: cost of a bend of `c` of 1 from node to node, in vol; infinite leaves Dupire's local volatility of
+            the eSSVI surface.
+        max_iterations: Levenberg-Marquardt iterations of `c`.
+
+    Returns:
+        A fit whose model is a `LocalStochasticVol` on `BlackScholes(1.0)` and whose `model_iv` are those of the forward
+        equation. It has no free parameters in the sense of a handful that quotes determine: `free` is empty.
+
+    Raises:
+        QuoteError: the surface is empty.
+
+    References:
+        B. Dupire, Pricing with a smile, Risk 7 (1994); J. Andreasen and B. Huge, Volatility interpolation, Risk (March
+        2011), which this shares the forward equation with.
+
+    Example:
+        >>> surface = Surface.from_vols([0.5, 0.5, 0.5, 1.0], [90.0, 100.0, 110.0, 100.0], 0.2, forward=100.0)
+        >>> fit = calibrate_local_vol(surface)
+        >>> fit.model.name, fit.rmse_bp < 2
+        ('LocalVol', True)
+    """
+    began = time.perf_counter()
+    smooth = fit_ssvi(surface, weights)
+    problem = _Problem.of(surface, LocalVolatility.plain(smooth), weights, stiffness)
+    found, status = problem.local, smooth.status
+    if math.isfinite(stiffness):
+        solution = solve(problem.residuals, found.correction.reshape(1, 1, -1), max_iterations, cost_tolerance=1e-4)
+        found = replace(found, correction=solution.x[0, 0].reshape(found.correction.shape))
+        status = FitStatus.CONVERGED if bool(solution.converged) else FitStatus.MAX_ITERATIONS
+    vols, _ = problem.vols(found)
+    empty = torch.zeros(len(surface), 0, dtype=torch.float64)
+    return Fit(
+        model=LocalStochasticVol(BlackScholes(torch.tensor(1.0, dtype=torch.float64)), found.leverage()),
+        surface=surface,
+        status=status,
+        model_iv=vols.numpy(),
+        weight=smooth.weight,
+        free=(),
+        jacobian=empty,
+        covariance=empty[:0],
+        at_bounds=(),
+        iterations=0 if not math.isfinite(stiffness) else int(solution.iterations),
+        starts=1,
+        starts_agreeing=1,
+        seconds=time.perf_counter() - began,
+        warnings=() if status.converged else (status.value,),
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Least squares in the correction of a local volatility."""
+
+    surface: Surface
+    local: LocalVolatility
+    scale: Tensor
+    stiffness: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        surface: Surface,
+        local: LocalVolatility,
+        weights: str | Callable[[pd.DataFrame], np.ndarray],
+        stiffness: float,
+    ) -> _Problem:
+        scale = torch.tensor(quote_weights(surface.quotes, weights)) / math.sqrt(len(surface))
+        return cls(surface, local, scale, stiffness * _bends(*local.correction.shape) / math.sqrt(len(surface)))
+
+    @cached_property
+    def equation(self) -> ForwardEquation:
+        """The grid of the quotes' expiries."""
+        vol = float(self.surface.quotes["iv"].median())
+        return ForwardEquation.of(self.surface.slices["t"].tolist(), vol)
+
+    @cached_property
+    def weights(self) -> list[Tensor]:
+        """Weights [quotes of a slice, N] of the grid's prices in those of the quotes."""
+        quotes = self.surface.quotes
+        ratio = (quotes["strike"] / quotes["forward"]).to_numpy()
+        rows = quotes["slice"].to_numpy()
+        return [torch.tensor(_cubic(self.equation.y, ratio[rows == i])) for i in range(len(self.surface.slices))]
+
+    def vols(self, local: LocalVolatility) -> tuple[Tensor, Tensor]:
+        """Implied vols [Q] of the quotes and their derivatives to the correction [Q, E Z]."""
+        value, slope = (torch.tensor(v) for v in local.solved(self.equation))
+        price = torch.cat([w @ v for w, v in zip(self.weights, value, strict=True)])
+        by_node = torch.cat([w @ s for w, s in zip(self.weights, slope, strict=True)])
+        ratio, t = self._quotes
+        call = ratio >= 1
+        price = torch.where(call, price, price - 1 + ratio)  # out of the money
+        vol = implied_vol(price.clamp(min=1e-12), 1.0, ratio, t, is_call=call).vol
+        return vol, by_node / black_vega(1.0, ratio, t, vol).clamp(min=1e-9).unsqueeze(-1)
+
+    @cached_property
+    def _quotes(self) -> tuple[Tensor, Tensor]:
+        strike, forward, t = (torch.tensor(self.surface.quotes[c].to_numpy()) for c in ("strike", "forward", "t"))
+        return strike / forward, t
+
+    def residuals(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted errors of vol and the bends of the correction, and their Jacobian."""
+        correction = x[0, 0].clamp(-_MOST, _MOST)
+        vol, slope = self.vols(replace(self.local, correction=correction.reshape(self.local.correction.shape)))
+        market = torch.tensor(self.surface.quotes["iv"].to_numpy())
+        r = torch.cat([self.scale * (vol - market), self.stiffness @ correction])
+        return r[None, None], torch.cat([self.scale.unsqueeze(-1) * slope, self.stiffness])[None, None]
+
+
+def _bends(slices: int, nodes: int) -> Tensor:
+    """Rows that take second differences in moneyness, first differences in time, and a tenth of each node itself."""
+    eye_t, eye_z = torch.eye(slices, dtype=torch.float64), torch.eye(nodes, dtype=torch.float64)
+    return torch.cat(
+        [
+            torch.kron(eye_t, eye_z.diff(n=2, dim=0)),
+            0.5 * torch.kron(eye_t.diff(dim=0), eye_z),
+            0.1 * torch.kron(eye_t, eye_z),
+        ]
+    )
+
+
+def _cubic(grid: Floats, at: Floats) -> Floats:
+    """Weights [points, grid] of cubic interpolation through the four grid points around each point."""
+    first = np.clip(np.searchsorted(grid, at) - 2, 0, len(grid) - 4)
+    out = np.zeros((len(at), len(grid)))
+    for i in range(4):
+        mine = grid[first + i]
+        others = [grid[first + j] for j in range(4) if j != i]
+        out[np.arange(len(at)), first + i] = np.prod([(at - o) / (mine - o) for o in others], axis=0)
+    return out
