@@ -39,6 +39,11 @@ class Leverage(ABC):
     def table(self) -> Mapping[str, Parameter]:
         """A row for each parameter."""
 
+    @property
+    def knots(self) -> tuple[float, ...]:
+        """Times in years at which steps must end, because the leverage changes fast there."""
+        return ()
+
     @abstractmethod
     def at(self, t: Tensor, x: Tensor) -> Tensor:
         """`L` [T, N] at times t [T] and points x [T, N]; differentiable in the parameters, in t and in x."""

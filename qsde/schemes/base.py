@@ -56,6 +56,10 @@ class Scheme(ABC):
     def draws(self, model: Model, dt: float) -> tuple[int, int]:
         """Normals and uniforms consumed per step of at most `dt` years."""
 
+    def knots(self, model: Model) -> tuple[float, ...]:
+        """Times in years at which a step must end, because the model moves fast there."""
+        return ()
+
     @abstractmethod
     def initial(self, model: Model) -> State:
         """State at time 0, each tensor [*batch]."""

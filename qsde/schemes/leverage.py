@@ -59,6 +59,10 @@ class Leveraged(Scheme):
         """One normal, or two for Heston."""
         return (1 if _constant(model) else 2), 0
 
+    def knots(self, model: Model) -> tuple[float, ...]:
+        """Those of the leverage."""
+        return _lsv(model).leverage.knots
+
     def initial(self, model: Model) -> State:
         """`(0,)` or `(0, v0)`."""
         backbone = _lsv(model).backbone

@@ -93,6 +93,10 @@ class WithJumps(Scheme):
         share = max(SAMPLERS[type(law)].uniforms(float(law.intensity.detach().max()) * dt) for law in jumps)
         return normals, share * len(jumps)
 
+    def knots(self, model: Model) -> tuple[float, ...]:
+        """Those of the diffusion."""
+        return self.diffusion.knots(layers(model)[0])
+
     def initial(self, model: Model) -> State:
         """State of the diffusion, and a jump of 0 if it is tracked."""
         state = self.diffusion.initial(layers(model)[0])

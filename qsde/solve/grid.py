@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,10 +32,17 @@ class TimeGrid:
     observed_after: tuple[int, ...]
 
     @classmethod
-    def of(cls, dates: Iterable[float], max_dt: float, windows: Iterable[tuple[float, float]] = ()) -> TimeGrid:
+    def of(
+        cls,
+        dates: Iterable[float],
+        max_dt: float,
+        windows: Iterable[tuple[float, float]] = (),
+        knots: Iterable[float] = (),
+    ) -> TimeGrid:
         """The grid of all dates with steps of at most `max_dt` years (`inf`: one step from date to date).
 
-        Every step's end inside one of the `windows` (start, end) is an observation date too.
+        Every step's end inside one of the `windows` (start, end) is an observation date too. Steps also end at the
+        `knots` that come before the last date.
 
         Raises:
             InputError: `max_dt` is not positive, there are no dates, one is nearer than 1e-9 years but not now, or the
@@ -60,10 +68,12 @@ class TimeGrid:
         merged = _merged(given)
         if not merged:
             raise InputError("there are no observation dates to simulate to")
+        observed = set(merged)
+        merged = _merged([*merged, *(t for t in knots if _SAME < t < merged[-1] and _apart(t, merged))])
         sizes: dict[float, int] = {}
         steps: list[int] = []
         seen: list[tuple[float, int]] = []
-        now = 0.0
+        now, watched = 0.0, False
         for date in merged:
             if date - now > _SAME:
                 n = 1 if math.isinf(max_dt) else max(1, math.ceil((date - now) / max_dt - 1e-9))
@@ -72,12 +82,14 @@ class TimeGrid:
                         f"more than {MAX_STEPS:,} steps are needed to reach {date:g} years with max_dt = {max_dt:g}; "
                         "use a larger max_dt"
                     )
-                if any(start <= now + _SAME and date <= end + _SAME for start, end in windows):
+                watched = any(start <= now + _SAME and date <= end + _SAME for start, end in windows)
+                if watched:
                     seen += [(now + (date - now) * (k / n), len(steps) + k) for k in range(1, n)]
                 size = float(f"{(date - now) / n:.12g}")  # sizes that differ by rounding are one size
                 steps += [sizes.setdefault(size, len(sizes))] * n
                 now = date
-            seen.append((date, len(steps)))
+            if date in observed or watched:
+                seen.append((date, len(steps)))
         return cls(tuple(t for t, _ in seen), tuple(sizes), tuple(steps), tuple(k for _, k in seen))
 
     def aged(self, elapsed: float, anchor: float) -> TimeGrid:
@@ -111,6 +123,12 @@ class TimeGrid:
         for i in self.step_size:
             out.append(out[-1] + self.sizes[i])
         return tuple(out)
+
+
+def _apart(time: float, dates: list[float]) -> bool:
+    """Whether a time is none of the dates."""
+    i = bisect.bisect_left(dates, time)
+    return all(abs(time - date) > _SAME for date in dates[max(0, i - 1) : i + 1])
 
 
 def _merged(dates: Iterable[float]) -> list[float]:
