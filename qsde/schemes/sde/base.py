@@ -152,20 +152,25 @@ class SDEScheme(Scheme):
             state = tuple(s.flatten(0, len(batch)) for s in state)
             noise, constants = _repeated(noise, batch), self._repeated_constants(constants, batch)
         equation = dynamics.at(constants)
-        new = self.advance(equation, state, self._step(equation, c, noise))
+        new = self.advance(equation, state, self.one_step(equation, c, noise.movedim(-1, 0)))
         return tuple(s.unflatten(0, (*batch, -1)) for s in new) if batch else new
 
     def _dynamics_of(self, model: Model) -> Dynamics:
         assert isinstance(model, SDE)
         return self.dynamics or model.pricing_dynamics()
 
-    def _step(self, equation: Equation, c: Tensor, noise: Tensor) -> Step:
-        t, dt, root = c.squeeze(-1).unbind(0)
-        scaled, m = root * noise, equation.dynamics.motions
+    def one_step(self, equation: Equation, c: Tensor, normals: Tensor) -> Step:
+        """Start, size and increments of a step from its coefficients [3, 1], or [3, P] where each path has its own.
+
+        Times of each path's own are [P, 1, ...], so that they meet states [P, *shape].
+        """
+        tail = (1,) * len(equation.dynamics.shape)
+        t, dt, _ = c.squeeze(-1).unbind(0) if c.shape[-1] == 1 else c.view(3, -1, *tail).unbind(0)
+        scaled, m = c[2] * normals, equation.dynamics.motions
+        dw = equation.increments(scaled[:m].movedim(0, -1))
         if not self.levy:
-            return Step(t, dt, equation.increments(scaled))
-        dw, h = scaled[:, :m], scaled[:, m:] * math.sqrt(1 / 12)
-        return Step(t, dt, equation.increments(dw), equation.increments(h))
+            return Step(t, dt, dw)
+        return Step(t, dt, dw, equation.increments(math.sqrt(1 / 12) * scaled[m:].movedim(0, -1)))
 
     def _repeated_constants(self, constants: tuple[Tensor, ...], batch: tuple[int, ...]) -> tuple[Tensor, ...]:
         assert self.dynamics is not None
