@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.greeks.estimators import Estimator
+from qsde.greeks.extra_jump import extra_jumps
 from qsde.greeks.inputs import Inputs, Point
 from qsde.greeks.likelihood import Change
-from qsde.greeks.methods import Estimator, Method, estimate, replicates
+from qsde.greeks.methods import Method
+from qsde.greeks.sampling import DAY, Sampler, replicates
 from qsde.payoffs import EarlyExercise
 from qsde.pricing.american import LeastSquares
 from qsde.pricing.american.lower import worth
 from qsde.pricing.american.policy import Policy
 from qsde.pricing.american.price import find_policy, prepared, samples
-from qsde.pricing.american.stages import Stages
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.simulation import Parts
 
@@ -28,22 +30,35 @@ FROZEN = "pathwise, frozen policy (second derivatives: differences)"
 class _Frozen(Estimator):
     """What a policy that does not move is worth, differentiated path by path."""
 
-    def __init__(self, point: Point, stages: Stages, policy: Policy) -> None:
-        super().__init__(point, total=False)
-        self._stages, self._policy = stages, policy
+    def __init__(
+        self, point: Point, claim: EarlyExercise, engine: MonteCarlo, policy: Policy, elapsed: float = 0.0
+    ) -> None:
+        super().__init__(point)
+        self._claim, self._engine, self._policy, self._elapsed = claim, engine, policy, elapsed
+        self._stages = prepared(point.model, claim, point.market, engine, elapsed)
 
     def _values(self, parts: Parts) -> list[Tensor]:
         return [self._mean(parts, None)]
 
-    def _changes(self, parts: Parts, change: Change) -> list[Tensor]:
+    def changes(self, parts: Parts, change: Change) -> list[Tensor]:
+        """By how much the value moves if the paths are changed."""
         return [self._mean(parts, change) - self.values(parts)[0].detach()]
 
     def _mean(self, parts: Parts, change: Change | None) -> Tensor:
         drawn = samples(self._stages, self._stages.simulation.engine.noise, parts, change)
         return torch.cat([worth(self._stages, sample, self._policy).value for sample in drawn]).mean()
 
-    def _deltas(self, parts: Parts) -> None:
-        return None
+    def has_deltas(self, i: int) -> bool:
+        """Second derivatives are differences."""
+        return False
+
+    def deltas(self, parts: Parts) -> dict[int, list[Tensor]]:
+        """None."""
+        return {}
+
+    def beside(self, inputs: Inputs, spot: float, label: str, rows: Sequence[int]) -> _Frozen:
+        """With a spot moved by a share."""
+        return _Frozen(inputs.beside(self.point, spot, label), self._claim, self._engine, self._policy, self._elapsed)
 
 
 @dataclass(frozen=True)
@@ -86,10 +101,11 @@ class EarlyGreeks:
         apart = [Parts((offset,), part.stride, folded=False) for part in parts for offset in part.offsets]
         policy = self._policy(apart[0])
 
-        def make(point: Point, elapsed: float | None = None) -> Estimator:
-            return _Frozen(point, prepared(point.model, claim, point.market, one, elapsed or 0.0), policy)
-
-        run = estimate(make, inputs, set(names), claim.maturity, self.engine.noise)
+        base = _Frozen(inputs.at(), claim, one, policy)
+        timed = any(name.startswith(("theta", "charm")) for name in names)
+        days = (base, _Frozen(inputs.at(), claim, one, policy, DAY)) if timed else None
+        jumps = extra_jumps(inputs.model, claim.maturity, self.engine.noise)
+        run = Sampler(inputs, base, [[0]], set(names), jumps, days)
         rows = []
         for done, part in enumerate(apart, 1):
             (row,) = run(part)

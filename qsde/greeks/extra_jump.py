@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -52,11 +52,8 @@ class ExtraJump:
         jump = SAMPLERS[type(law)].size(law, size)
         dates = torch.tensor(block.dates, dtype=x.dtype, device=x.device).reshape(-1, *(1,) * (x.dim() - 1))
         come = (dates >= self.span * when).to(x.dtype)
-        states = [x + come * jump, *block.states[1:]]
-        if block.tracked:
-            first = torch.diff(come, dim=0, prepend=torch.zeros_like(come[:1]))
-            states[-1] = states[-1] + first * jump
-        return replace(block, states=tuple(states))
+        first = torch.diff(come, dim=0, prepend=torch.zeros_like(come[:1]))
+        return block.moved(come * jump, first * jump)
 
 
 def extra_jumps(model: Model, span: float, noise: Noise) -> dict[str, ExtraJump]:

@@ -15,7 +15,8 @@ from qsde.models.black_scholes import BlackScholes
 from qsde.models.multi_asset import MultiAsset
 from qsde.payoffs import Payoff
 from qsde.pricing.engine import MonteCarlo
-from qsde.pricing.simulation import Block, Parts, Simulation, later
+from qsde.pricing.path_set import PathSet
+from qsde.pricing.simulation import Block, Parts, later
 
 #: Correlations with an eigenvalue below this leave so little noise in one direction that the ratios vary wildly.
 _LEAST = 0.02
@@ -46,32 +47,32 @@ class GaussianRun:
     Attributes:
         book: payoffs of prices at dates.
         market: the market of each underlying.
-        simulation: the paths.
+        paths: the paths.
         elapsed: years that have passed.
     """
 
     book: list[Payoff]
     market: Market | Markets
-    simulation: Simulation
+    paths: PathSet
     elapsed: float = 0.0
 
     @classmethod
-    def of(
-        cls, model: Model, book: list[Payoff], market: Market | Markets, engine: MonteCarlo, elapsed: float = 0.0
-    ) -> GaussianRun:
-        """Prepares the simulation.
+    def on(cls, paths: PathSet, book: list[Payoff], market: Market | Markets, elapsed: float = 0.0) -> GaussianRun:
+        """A book on these paths.
 
         Raises:
             InputError: a payoff is watched continuously.
         """
         check_dated(book)
-        dates = [t for payoff in book for t in payoff.times]
-        return cls(book, market, Simulation.of(model, dates, engine, elapsed=elapsed), elapsed)
+        return cls(book, market, paths, elapsed)
 
-    def worths(self, parts: Parts, change: Change | None = None) -> list[Tensor]:
+    def worths(self, parts: Parts) -> list[Tensor]:
         """Present value of each payoff over these paths, differentiable any number of times."""
-        assert change is None, "there are no jumps to change"
         return [found[0] for found in self._averages(parts, deltas=False)]
+
+    def changed(self, parts: Parts, change: Change) -> list[Tensor]:
+        """There are no jumps to change."""
+        raise NotImplementedError("Black-Scholes underlyings have no jumps")
 
     def deltas(self, parts: Parts) -> list[list[Tensor]]:
         """Pathwise deltas of each (continuous) payoff to each spot over these paths, differentiable likewise."""
@@ -79,18 +80,17 @@ class GaussianRun:
 
     def _averages(self, parts: Parts, deltas: bool) -> list[list[Tensor]]:
         sums: list[list[Tensor]] = []
-        simulation = self.simulation
-        for first in range(0, simulation.n_paths, simulation.block_size):
-            block = simulation.block(first, parts=parts)
+        n_paths = self.paths.simulation.n_paths
+        for block in self.paths.blocks(parts):
             found = [self._sample(payoff, block, deltas) for payoff in self.book]
             pairs = zip(sums or [[torch.zeros_like(v) for v in row] for row in found], found, strict=True)
             sums = [[a + b for a, b in zip(*pair, strict=True)] for pair in pairs]
-        return [[s / simulation.n_paths for s in row] for row in sums]
+        return [[s / n_paths for s in row] for row in sums]
 
     def _sample(self, payoff: Payoff, block: Block, deltas: bool) -> list[Tensor]:
         """Sums over the paths of worth, or of the delta to each spot, times the likelihood ratio."""
         times = later(payoff.times, self.elapsed)
-        columns = [self.simulation.job.grid.column(t) for t in times]
+        columns = [self.paths.simulation.job.grid.column(t) for t in times]
         x = torch.stack([s[columns].detach() for s in block.states[: block.assets]])  # [asset, time, *batch, path]
         affine = self.market.affine(torch.tensor(times, dtype=torch.float64), horizon=times[-1])
         scale, shift = (v.to(x).movedim(-1, 1).unsqueeze(-1) for v in affine)
@@ -104,7 +104,7 @@ class GaussianRun:
 
     def _ratio(self, moving: Tensor, scale: Tensor, times: tuple[float, ...]) -> Tensor:
         """The density of the held prices over itself, [*batch, path]: 1, with the derivatives of its logarithm."""
-        model = self.simulation.model
+        model = self.paths.simulation.model
         assert isinstance(model, MultiAsset), "refused by jointly_gaussian"
         later_ = [i for i, t in enumerate(times) if t > 0]
         step = torch.diff(torch.tensor([times[i] for i in later_]).to(moving), prepend=moving.new_zeros(1))

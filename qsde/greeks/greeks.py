@@ -14,7 +14,8 @@ from qsde.errors import InputError
 from qsde.greeks.early import FROZEN, EarlyGreeks, check_early
 from qsde.greeks.exact import exact_greeks
 from qsde.greeks.inputs import Inputs
-from qsde.greeks.methods import Method, check_method, described, sampled
+from qsde.greeks.methods import Method, check_method, described
+from qsde.greeks.sampling import sampled
 from qsde.greeks.table import Greek, Units, greeks_of, parameter_greek
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.greeks.estimators import Simulated
 from qsde.greeks.exact import worth
 from qsde.greeks.inputs import Inputs, Point, moved_market
-from qsde.greeks.methods import MAKE, SPOT_MOVE, Estimator, Method, replicates
+from qsde.greeks.methods import Method
+from qsde.greeks.sampling import SPOT_MOVE, replicates
 from qsde.market.underlying import Market
 from qsde.payoffs import AtExpiry, Claim, European, Flows, Paths, Payoff, Terminal
 from qsde.pricing.controls import companion
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
+from qsde.pricing.path_set import PathSet
 from qsde.pricing.run import Companion, Run
 from qsde.pricing.simulation import Parts
 
@@ -184,14 +187,8 @@ class Grid:
         groups = [
             Parts(tuple(o), parts[0].stride, folded=True) for o in torch.tensor(offsets).reshape(-1, folds).tolist()
         ]
-        kinds = [(method, payoff.window is not None) for method, payoff in zip(methods, book, strict=True)]
-        table = torch.zeros(len(offsets), len(book), len(which), len(self.spots), len(self.vols), dtype=torch.float64)
-        for kind in dict.fromkeys(kinds):
-            rows = [i for i, other in enumerate(kinds) if other == kind]
-            cells = _Simulated(self, [book[i] for i in rows], kind[0], self._lean(one), which, folds)
-            for k, group in enumerate(groups):
-                table[k * folds : (k + 1) * folds, rows] = cells.of(group).movedim(-1, 0)
-        return table, one.n_paths * len(offsets)
+        cells = _Simulated(self, book, methods, self._lean(one), which, folds)
+        return torch.cat([cells.of(group).movedim(-1, 0) for group in groups]), one.n_paths * len(offsets)
 
     def companions(self, book: list[Payoff], spots: Tensor) -> list[_Like | None]:
         """A control variate of each payoff, or None."""
@@ -245,19 +242,23 @@ class Grid:
 
 
 class _Simulated:
-    """The cells of payoffs of one method over parts of the paths."""
+    """The cells of payoffs over parts of the paths."""
 
     def __init__(
-        self, grid: Grid, book: list[Payoff], method: Method, engine: MonteCarlo, which: tuple[str, ...], folds: int
+        self,
+        grid: Grid,
+        book: list[Payoff],
+        methods: list[Method],
+        engine: MonteCarlo,
+        which: tuple[str, ...],
+        folds: int,
     ) -> None:
         self._folds = folds
-        self._grid, self._method, self._engine, self._which = grid, method, engine, which
+        self._grid, self._methods, self._engine, self._which = grid, methods, engine, which
         self._book = [settled(payoff) for payoff in book]
-        self._helped = method == "pathwise" and engine.control_variate
         self._plain = book
         self._likes: dict[float, list[_Like | None]] = {}
-        self._made: dict[float, tuple[Tensor, Estimator]] = {}
-        self._plain_run: Estimator | None = None
+        self._made: dict[float, tuple[Tensor, Simulated]] = {}
 
     def of(self, part: Parts) -> Tensor:
         """Values [payoffs, which, S, V, folds]."""
@@ -268,7 +269,7 @@ class _Simulated:
             found["delta"] = _slopes(base.values(part), spot)
         if "gamma" in self._which:
             found["gamma"] = self._gamma(part)
-        if self._plain[0].window is not None and {"delta", "gamma"} & set(self._which):
+        if any(payoff.window is not None for payoff in self._plain) and {"delta", "gamma"} & set(self._which):
             self._by_value(part, found)
         if "vega" in self._which:
             found["vega"] = list(self._vega(part))
@@ -276,32 +277,38 @@ class _Simulated:
 
     def _prices(self, part: Parts) -> list[Tensor]:
         """As they are, also where Greeks come from likelihood ratios, which are noisier."""
-        if self._method != "likelihood":
-            return [v.detach() for v in self._at(0.0)[1].values(part)]
-        with torch.no_grad():
-            if self._plain_run is None:
-                point = self._grid._point(
-                    self._grid._row(self._grid.vols, self._folds), self._grid._spot(0.0, self._folds)
-                )
-                self._plain_run = MAKE["pathwise"](point, self._book, self._engine, 0.0, False)
-            return self._plain_run.values(part)
+        base = self._at(0.0)[1]
+        found = [v.detach() for v in base.values(part)]
+        jumping = [i for i, method in enumerate(self._methods) if method == "likelihood"]
+        if jumping:
+            with torch.no_grad():
+                book: list[Payoff] = [self._book[i] for i in jumping]
+                plain = Simulated(base.point, book, ["pathwise"] * len(book), self._engine, 0.0, paths=base.paths)
+                for i, value in zip(jumping, plain.values(part), strict=True):
+                    found[i] = value
+        return found
 
     def _gamma(self, part: Parts) -> list[Tensor]:
         spot, base = self._at(0.0)
         deltas = base.deltas(part)
-        if deltas is not None:
-            return _slopes([row[0] for row in deltas], spot)
-        here = _slopes(base.values(part), spot)
+        found = _slopes([deltas[i][0] if i in deltas else v for i, v in enumerate(base.values(part))], spot)
+        rough = [i for i in range(len(found)) if i not in deltas]
+        if not rough:
+            return found
+        here = [found[i] for i in rough]  # deltas, where there is nothing else to differentiate
         total = [torch.zeros_like(delta) for delta in here]
         width = torch.zeros(len(here), *spot.shape[:-1], dtype=torch.float64)
         for move in (SPOT_MOVE, -SPOT_MOVE):
             leaf, estimator = self._at(move)
-            same = self._same_state(move)
-            there = _slopes(estimator.values(part), leaf)
+            sides = self._same_state(move)
+            same, values = [sides[i] for i in rough], estimator.values(part)
+            there = _slopes([values[i] for i in rough], leaf)
             total = [t + (d - h) / move * s for t, d, h, s in zip(total, there, here, same, strict=True)]
             width = width + torch.stack(same)
         size = self._grid.levels.reshape(-1, 1, 1)
-        return [t / (size * w.clamp(min=1)) for t, w in zip(total, width, strict=True)]
+        for i, t, w in zip(rough, total, width, strict=True):
+            found[i] = t / (size * w.clamp(min=1))
+        return found
 
     def _by_value(self, part: Parts, found: dict[str, list[Tensor]]) -> None:
         """Delta and gamma from values at moved spots, which suit watched payoffs better, unless a move knocks them."""
@@ -309,6 +316,8 @@ class _Simulated:
         both = [a * b > 0 for a, b in zip(self._same_state(SPOT_MOVE), self._same_state(-SPOT_MOVE), strict=True)]
         size = SPOT_MOVE * self._grid.levels.reshape(-1, 1, 1)
         for i, (up, down, same) in enumerate(zip(ups, downs, both, strict=True)):
+            if self._plain[i].window is None:
+                continue
             differences = {"delta": (up - down) / (2 * size), "gamma": (up + down - 2 * found["price"][i]) / size**2}
             for name, value in differences.items():
                 if name in found:
@@ -337,17 +346,21 @@ class _Simulated:
             slope: Tensor = torch.func.jvp(value, (zero,), (torch.ones_like(zero),))[1]
         return slope
 
-    def _at(self, move: float) -> tuple[Tensor, Estimator]:
-        """The spots [S, V, folds, 1] that require grad, and the estimator made of them."""
+    def _at(self, move: float) -> tuple[Tensor, Simulated]:
+        """The spots [S, V, folds, 1] that require grad, and the estimator made of them; all on the same paths."""
         if move not in self._made:
             spot = self._grid._spot(move, self._folds).requires_grad_(bool({"delta", "gamma"} & set(self._which)))
+            paths = self._made[0.0][1].paths if self._made else None
             zero = torch.zeros((), dtype=torch.float64)
-            self._made[move] = spot, self._estimator(self._grid._row(self._grid.vols, self._folds), spot, move, zero)
+            row = self._grid._row(self._grid.vols, self._folds)
+            self._made[move] = spot, self._estimator(row, spot, move, zero, paths)
         return self._made[move]
 
-    def _estimator(self, params: Mapping[str, Tensor], spot: Tensor, move: float, shift: Tensor) -> Estimator:
+    def _estimator(
+        self, params: Mapping[str, Tensor], spot: Tensor, move: float, shift: Tensor, paths: PathSet | None = None
+    ) -> Simulated:
         pairs: list[tuple[Payoff, Companion]] = []
-        if self._helped:
+        if self._engine.control_variate:
             if move not in self._likes:
                 self._likes[move] = self._grid.companions(self._plain, (1 + self._grid.spots) * (1 + move) - 1)
             for payoff, like in zip(self._book, self._likes[move], strict=True):
@@ -356,7 +369,8 @@ class _Simulated:
                     linear = exact + by_spot * (spot - spot.detach()).squeeze(-1) + by_vol * shift
                     pairs.append((payoff, (like.payoff, linear)))
         point = self._grid._point(params, spot, pairs)
-        return MAKE[self._method](point, self._book, self._engine, None, False)
+        second = "gamma" in self._which
+        return Simulated(point, self._book, self._methods, self._engine, second=second, paths=paths)
 
 
 def _slopes(values: list[Tensor], spot: Tensor) -> list[Tensor]:

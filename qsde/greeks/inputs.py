@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -103,6 +103,14 @@ class Inputs:
             for k, v in leaves.items()
         }
         return Point(self._model(copies), self._market(copies), copies, self.labels, whole)
+
+    def beside(self, point: Point, spot: float, label: str) -> Point:
+        """The point with a spot of its own, moved by a share, and all else the same: paths do not depend on spots."""
+        name = f"spot{label}"
+        own = (point.leaves[name].detach() * (1 + spot)).requires_grad_()
+        leaves = point.leaves | {name: own}
+        whole = None if point.whole is None else self.beside(point.whole, spot, label)
+        return replace(point, market=self._market(leaves), leaves=leaves, whole=whole)
 
     def _model(self, leaves: dict[str, Tensor]) -> Model:
         return self.model.with_params({name: leaves[name] for name in self.model.params})

@@ -11,10 +11,9 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
-from qsde.models.base import Model
 from qsde.payoffs import Paths, Payoff
-from qsde.pricing.engine import MonteCarlo
-from qsde.pricing.simulation import Block, Parts, Simulation, later
+from qsde.pricing.path_set import PathSet
+from qsde.pricing.simulation import Block, Parts, later
 
 Change = Callable[[Block], Block]
 
@@ -42,44 +41,38 @@ class LikelihoodRun:
     Attributes:
         book: payoffs of prices at dates.
         market: the market.
-        simulation: paths of mean and variance.
-        smooth: payoffs that are continuous have their pathwise delta sampled instead of their worth, for second
-            derivatives.
+        paths: paths with mean and variance of the log-price beside it.
         elapsed: years that have passed.
     """
 
     book: list[Payoff]
     market: Market | Markets
-    simulation: Simulation
+    paths: PathSet
     elapsed: float = 0.0
 
     @classmethod
-    def of(
-        cls, model: Model, book: list[Payoff], market: Market | Markets, engine: MonteCarlo, elapsed: float = 0.0
-    ) -> LikelihoodRun:
-        """Prepares the simulation.
+    def on(cls, paths: PathSet, book: list[Payoff], market: Market | Markets, elapsed: float = 0.0) -> LikelihoodRun:
+        """A book on these paths.
 
         Raises:
             InputError: a payoff is watched continuously, or the scheme cannot leave the price's own noise out.
         """
         check_dated(book)
-        dates = [t for payoff in book for t in payoff.times]
-        simulation = Simulation.of(model, dates, engine, averaged=True, spare=True, elapsed=elapsed)
-        if not simulation.averaged:
+        if not paths.simulation.sampled:
             raise InputError(
-                f"{type(simulation.scheme).__name__} does not tell the price's own noise from the rest, so there are "
-                "no likelihood ratios; use HestonQE(), or an exact scheme"
+                f"{type(paths.simulation.scheme).__name__} does not tell the price's own noise from the rest, so there "
+                "are no likelihood ratios; use HestonQE(), or an exact scheme"
             )
-        return cls(book, market, simulation, elapsed)
+        return cls(book, market, paths, elapsed)
 
-    def worths(self, parts: Parts, change: Change | None = None) -> list[Tensor]:
-        """Present value of each payoff over these paths, differentiable any number of times in spot and curves.
+    def worths(self, parts: Parts) -> list[Tensor]:
+        """Present value of each payoff over these paths, differentiable any number of times in spot and curves."""
+        return self._averages(parts, False, None)
 
-        Args:
-            parts: the paths.
-            change: what is done to each block first.
-        """
-        return self._averages(parts, False, change)
+    def changed(self, parts: Parts, change: Change) -> list[Tensor]:
+        """By how much each value moves if the paths are changed."""
+        pairs = zip(self._averages(parts, False, change), self._averages(parts, False, None), strict=True)
+        return [after - before for after, before in pairs]
 
     def deltas(self, parts: Parts) -> list[list[Tensor]]:
         """Pathwise delta of each (continuous) payoff over these paths, differentiable likewise; of one underlying."""
@@ -87,37 +80,25 @@ class LikelihoodRun:
 
     def _averages(self, parts: Parts, deltas: bool, change: Change | None) -> list[Tensor]:
         sums: list[Tensor] = []
-        total = self.simulation.n_paths
-        for first in range(0, total, self.simulation.block_size):
-            block = self.simulation.block(first, parts=parts)
+        for block in self.paths.blocks(parts):
             block = block if change is None else change(block)
-            growth = self._growth(block)
-            found = [self._sample(payoff, block, growth, deltas).sum(-1, dtype=torch.float64) for payoff in self.book]
+            found = [self._sample(payoff, block, deltas).sum(-1, dtype=torch.float64) for payoff in self.book]
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
-        return [s / total for s in sums]
+        return [s / self.paths.simulation.n_paths for s in sums]
 
-    def _growth(self, block: Block) -> Tensor:
-        """Sampled log-prices at the dates [dates, *batch, path], without gradient."""
-        mean, variance = (s.detach() for s in (block.states[0], block.states[-1]))
-        steps = [max(k - 1, 0) for k in self.simulation.job.grid.observed_after]
-        z = torch.special.ndtri(block.uniforms(steps)).movedim(-1, 0)
-        z = z.reshape(len(z), *(1,) * (mean.dim() - z.dim()), *z.shape[1:])  # all parameter sets share it
-        root = torch.sqrt(_increments(variance).clamp(min=0))
-        growth: Tensor = (_increments(mean) + root * z).cumsum(0)
-        return growth
-
-    def _sample(self, payoff: Payoff, block: Block, growth: Tensor, deltas: bool) -> Tensor:
+    def _sample(self, payoff: Payoff, block: Block, deltas: bool) -> Tensor:
         """Worth or delta of each path times its likelihood ratio, less a baseline that has no effect on the mean."""
         times = later(payoff.times, self.elapsed)
-        grid = self.simulation.job.grid
+        grid = self.paths.simulation.job.grid
         columns = [grid.column(t) for t in times]
         t = torch.tensor(times, dtype=torch.float64)
         affine = self.market.affine(t, horizon=times[-1])
+        growth = block.states[0][columns].detach()
         scale, shift = (v.to(growth).movedim(-1, 0).unsqueeze(-1) for v in affine)  # [time, *batch, 1]
-        prices = scale.detach() * torch.exp(growth[columns]) + shift.detach()  # [time, *batch, path]
+        prices = scale.detach() * torch.exp(growth) + shift.detach()  # [time, *batch, path]
         x = torch.log(prices - shift) - torch.log(scale)
         moving = [i for i, u in enumerate(times) if u > 0]
-        mean, variance = (_increments(s[columns][moving]) for s in (block.states[0], block.states[-1]))
+        mean, variance = (_increments(s[columns][moving]) for s in (block.mean, block.variance))
         variance = variance.clamp(min=_LEAST)
         miss = _increments(x[moving]) - mean
         log = -0.5 * (torch.log(variance) + miss * miss / variance).sum(0) - torch.log(prices - shift)[moving].sum(0)

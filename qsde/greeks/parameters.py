@@ -11,7 +11,8 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.greeks.exact import exact_greeks
 from qsde.greeks.inputs import Inputs
-from qsde.greeks.methods import check_method, sampled
+from qsde.greeks.methods import check_method
+from qsde.greeks.sampling import sampled
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs import AtExpiry, Payoff

@@ -10,7 +10,7 @@ from torch import Tensor
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.payoffs import Claim, Paths, Watched
-from qsde.pricing.simulation import Block, Simulation, later
+from qsde.pricing.simulation import Block, Bridges, Simulation, later
 from qsde.solve.loop import first_order
 
 #: Variances of a step below this count as this, where a root is taken.
@@ -52,18 +52,24 @@ class Observer:
         prices = first_order(prices[0] if seen == 1 else prices.movedim(0, -3))
         if self._claim.window is None:
             return Paths(prices)
-        key = (self._dates, self._horizon if self._market.has_cash else None)
-        if key not in block.watched:  # claims with the same window see the same
-            block.watched[key] = self._between(block)
-        return Paths(prices, block.watched[key])
+        return Paths(prices, self._between(block))
 
     def lognormal(self, block: Block) -> tuple[Tensor, Tensor]:
         """Mean of the price at the last date, and the variance of its logarithm, on each path: [*batch, path] both."""
         column = self._columns[-1]
-        mean, variance = block.states[0][column], block.states[-1][column]
+        mean, variance = block.mean[column], block.variance[column]
         return self._scale[0, -1].unsqueeze(-1) * torch.exp(mean + 0.5 * variance), variance
 
     def _between(self, block: Block) -> Watched:
+        """What lies between the dates of the window: claims with the same window share it, markets the bridges."""
+        if self._dates not in block.bridges:
+            block.bridges[self._dates] = self._bridges(block)
+        key = (id(self._market), self._dates, self._horizon if self._market.has_cash else None)
+        if key not in block.watched:
+            block.watched[key] = self._market, self._priced(block.bridges[self._dates])
+        return block.watched[key][1]
+
+    def _bridges(self, block: Block) -> Bridges:
         simulation, dates = self._simulation, self._dates
         states = tuple(s[self._watched] for s in block.states)
         before, after = tuple(s[:-1] for s in states), tuple(s[1:] for s in states)
@@ -74,13 +80,18 @@ class Observer:
         x, ends, uniforms = states[0], after[0], block.uniforms(self._steps)
         if simulation.scheme.jumps:
             dates, x, ends, variance, uniforms = self._halved(block, x, after, variance)
-        prices = _priced(torch.exp(x)[None], *self._affine(dates))[0]
-        seen = _priced(torch.exp(ends)[None], *self._affine(dates[1:], before=True))[0]
+        growth = torch.exp(x)
+        return Bridges(dates, growth, torch.exp(ends) if simulation.scheme.jumps else growth[1:], variance, uniforms)
+
+    def _priced(self, bridges: Bridges) -> Watched:
+        dates, variance = bridges.dates, bridges.variance
+        prices = _priced(bridges.growth[None], *self._affine(dates))[0]
+        ends = _priced(bridges.ends[None], *self._affine(dates[1:], before=True))[0]
         if self._market.has_cash:  # d log S = (S - shift) / S dx
             _, shift = self._affine(dates[:-1])
             moving = 1 - shift[0].movedim(0, -1).unsqueeze(-2) / prices[..., :-1]
             variance = variance * moving.movedim(-1, 0).square()
-        return Watched(dates, prices, seen, variance.movedim(0, -1), uniforms)
+        return Watched(dates, prices, ends, variance.movedim(0, -1), bridges.uniforms)
 
     def _halved(
         self, block: Block, x: Tensor, after: tuple[Tensor, ...], variance: Tensor

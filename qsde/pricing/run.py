@@ -19,6 +19,7 @@ from qsde.pricing.controls import companion
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.moments import Control, Moments, Result
 from qsde.pricing.observe import Observer
+from qsde.pricing.path_set import PathSet
 from qsde.pricing.simulation import Block, Parts, Simulation, later
 from qsde.solve.transforms import inside_transform
 
@@ -48,7 +49,8 @@ class Run:
 
     Attributes:
         book, market: what is priced, and where.
-        simulation: the paths.
+        paths: the paths.
+        averaged: payoffs whose mean over the price's own noise is taken in closed form.
         observers: what each payoff sees of them.
         companions: control variates with an exact price, where there is one.
         elapsed: years that have passed: everything is so much closer.
@@ -56,7 +58,8 @@ class Run:
 
     book: list[Payoff]
     market: Market | Markets
-    simulation: Simulation
+    paths: PathSet
+    averaged: list[bool]
     observers: list[Observer]
     companions: list[Companion]
     elapsed: float = 0.0
@@ -85,37 +88,48 @@ class Run:
         Raises:
             InputError: payoffs, model and market do not belong together, or a gradient that would be wrong.
         """
-        for payoff in book:
-            _check(payoff, model, market)
-        windows = {payoff.window for payoff in book if payoff.window is not None}
-        dates = [t for payoff in book for t in payoff.times]
-        dates += [t for t in market.dividend_times for start, end in windows if start < t < end]
-        averaged = engine.conditional and all(isinstance(payoff, AtExpiry) for payoff in book)
-        # between cash dividends the logarithm of the price is no exact bridge
-        fine = bool(windows) and market.has_cash
-        simulation = Simulation.of(model, dates, engine, windows, averaged=averaged, fine=fine, elapsed=elapsed or 0.0)
+        means = engine.conditional and all(isinstance(payoff, AtExpiry) for payoff in book)
+        simulation = simulated(model, book, market, engine, elapsed or 0.0, averaged=means)
         if companions is None:
             companions = _companions(model, book, market) if engine.control_variate and elapsed is None else []
-        observers = [Observer(simulation, market, payoff, elapsed or 0.0) for payoff in book]
-        return cls(book, market, simulation, observers, companions or [None] * len(book), elapsed or 0.0)
+        averaged = [simulation.averaged] * len(book)
+        return cls.on(PathSet(simulation), book, market, averaged, elapsed or 0.0, companions or [None] * len(book))
+
+    @classmethod
+    def on(
+        cls,
+        paths: PathSet,
+        book: list[Payoff],
+        market: Market | Markets,
+        averaged: list[bool],
+        elapsed: float,
+        companions: list[Companion],
+    ) -> Run:
+        """A book on paths that others look at, too; arguments are the attributes."""
+        observers = [Observer(paths.simulation, market, payoff, elapsed) for payoff in book]
+        return cls(book, market, paths, averaged, observers, companions, elapsed)
+
+    @property
+    def simulation(self) -> Simulation:
+        """Where the paths come from."""
+        return self.paths.simulation
 
     def results(self, progress: Progress) -> list[Result]:
         """Every payoff's result from all blocks."""
         return self._replicates(progress) if self.simulation.group < 0 else self._samples(progress)
 
-    def replicate(self, paths: Parts) -> list[Result]:
-        """Every payoff's result from independent samples on these parts of the paths."""
-        return [m.result() for m in self._of_parts(paths)]
+    def worths(self, parts: Parts) -> list[Tensor]:
+        """Present value of each payoff from independent samples on these parts of the paths."""
+        return [m.result().value for m in self._of_parts(parts)]
 
-    def changed(self, paths: Parts, change: Callable[[Block], Block]) -> list[Tensor]:
+    def changed(self, parts: Parts, change: Callable[[Block], Block]) -> list[Tensor]:
         """By how much each value moves if the paths are changed, with the regression on the controls held."""
-        pairs = zip(self._of_parts(paths), self._of_parts(paths, change), strict=True)
+        pairs = zip(self._of_parts(parts), self._of_parts(parts, change), strict=True)
         return [b.mean_y - a.mean_y - (a.beta() * (b.mean_c - a.mean_c)).sum(-1) for a, b in pairs]
 
     def _of_parts(self, paths: Parts, change: Callable[[Block], Block] | None = None) -> list[Moments]:
         merged: list[Moments] = []
-        for first in range(0, self.simulation.n_paths, self.simulation.block_size):
-            block = self.simulation.block(first, parts=paths)
+        for block in self.paths.blocks(paths):
             parts = self._moments(block if change is None else change(block))
             merged = [m.merge(b) for m, b in zip(merged, parts, strict=True)] if merged else parts
         return merged
@@ -166,24 +180,37 @@ class Run:
 
     def _of_block(self, block: Block) -> Iterator[Sample]:
         """Each payoff's sample. Payoffs that look at the price last on the same date share the forward as control."""
-        forwards: dict[int, Tensor] = {}
-        for payoff, observer, like in zip(self.book, self.observers, self.companions, strict=True):
-            last = observer.last_column
+        forwards: dict[tuple[bool, int], Tensor] = {}
+        for payoff, averaged, observer, like in zip(
+            self.book, self.averaged, self.observers, self.companions, strict=True
+        ):
+            last = averaged, observer.last_column
             if last not in forwards:
-                forwards[last] = self._forwards(block, last)
-            sample = self._sample(payoff, observer, like, block, forwards[last])
+                forwards[last] = self._forwards(block, *last)
+            sample = (
+                self._mean(payoff, observer, block, forwards[last])
+                if averaged
+                else self._sample(payoff, observer, like, block, forwards[last])
+            )
             if not holds(torch.isfinite(sample.worth.detach().sum())):
                 raise NumericsError(self.simulation.where_not_finite(block.noise))
             yield sample
 
-    def _forwards(self, block: Block, last: int) -> Tensor:
+    def _forwards(self, block: Block, averaged: bool, last: int) -> Tensor:
         """The prices of the underlyings over their forwards, less 1, where their mean is known: [*batch, k, path]."""
         simulation, states = self.simulation, block.states
         if not (simulation.model.martingale and simulation.engine.control_variate):
             return states[0].new_zeros(*states[0].shape[1:-1], 0, block.n_paths)
-        if simulation.averaged:
-            return torch.expm1(states[0][last] + 0.5 * states[-1][last]).unsqueeze(-2)
+        if averaged:
+            return torch.expm1(block.mean[last] + 0.5 * block.variance[last]).unsqueeze(-2)
         return torch.stack([torch.expm1(s[last]) for s in states[: simulation.model.assets]], -2)
+
+    def _mean(self, payoff: Payoff, observer: Observer, block: Block, forwards: Tensor) -> Sample:
+        """The worth given everything but the price's own noise."""
+        assert isinstance(payoff, AtExpiry)
+        mean, variance = payoff.given_lognormal(*observer.lognormal(block))
+        discount = self._discount(payoff.times, mean)
+        return Sample(mean * discount, forwards, variance * discount.square())
 
     def _sample(
         self,
@@ -193,11 +220,6 @@ class Run:
         block: Block,
         forwards: Tensor,
     ) -> Sample:
-        if self.simulation.averaged:
-            assert isinstance(payoff, AtExpiry)
-            mean, variance = payoff.given_lognormal(*observer.lognormal(block))
-            discount = self._discount(payoff.times, mean)
-            return Sample(mean * discount, forwards, variance * discount.square())
         seen = observer.paths(block)
         if not payoff.continuous and differentiated(seen.prices):
             raise InputError(
@@ -222,6 +244,39 @@ class Run:
     def _discount(self, times: tuple[float, ...], like: Tensor) -> Tensor:
         t = torch.tensor(later(times, self.elapsed), dtype=torch.float64)
         return self.market.discount(t).to(like)
+
+
+def simulated(
+    model: Model,
+    book: list[Payoff],
+    market: Market | Markets,
+    engine: MonteCarlo,
+    elapsed: float = 0.0,
+    averaged: bool = False,
+    sampled: bool = False,
+) -> Simulation:
+    """The simulation that a book needs.
+
+    Args:
+        model: the model.
+        book: the payoffs.
+        market: spot, curves and dividends.
+        engine: settings.
+        elapsed: years that have passed.
+        averaged: leave the price's own noise out, where the scheme can.
+        sampled: keep the mean and the variance of the log-price beside it, where the scheme can.
+
+    Raises:
+        InputError: payoffs, model and market do not belong together.
+    """
+    for payoff in book:
+        _check(payoff, model, market)
+    windows = {payoff.window for payoff in book if payoff.window is not None}
+    dates = [t for payoff in book for t in payoff.times]
+    dates += [t for t in market.dividend_times for start, end in windows if start < t < end]
+    # between cash dividends the logarithm of the price is no exact bridge
+    fine = bool(windows) and market.has_cash
+    return Simulation.of(model, dates, engine, windows, averaged=averaged, fine=fine, elapsed=elapsed, sampled=sampled)
 
 
 def _companions(model: Model, book: list[Payoff], market: Market | Markets) -> list[Companion]:

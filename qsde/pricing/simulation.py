@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.market.markets import Markets
+from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.noise import Noise
 from qsde.noise.base import BlockNoise
@@ -19,12 +21,27 @@ from qsde.payoffs.checks import differentiated
 from qsde.pricing.engine import MonteCarlo
 from qsde.schemes import Scheme, scheme_for
 from qsde.schemes.base import State
+from qsde.schemes.sampled import Sampled
 from qsde.solve import STORED, Job, Kernel, TimeGrid, simulate
 from qsde.solve.compiled import kernel_for
 from qsde.solve.transforms import outside_transforms
 
 #: Paths per block: more do not run faster, fewer pay more for each operation.
 _MOST_PATHS, _LEAST_PATHS = 1 << 16, 1 << 10
+
+
+@dataclass(frozen=True)
+class Bridges:
+    """What lies between the dates of a window, whatever the spot: `exp(x)` at them and before their jumps [time, ...].
+
+    Attributes as in `Watched`.
+    """
+
+    dates: tuple[float, ...]
+    growth: Tensor
+    ends: Tensor
+    variance: Tensor
+    uniforms: Tensor
 
 
 @dataclass(frozen=True)
@@ -38,8 +55,11 @@ class Block:
         assets: number of underlyings.
         numbers: numbers of the paths in the noise, [P] (of all folds one after the other).
         dates: when the states were kept, years.
-        tracked: whether the states end with the jump of the last step.
-        watched: what claims with a window have seen so far, by their dates.
+        averaged: whether the states hold mean and variance of the log-price instead of the log-price.
+        sampled: whether they hold mean and variance beside the log-price.
+        tracked: whether they end with the jump of the last step.
+        bridges: what lies between the dates of windows, by these dates, as far as somebody asked.
+        watched: the same at the prices of a market, with the market, by its identity and the dates.
     """
 
     states: State
@@ -48,13 +68,34 @@ class Block:
     assets: int
     numbers: Tensor
     dates: tuple[float, ...]
+    averaged: bool
+    sampled: bool
     tracked: bool
-    watched: dict[object, Watched] = field(default_factory=dict)
+    bridges: dict[tuple[float, ...], Bridges] = field(default_factory=dict)
+    watched: dict[object, tuple[Market | Markets, Watched]] = field(default_factory=dict)
 
     @cached_property
     def growth(self) -> tuple[Tensor, ...]:
         """`exp(x)` of each underlying, [dates, *batch, P]."""
         return tuple(torch.exp(s) for s in self.states[: self.assets])
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the log-price given everything but its own noise, [dates, *batch, P]."""
+        return self.states[int(self.sampled)]
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the log-price given everything but its own noise, [dates, *batch, P]."""
+        return self.states[-2 if self.tracked else -1]
+
+    def moved(self, jump: Tensor, of_step: Tensor) -> Block:
+        """The block with log-prices moved by `jump`, [dates, *batch, P]; those of each step where jumps are kept."""
+        first = 1 + self.sampled
+        states = [*(s + jump for s in self.states[:first]), *self.states[first:]]
+        if self.tracked:
+            states[-1] = states[-1] + of_step
+        return replace(self, states=tuple(states), bridges={}, watched={})
 
     def uniforms(self, steps: Iterable[int], which: int = -1) -> Tensor:
         """A uniform that is left over for payoffs at these steps, [*, P, steps]: the last, or another, from the end."""
@@ -96,6 +137,7 @@ class Simulation:
         n_paths: paths in all.
         block_size: paths of a block.
         averaged: whether the state holds mean and variance of the log-price instead of the log-price.
+        sampled: whether it holds them beside the log-price.
         tracked: whether the state ends with the jump of the last step.
     """
 
@@ -111,6 +153,7 @@ class Simulation:
     n_paths: int
     block_size: int
     averaged: bool
+    sampled: bool
     tracked: bool
 
     @classmethod
@@ -124,7 +167,7 @@ class Simulation:
         averaged: bool = False,
         fine: bool = False,
         elapsed: float = 0.0,
-        spare: bool = False,
+        sampled: bool = False,
     ) -> Simulation:
         """Prepares the simulation of a model to all dates.
 
@@ -136,8 +179,8 @@ class Simulation:
             whole_state: keep every component of the state, not only log-prices.
             averaged: leave the price's own noise out where the scheme can (`Scheme.conditional`).
             fine: keep to `max_dt` even if the scheme is exact.
-            spare: draw one more uniform in each step, for whoever looks at the paths (windows have it anyway).
             elapsed: years that have passed: the same steps towards dates that are so much closer.
+            sampled: keep the mean and the variance of the log-price beside it, where the scheme can.
 
         Raises:
             InputError: the scheme does not step the model, or the grid is too large.
@@ -146,22 +189,22 @@ class Simulation:
         scheme = engine.scheme or scheme_for(model)
         scheme.check(model)
         scheme = scheme.bind(model)
+        mean, both = scheme.conditional() if averaged else None, Sampled.of(scheme, model) if sampled else None
+        averaged = mean is not None and any(mean.draws(model, engine.max_dt))
+        sampled = both is not None
+        scheme = both or (mean if mean is not None and averaged else scheme)
         if windows:
             scheme = scheme.watching()
-        mean = scheme.conditional() if averaged else None
-        averaged = mean is not None and (spare or any(mean.draws(model, engine.max_dt)))
-        if mean is not None and averaged:
-            scheme = mean
         whole = scheme.exact and not fine and not (windows and scheme.jumps)
         dates = list(dates)
-        grid = TimeGrid.of(dates, float("inf") if whole else engine.max_dt, windows)
+        grid = TimeGrid.of(dates, float("inf") if whole else engine.max_dt, windows, scheme.knots(model))
         if elapsed:
             grid = grid.aged(elapsed, _anchor([*dates, *(end for _, end in windows)], elapsed))
         initial = tuple(s.unsqueeze(-1).to(engine.device, engine.dtype) for s in scheme.initial(model))
-        seen = range(len(initial)) if windows or whole_state or averaged else range(model.assets)
+        seen = range(len(initial)) if windows or whole_state or averaged or sampled else range(model.assets)
         normals, uniforms = scheme.draws(model, max(grid.sizes, default=0.0))
         # a watched step with jumps takes one for each half and one for its middle
-        extra = 3 if windows and scheme.jumps else int(bool(windows) or spare)
+        extra = (3 if scheme.jumps else 1) if windows else 0
         draws = normals, uniforms + extra
         group, together = _groups(engine.noise)
         n_paths = -(-engine.n_paths // together) * together
@@ -177,7 +220,7 @@ class Simulation:
         constants = tuple(k.to(engine.device, engine.dtype) for k in scheme.constants(model))
         return cls(
             model, engine, scheme, job, coefficients.to(engine.device, engine.dtype), constants, initial, draws,
-            group, n_paths, size, averaged, bool(windows) and scheme.jumps,
+            group, n_paths, size, averaged, sampled, bool(windows) and scheme.jumps,
         )  # fmt: skip
 
     def block(self, first: int, noise: Noise | None = None, parts: Parts | None = None) -> Block:
@@ -211,6 +254,8 @@ class Simulation:
             self.model.assets,
             paths,
             grid.dates,
+            self.averaged,
+            self.sampled,
             self.tracked,
         )
 

@@ -1,0 +1,189 @@
+"""Values of a book and their derivatives at one point, over any part of the paths."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from qsde.greeks.gaussian import GaussianRun
+from qsde.greeks.inputs import Inputs, Point
+from qsde.greeks.likelihood import Change, LikelihoodRun
+from qsde.greeks.methods import Method, likelihood_for
+from qsde.payoffs import Payoff
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.path_set import PathSet
+from qsde.pricing.run import Run, simulated
+from qsde.pricing.simulation import Parts
+
+#: Move of the vols for volga, in absolute terms.
+VOL_MOVE = 0.01
+
+Grads = dict[str, Tensor]
+
+
+class Estimator(ABC):
+    """Values and deltas of some payoffs at one point, over any part of the paths.
+
+    Args:
+        point: where.
+    """
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+        self._last: tuple[tuple[Parts, bool], list[Tensor]] | None = None
+
+    @abstractmethod
+    def _values(self, parts: Parts) -> list[Tensor]:
+        """Present value of each payoff, differentiable to the leaves."""
+
+    @abstractmethod
+    def changes(self, parts: Parts, change: Change) -> list[Tensor]:
+        """By how much the value of each payoff moves if the paths are changed."""
+
+    @abstractmethod
+    def has_deltas(self, i: int) -> bool:
+        """Whether there is a differentiable delta of this payoff; else only differences give second derivatives."""
+
+    @abstractmethod
+    def deltas(self, parts: Parts) -> dict[int, list[Tensor]]:
+        """Deltas to each spot, differentiable, of the payoffs that have them, by their number."""
+
+    @abstractmethod
+    def beside(self, inputs: Inputs, spot: float, label: str, rows: Sequence[int]) -> Estimator:
+        """Some of the payoffs with a spot moved by a share."""
+
+    def values(self, parts: Parts) -> list[Tensor]:
+        """Present values, differentiable to the leaves; kept until other paths are asked for."""
+        key = parts, torch.is_grad_enabled()
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._values(parts)
+        return self._last[1]
+
+    def gradient(self, value: Tensor) -> Grads:
+        """Derivatives of a value to the leaves that move; 0 where it does not depend on one."""
+        leaves = {k: v for k, v in self.point.leaves.items() if v.requires_grad}
+        if not value.requires_grad:
+            return self._flat({k: torch.zeros_like(v) for k, v in leaves.items()})
+        found = torch.autograd.grad(value.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
+        return self._flat(
+            {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found, strict=True)}
+        )
+
+    def _flat(self, gradient: Grads) -> Grads:
+        """Without the axis that leaves of the market have beside that of the folds."""
+        return {k: g.flatten() for k, g in gradient.items()} if self.point.whole is not None else gradient
+
+    def by_spot(self, value: Tensor) -> list[Tensor]:
+        """Derivatives of a value to the spots alone, differentiable."""
+        spots = [self.point.leaves[f"spot{label}"] for label in self.point.labels]
+        found = torch.autograd.grad(value.sum(), spots, create_graph=True)
+        return [g.flatten() if self.point.whole is not None else g for g in found]
+
+
+class Simulated(Estimator):
+    """Payoffs of all methods on one set of paths.
+
+    - "conditional": the mean of the worth given everything but the price's own noise, smooth in everything;
+    - "pathwise": the worth of each path; second derivatives by likelihood ratios on the pathwise deltas;
+    - "likelihood": likelihood ratios for everything.
+
+    Args:
+        point: where.
+        book: the payoffs.
+        methods: the method of each.
+        engine: settings.
+        elapsed: price as if so many years had passed with the spot unchanged, without companions; None is today.
+        second: whether second derivatives will be asked for.
+        apart: the point with another leaf as spot, at which payoffs watched continuously are priced, so that the
+            derivative to the spot is that of the others alone.
+        paths: the paths; None simulates them.
+    """
+
+    def __init__(
+        self,
+        point: Point,
+        book: list[Payoff],
+        methods: Sequence[Method],
+        engine: MonteCarlo,
+        elapsed: float | None = None,
+        second: bool = True,
+        apart: Point | None = None,
+        paths: PathSet | None = None,
+    ) -> None:
+        super().__init__(point)
+        self._book, self._methods, self._engine, self._elapsed = book, list(methods), engine, elapsed
+        self._ratios = likelihood_for(point.model, engine)
+        self._apart = apart
+        self.paths = self._simulated(second) if paths is None else paths
+        weighted = {i for i, method in enumerate(methods) if method == "likelihood"}
+        away = {i for i, payoff in enumerate(book) if payoff.window is not None and apart is not None} - weighted
+        near = [i for i in range(len(book)) if i not in weighted | away]
+        self._runs: list[tuple[list[int], Run | LikelihoodRun | GaussianRun]] = []
+        if near:
+            self._runs.append((near, self._run(near, point)))
+        if apart is not None and away:
+            self._runs.append((sorted(away), self._run(sorted(away), apart)))
+        if weighted:
+            self._runs.append((sorted(weighted), self._ratio_run(sorted(weighted))))
+
+    def _simulated(self, second: bool) -> PathSet:
+        """Paths with as much beside the log-prices as the methods need."""
+        means = all(method == "conditional" for method in self._methods)
+        ratios = second and self._ratios is LikelihoodRun and any(map(self._dated, range(len(self._book))))
+        weighted = "likelihood" in self._methods and self._ratios is not GaussianRun
+        sampled = not means and (ratios or weighted or "conditional" in self._methods)
+        return PathSet(
+            simulated(
+                self.point.model, self._book, self.point.market, self._engine,
+                self._elapsed or 0.0, averaged=means, sampled=sampled,
+            )
+        )  # fmt: skip
+
+    def _run(self, rows: list[int], point: Point) -> Run:
+        helped = self._elapsed is None and self._engine.control_variate
+        book, averaged = [self._book[i] for i in rows], [self._methods[i] == "conditional" for i in rows]
+        companions = [
+            point.companion(payoff) if helped and not mean else None
+            for payoff, mean in zip(book, averaged, strict=True)
+        ]
+        return Run.on(self.paths, book, point.market, averaged, self._elapsed or 0.0, companions)
+
+    def _ratio_run(self, rows: list[int]) -> LikelihoodRun | GaussianRun:
+        ratios = self._ratios or LikelihoodRun  # which says what is missing
+        return ratios.on(self.paths, [self._book[i] for i in rows], self.point.market, self._elapsed or 0.0)
+
+    def _dated(self, i: int) -> bool:
+        """Whether a pathwise delta has likelihood ratios."""
+        return self._methods[i] == "pathwise" and self._book[i].window is None and self._ratios is not None
+
+    def _values(self, parts: Parts) -> list[Tensor]:
+        return self._in_order([(rows, run.worths(parts)) for rows, run in self._runs])
+
+    def changes(self, parts: Parts, change: Change) -> list[Tensor]:
+        """By how much the value of each payoff moves if the paths are changed."""
+        return self._in_order([(rows, run.changed(parts, change)) for rows, run in self._runs])
+
+    def has_deltas(self, i: int) -> bool:
+        """Whether there is a differentiable delta of this payoff; else only differences give second derivatives."""
+        return self._methods[i] != "pathwise" or self._dated(i)
+
+    def deltas(self, parts: Parts) -> dict[int, list[Tensor]]:
+        """Deltas to each spot, differentiable, of the payoffs that have them, by their number."""
+        values = self.values(parts)
+        found = {i: self.by_spot(values[i]) for i, method in enumerate(self._methods) if method != "pathwise"}
+        dated = [i for i in range(len(self._book)) if self._dated(i)]
+        return found | dict(zip(dated, self._ratio_run(dated).deltas(parts), strict=True)) if dated else found
+
+    def beside(self, inputs: Inputs, spot: float, label: str, rows: Sequence[int]) -> Simulated:
+        """Some of the payoffs on the same paths, with a spot moved by a share."""
+        point = inputs.beside(self.point, spot, label)
+        apart = None if self._apart is None else inputs.beside(point, 0.0, label)
+        book, methods = [self._book[i] for i in rows], [self._methods[i] for i in rows]
+        return Simulated(point, book, methods, self._engine, self._elapsed, apart=apart, paths=self.paths)
+
+    def _in_order(self, found: list[tuple[list[int], list[Tensor]]]) -> list[Tensor]:
+        by_row = {i: value for rows, values in found for i, value in zip(rows, values, strict=True)}
+        return [by_row[i] for i in range(len(self._book))]

@@ -1,0 +1,325 @@
+"""Greeks from independent parts of the paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from qsde.errors import InputError
+from qsde.greeks.estimators import VOL_MOVE, Estimator, Grads, Simulated
+from qsde.greeks.extra_jump import ExtraJump, extra_jumps
+from qsde.greeks.inputs import Inputs
+from qsde.greeks.methods import Method
+from qsde.models.base import Model
+from qsde.models.sde import SDE
+from qsde.noise import Sobol
+from qsde.payoffs import Payoff
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.simulation import Parts
+from qsde.schemes.layers import layers
+
+#: Independent parts into which the paths are cut, for standard errors.
+REPLICATES = 32
+#: Share of the spot between values whose difference is taken, less if that would cross a barrier.
+SPOT_MOVE = 0.01
+#: One calendar day, for theta and charm.
+DAY = 1 / 365
+
+#: Greeks of one column, by name.
+Row = dict[str, Tensor]
+
+
+def replicates(model: Model, engine: MonteCarlo) -> tuple[MonteCarlo, list[Parts]]:
+    """The engine of one part of the paths, and the parts: neighbours, or the paths of one scramble.
+
+    Where the model takes batch axes all parts are simulated side by side, else one after the other.
+    """
+    if isinstance(engine.noise, Sobol):
+        n = stride = engine.noise.scrambles
+        each, step = max(2, engine.n_paths // n), 1
+    else:
+        each = step = max(2, 2 * (engine.n_paths // (2 * REPLICATES)))  # even: antithetic pairs stay together
+        n, stride = REPLICATES, 1
+    offsets = tuple(i * step for i in range(n))
+    one = replace(engine, n_paths=each)
+    if isinstance(layers(model)[0], SDE):
+        return one, [Parts((offset,), stride, folded=False) for offset in offsets]
+    return one, [Parts(offsets, stride, folded=True)]
+
+
+def sampled(
+    book: list[Payoff],
+    methods: list[Method],
+    inputs: Inputs,
+    engine: MonteCarlo,
+    names: Sequence[str],
+    total: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, int]:
+    """Raw Greeks from independent parts of the paths, and the number of paths of all parts.
+
+    Args:
+        book: the payoffs.
+        methods: how each of them is treated.
+        inputs: what they depend on.
+        engine: settings.
+        names: the Greeks, `d_` and a parameter among them.
+        total: whether the payoffs count as one, their sum.
+        progress: called with (parts done, parts).
+
+    Returns:
+        [parts, payoffs (one if `total`), names], and the paths.
+    """
+    one, parts = replicates(inputs.model, engine)
+    folds = len(parts[0].offsets) if parts[0].folded else 0
+    columns = [list(range(len(book)))] if total else [[i] for i in range(len(book))]
+    sampler = of_payoffs(book, methods, inputs, one, set(names), columns, folds)
+    samples = []
+    for done, part in enumerate(parts, 1):
+        rows = [torch.stack([row[name].detach().double().reshape(-1) for name in names], -1) for row in sampler(part)]
+        samples.append(torch.stack(rows, 1))
+        if progress is not None:
+            progress(done, len(parts))
+    return torch.cat(samples), one.n_paths * len(parts) * max(1, folds)
+
+
+def of_payoffs(
+    book: list[Payoff],
+    methods: list[Method],
+    inputs: Inputs,
+    engine: MonteCarlo,
+    needs: set[str],
+    columns: list[list[int]],
+    folds: int,
+) -> Sampler:
+    """The sampler of payoffs that are simulated."""
+    second = any(name.startswith(("gamma", "vanna")) for name in needs)
+    point = inputs.at((), folds)
+    watched = frozenset(i for i, payoff in enumerate(book) if payoff.window is not None)
+    apart = inputs.beside(point, 0.0, inputs.labels[0]) if watched else None
+    base = Simulated(point, book, methods, engine, second=second, apart=apart)
+    days: tuple[Estimator, Estimator] | None = None
+    if any(name.startswith(("theta", "charm")) for name in needs):
+        # today's price without companions, as tomorrow's has none: what they share cancels
+        tomorrow = Simulated(inputs.at((), folds), book, methods, engine, DAY, second)
+        days = Simulated(point, book, methods, engine, 0.0, paths=base.paths), tomorrow
+    tilted: list[Tilted] = []
+    smooth = [i for i, method in enumerate(methods) if method == "conditional"]
+    rough = [i for i, method in enumerate(methods) if method != "conditional"]
+    for label in inputs.labels:
+        for rows, move in ((smooth, 0.25 * VOL_MOVE), (rough, VOL_MOVE)):
+            if rows and f"volga{label}" in needs:
+                some, how = [book[i] for i in rows], [methods[i] for i in rows]
+                ends = [
+                    Simulated(inputs.at((), folds, vol=s * move, label=label), some, how, engine, second=False)
+                    for s in (1, -1)
+                ]
+                tilted.append(Tilted(label, rows, move, (ends[0], ends[1])))
+    move = _spot_move([book[i] for i in watched], inputs)
+    jumps = extra_jumps(inputs.model, max(payoff.maturity for payoff in book), engine.noise)
+    return Sampler(inputs, base, columns, needs, jumps, days, tilted, watched, move)
+
+
+def _spot_move(book: list[Payoff], inputs: Inputs) -> float:
+    """The largest share by which the spot may move either way without knocking a payoff in or out.
+
+    Raises:
+        InputError: a barrier is closer than 0.01 %.
+    """
+    if not book:
+        return SPOT_MOVE
+    spot = inputs.leaves["spot"]
+    for move in (SPOT_MOVE, 0.1 * SPOT_MOVE, 0.01 * SPOT_MOVE):
+        try:
+            for payoff in book:
+                payoff.check_spot(spot * (1 + move))
+                payoff.check_spot(spot * (1 - move))
+            return move
+        except InputError as crossed:
+            reason = crossed
+    raise InputError(f"a barrier is within 0.01 % of the spot, too close for Greeks: {reason}")
+
+
+@dataclass(frozen=True)
+class Tilted:
+    """Estimators of some payoffs with the vols of an underlying moved up and down."""
+
+    label: str
+    rows: list[int]
+    move: float
+    ends: tuple[Estimator, Estimator]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """From parts of the paths to raw Greeks of each column, a sum of payoffs, with as few sweeps as columns.
+
+    Attributes:
+        inputs: what the payoffs depend on.
+        base: values and deltas of the payoffs.
+        columns: the payoffs of each column.
+        needs: names of the Greeks wanted.
+        jumps: the extra jump of each jump law, by the name of its intensity.
+        days: the payoffs today and tomorrow, for theta and charm.
+        tilted: the payoffs at moved vols, for volga.
+        watched: payoffs that are watched continuously: pathwise deltas then have heavy tails, where a path comes near a
+            barrier with little variance left, and differences of values serve better.
+        spot_move: share of the spot between those.
+    """
+
+    inputs: Inputs
+    base: Estimator
+    columns: list[list[int]]
+    needs: set[str]
+    jumps: dict[str, ExtraJump]
+    days: tuple[Estimator, Estimator] | None = None
+    tilted: Sequence[Tilted] = ()
+    watched: frozenset[int] = frozenset()
+    spot_move: float = SPOT_MOVE
+
+    def __call__(self, parts: Parts) -> list[Row]:
+        """Raw Greeks of each column."""
+        found = self._first(parts)
+        if self._wants("gamma", "vanna"):
+            self._add_second(found, parts)
+        if self.watched and self.needs & {"delta", "gamma"}:
+            self._add_by_value(found, parts)
+        if self.days is not None:
+            self._add_timed(found, parts)
+        self._add_intensities(found, parts)
+        for tilted in self.tilted:
+            self._add_volga(found, parts, tilted)
+        return found
+
+    def _wants(self, *names: str) -> bool:
+        return any(name.startswith(names) for name in self.needs)
+
+    def _first(self, parts: Parts) -> list[Row]:
+        """Values and their derivatives: one backward sweep for each column."""
+        inputs, values = self.inputs, self.base.values(parts)
+        found = []
+        for column in self.columns:
+            value = _total(values, column)
+            g = self.base.gradient(value)
+            row = {"price": value.detach(), "rho": g["rate"]}
+            row |= {f"delta{a}": g[f"spot{a}"] for a in inputs.labels}
+            row |= {f"dividend_rho{a}": g[f"dividend_yield{a}"] for a in inputs.labels}
+            row |= {f"vega{a}": inputs.along(g, a) for a in inputs.directions}
+            row |= {f"d_{name}": g[name] for name in inputs.model.params if name in g}
+            found.append(row)
+        return found
+
+    def _add_second(self, found: list[Row], parts: Parts) -> None:
+        """Gamma and vanna from the derivatives of deltas where they are smooth, else from differences of gradients."""
+        deltas = self.base.deltas(parts)
+        for row, column in zip(found, self.columns, strict=True):
+            smooth = [deltas[i] for i in column if i in deltas]
+            rough = self._differing(column)
+            slopes: list[list[Grads]] = []
+            if smooth:
+                slopes.append([self.base.gradient(torch.stack(each).sum(0)) for each in zip(*smooth, strict=True)])
+            if rough:
+                slopes.append([self._slope(label, rough, parts) for label in self.inputs.labels])
+            for each in slopes:
+                self._add_slopes(row, each)
+
+    def _add_slopes(self, row: Row, slopes: list[Grads]) -> None:
+        """Adds gamma and vanna from the derivatives of the delta to each spot."""
+        labels = self.inputs.labels
+        for i, a in enumerate(labels):
+            for j, b in enumerate(labels[i:], i):  # each pair from both sides: the mean is less noisy
+                _add(row, f"gamma{a}{b}", 0.5 * (slopes[i][f"spot{b}"] + slopes[j][f"spot{a}"]))
+            for b in self.inputs.directions:
+                _add(row, f"vanna{a}{b}", self.inputs.along(slopes[i], b))
+
+    def _slope(self, label: str, rows: list[int], parts: Parts) -> Grads:
+        """Derivative of the gradient of some payoffs to a spot, from gradients at moved spots."""
+        up, down = (end.gradient(self._sum(end.values(parts), rows)) for end in self._moved[label])
+        size = 2 * self.spot_move * self.inputs.leaves[f"spot{label}"]
+        return {name: (up[name] - down[name]) / size for name in up}
+
+    def _add_by_value(self, found: list[Row], parts: Parts) -> None:
+        """Delta and gamma of payoffs watched continuously, from values at moved spots."""
+        (ends,) = self._moved.values()
+        here = self.base.values(parts)
+        with torch.set_grad_enabled(bool(self._differing(self._rows))):  # else nobody differentiates them
+            up, down = (end.values(parts) for end in ends)
+        size = self.spot_move * self.inputs.leaves["spot"]
+        for row, column in zip(found, self.columns, strict=True):
+            watched = [i for i in column if i in self.watched]
+            if watched:
+                above, below = (self._sum(values, watched).detach() for values in (up, down))
+                _add(row, "delta", (above - below) / (2 * size))
+                _add(row, "gamma", (above + below - 2 * _total(here, watched).detach()) / size**2)
+
+    def _add_timed(self, found: list[Row], parts: Parts) -> None:
+        """Theta and charm: tomorrow's values and deltas less today's, per year."""
+        assert self.days is not None
+        labels = self.inputs.labels if self._wants("charm") else ()
+        with torch.set_grad_enabled(bool(labels)):
+            values = [day.values(parts) for day in self.days]
+        for row, column in zip(found, self.columns, strict=True):
+            today, tomorrow = (_total(each, column) for each in values)
+            row["theta"] = (tomorrow - today).detach() / DAY
+            if labels:
+                was, becomes = (day.by_spot(_total(each, column)) for day, each in zip(self.days, values, strict=True))
+                row |= {f"charm{a}": (b - w) / DAY for a, w, b in zip(labels, was, becomes, strict=True)}
+
+    def _add_intensities(self, found: list[Row], parts: Parts) -> None:
+        """What more jumps do, besides the compensator."""
+        for name, jump in self.jumps.items():
+            if f"d_{name}" in self.needs:
+                with torch.no_grad():
+                    moves = self.base.changes(parts, jump)
+                for row, column in zip(found, self.columns, strict=True):
+                    _add(row, f"d_{name}", jump.span * _total(moves, column))
+
+    def _add_volga(self, found: list[Row], parts: Parts, tilted: Tilted) -> None:
+        """Differences of vegas."""
+        up, down = tilted.ends
+        for row, column in zip(found, self.columns, strict=True):
+            rows = [tilted.rows.index(i) for i in column if i in tilted.rows]
+            if rows:
+                more, less = (
+                    self.inputs.along(end.gradient(_total(end.values(parts), rows)), tilted.label) for end in (up, down)
+                )
+                _add(row, f"volga{tilted.label}", (more - less) / (2 * tilted.move))
+
+    def _differing(self, column: Sequence[int]) -> list[int]:
+        """Payoffs of a column whose second derivatives are differences of gradients."""
+        if not self._wants("gamma", "vanna"):
+            return []
+        vanna = self._wants("vanna")
+        return [i for i in column if not self.base.has_deltas(i) and (vanna or i not in self.watched)]
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        """Payoffs that are priced at moved spots."""
+        return sorted({*self._differing([i for column in self.columns for i in column]), *self.watched})
+
+    @cached_property
+    def _moved(self) -> dict[str, tuple[Estimator, Estimator]]:
+        """The payoffs of `_rows` at spots moved up and down, by the label of the spot."""
+        inputs, move = self.inputs, self.spot_move
+        return {
+            a: (self.base.beside(inputs, move, a, self._rows), self.base.beside(inputs, -move, a, self._rows))
+            for a in inputs.labels
+        }
+
+    def _sum(self, values: list[Tensor], rows: Sequence[int]) -> Tensor:
+        """Sum over some payoffs of values at moved spots."""
+        return _total(values, [self._rows.index(i) for i in rows])
+
+
+def _total(values: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
+    """The sum of some of the values."""
+    return torch.stack([values[i] for i in rows]).sum(0)
+
+
+def _add(row: Row, name: str, value: Tensor) -> None:
+    """Adds to a Greek of a row, which begins at 0."""
+    row[name] = row[name] + value if name in row else value
