@@ -8,7 +8,7 @@ from qsde.schemes.leverage import Leveraged
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
 from qsde.schemes.multi_asset import Correlated
-from qsde.schemes.sde import EulerMaruyama, Heun, ItoMilstein, SDEScheme
+from qsde.schemes.sde import EulerMaruyama, Heun, ItoMilstein, ReversibleHeun, SDEScheme
 from qsde.schemes.table import SCHEMES, SchemeRow, scheme_for
 from qsde.schemes.with_jumps import WithJumps
 
@@ -24,6 +24,7 @@ __all__ = [
     "Leveraged",
     "LogEuler",
     "Milstein",
+    "ReversibleHeun",
     "SDEScheme",
     "Scheme",
     "SchemeRow",

@@ -21,7 +21,7 @@ from qsde.schemes.leverage import Leveraged
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
 from qsde.schemes.multi_asset import Correlated
-from qsde.schemes.sde import EulerMaruyama, Heun, ItoMilstein
+from qsde.schemes.sde import EulerMaruyama, Heun, ItoMilstein, ReversibleHeun
 from qsde.schemes.with_jumps import WithJumps
 
 
@@ -56,6 +56,7 @@ SCHEMES: dict[str, SchemeRow] = {
         _row("euler_maruyama", EulerMaruyama, SDE),
         _row("ito_milstein", ItoMilstein, SDE),
         _row("heun", Heun, SDE),
+        _row("reversible_heun", ReversibleHeun, SDE),
     )
 }
 

@@ -67,6 +67,7 @@ class SDEScheme(Scheme):
         interpretation: the integral that it approximates.
         orders: strong and weak order for each kind of noise that it takes.
         levy: whether it uses the space-time Levy area.
+        reversible: whether the step from the end with `-dt` and `-dW` leads back to the start exactly.
     """
 
     dynamics: Dynamics | None = field(default=None, repr=False)
@@ -74,6 +75,7 @@ class SDEScheme(Scheme):
     interpretation: ClassVar[Interpretation]
     orders: ClassVar[Mapping[NoiseKind, Orders]]
     levy: ClassVar[bool] = False
+    reversible: ClassVar[bool] = False
     time_dependent: ClassVar[bool] = True
 
     @abstractmethod
