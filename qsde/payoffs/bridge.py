@@ -22,6 +22,8 @@ from qsde.numerics import holds
 _LEAST_VARIANCE = 1e-12
 #: Images on either side, and up to which variance in units of the squared width they are exact to 1e-15; beyond, sines.
 _IMAGES, _FEW_UP_TO, _IMAGES_UP_TO, _SINES = 3, 0.1, 0.6, 3
+#: Rounds of a fixed point in which an extreme and the variance to it find each other: 0.1 % with steps of 1/8 year.
+_ROUNDS = 2
 #: The variance on the way to a level is at least this share of the interval's own, before the root.
 _LEAST_SHARE = 1e-3
 #: The same for the mean exit time, exact to 1e-7.
@@ -234,7 +236,9 @@ def _reach(d: Tensor, variance: Tensor, uniform: Tensor, slope: Tensor | None, s
     """`sqrt(d^2 - 2 w log u)`, with gradient 0 at 0; the extreme is `side` of it from the middle of the ends."""
     depth = -2.0 * torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny))
     reach = _root(d * d + variance * depth)
-    return reach if slope is None else _root(d * d + variance_to(variance, slope, side * reach) * depth)
+    for _ in range(0 if slope is None else _ROUNDS):
+        reach = _root(d * d + variance_to(variance, slope, side * reach) * depth)
+    return reach
 
 
 def _root(square: Tensor) -> Tensor:

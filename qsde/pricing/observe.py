@@ -11,6 +11,7 @@ from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.payoffs import Claim, Paths, Watched
 from qsde.pricing.simulation import Block, Bridges, Simulation, later
+from qsde.pricing.variation import with_cash
 from qsde.solve.loop import first_order
 
 #: Variances of a step below this count as this, where a root is taken.
@@ -76,26 +77,30 @@ class Observer:
         t = torch.tensor(dates, dtype=torch.float64)
         shape = (-1, *(1,) * (states[0].dim() - 1))
         start, size = (v.to(states[0]).reshape(shape) for v in (t[:-1], t.diff()))
-        variance = simulation.scheme.variance(simulation.model, before, after, size, start)
+        interval = simulation.model, before, after, size, start
+        variance, slope = simulation.scheme.variance(*interval), simulation.scheme.slope(*interval)
         x, ends, uniforms = states[0], after[0], block.uniforms(self._steps)
         if simulation.scheme.jumps:
-            dates, x, ends, variance, uniforms = self._halved(block, x, after, variance)
+            dates, x, ends, uniforms = self._halved(block, x, after, variance)
+            variance, slope = _half(variance), None if slope is None else _half(slope)
         growth = torch.exp(x)
-        return Bridges(dates, growth, torch.exp(ends) if simulation.scheme.jumps else growth[1:], variance, uniforms)
+        ends = torch.exp(ends) if simulation.scheme.jumps else growth[1:]
+        return Bridges(dates, growth, ends, variance, slope, uniforms)
 
     def _priced(self, bridges: Bridges) -> Watched:
-        dates, variance = bridges.dates, bridges.variance
+        dates, variance, slope = bridges.dates, bridges.variance, bridges.slope
         prices = _priced(bridges.growth[None], *self._affine(dates))[0]
         ends = _priced(bridges.ends[None], *self._affine(dates[1:], before=True))[0]
-        if self._market.has_cash:  # d log S = (S - shift) / S dx
+        if self._market.has_cash:
             _, shift = self._affine(dates[:-1])
             moving = 1 - shift[0].movedim(0, -1).unsqueeze(-2) / prices[..., :-1]
-            variance = variance * moving.movedim(-1, 0).square()
-        return Watched(dates, prices, ends, variance.movedim(0, -1), bridges.uniforms)
+            variance, slope = with_cash(variance, slope, moving.movedim(-1, 0))
+        slope = None if slope is None else slope.movedim(0, -1)
+        return Watched(dates, prices, ends, variance.movedim(0, -1), bridges.uniforms, slope)
 
     def _halved(
         self, block: Block, x: Tensor, after: tuple[Tensor, ...], variance: Tensor
-    ) -> tuple[tuple[float, ...], Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[tuple[float, ...], Tensor, Tensor, Tensor]:
         """Steps cut in two, with their jumps in the middle, to which the bridge of the diffusion is sampled.
 
         Jumps come at any time of a step: put at its end they would leave a price on either side of a barrier at once,
@@ -109,7 +114,7 @@ class Observer:
         before = 0.5 * (x[:-1] + after[0] - after[-1] + deviation * normal)
         halved = torch.cat([_interleaved(x[:-1], before + after[-1]), x[-1:]])
         uniforms = _interleaved(*(block.uniforms(self._steps, k).movedim(-1, 0) for k in (-3, -1))).movedim(0, -1)
-        return dates, halved, _interleaved(before, after[0]), 0.5 * variance.repeat_interleave(2, 0), uniforms
+        return dates, halved, _interleaved(before, after[0]), uniforms
 
     def _affine(self, times: tuple[float, ...], before: bool = False) -> tuple[Tensor, Tensor]:
         """Scale and shift [asset, time, *batch] of the price; without batch axes unless the market has them."""
@@ -125,6 +130,11 @@ def _priced(growth: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Prices [asset, *batch, path, time] from `exp(x)` [asset, time, *batch, path]."""
     shape = (*scale.shape, *(1,) * (growth.dim() - scale.dim()))
     return (scale.reshape(shape) * growth + shift.reshape(shape)).movedim(1, -1)
+
+
+def _half(variance: Tensor) -> Tensor:
+    """Of each of the two halves of every step."""
+    return 0.5 * variance.repeat_interleave(2, 0)
 
 
 def _interleaved(first: Tensor, second: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ class Bridges:
     growth: Tensor
     ends: Tensor
     variance: Tensor
+    slope: Tensor | None
     uniforms: Tensor
 
 
