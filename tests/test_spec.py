@@ -30,7 +30,7 @@ from qsde.spec import (
     spec_of,
     template,
 )
-from qsde.spec.models import ModelSpec
+from qsde.spec.leveraged import ModelSpec
 
 
 def small_fit(model: str = "black_scholes", **options: object) -> Fit:

@@ -4,6 +4,7 @@ from qsde.spec.base import Spec, checked, parsed
 from qsde.spec.contract import Contract, ContractSpec
 from qsde.spec.engine import EngineSpec, FourierSpec, LeastSquaresSpec, MonteCarloSpec
 from qsde.spec.greeks import GreeksRequest, GreeksResult, GreeksSpec, GreekValue, PayoffGreeks
+from qsde.spec.leveraged import LEVERAGED, GridLeverageSpec, LeveragedSpec, ModelSpec, NeuralLeverageSpec, spec_of
 from qsde.spec.models import (
     MODEL_TEMPLATES,
     BatesSpec,
@@ -12,9 +13,7 @@ from qsde.spec.models import (
     HestonSpec,
     KouSpec,
     MertonSpec,
-    ModelSpec,
     model_from,
-    spec_of,
     template,
 )
 from qsde.spec.multi_asset import MultiAssetSpec, PricingModelSpec, pricing_spec_of
@@ -27,6 +26,7 @@ from qsde.spec.underlying import UnderlyingSpec
 
 __all__ = [
     "FELLER_STRENGTH",
+    "LEVERAGED",
     "MODEL_TEMPLATES",
     "PAYOFFS",
     "AnyPayoffSpec",
@@ -43,16 +43,19 @@ __all__ = [
     "GreeksRequest",
     "GreeksResult",
     "GreeksSpec",
+    "GridLeverageSpec",
     "HestonKouSpec",
     "HestonSpec",
     "JobRequest",
     "KouSpec",
     "LeastSquaresSpec",
+    "LeveragedSpec",
     "MarketSpec",
     "MertonSpec",
     "ModelSpec",
     "MonteCarloSpec",
     "MultiAssetSpec",
+    "NeuralLeverageSpec",
     "PayoffGreeks",
     "PayoffSpec",
     "PriceRequest",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Any, ClassVar, Literal
 
 from qsde.errors import InputError
 from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps, Model
@@ -102,13 +100,9 @@ class HestonKouSpec(_ExponentialJumps, _HestonFields):
     model: Literal["heston_kou"] = "heston_kou"
 
 
-#: Any model, told apart by its field `model`.
-ModelSpec = Annotated[
-    BlackScholesSpec | HestonSpec | MertonSpec | KouSpec | BatesSpec | HestonKouSpec, Field(discriminator="model")
-]
-AnyModelSpec = BlackScholesSpec | HestonSpec | MertonSpec | KouSpec | BatesSpec | HestonKouSpec
+ParametricSpec = BlackScholesSpec | HestonSpec | MertonSpec | KouSpec | BatesSpec | HestonKouSpec
 
-_SPECS: dict[str, type[AnyModelSpec]] = {
+_SPECS: dict[str, type[ParametricSpec]] = {
     "black_scholes": BlackScholesSpec,
     "heston": HestonSpec,
     "merton": MertonSpec,
@@ -118,7 +112,7 @@ _SPECS: dict[str, type[AnyModelSpec]] = {
 }
 
 
-def _typical(spec: type[AnyModelSpec]) -> Callable[[], Model]:
+def _typical(spec: type[ParametricSpec]) -> Callable[[], Model]:
     def build() -> Model:
         diffusion: Any = spec.DIFFUSION.typical()
         return JumpDiffusion(diffusion, spec.JUMPS.typical()) if spec.JUMPS is not None else diffusion  # type: ignore[arg-type]
@@ -143,17 +137,17 @@ def template(name: str) -> Model:
     return MODEL_TEMPLATES[canonical_name(name)]()
 
 
-def canonical_name(name: str) -> str:
-    """The key of `MODEL_TEMPLATES` meant by `name`.
+def canonical_name(name: str, more: tuple[str, ...] = ()) -> str:
+    """The key of `MODEL_TEMPLATES`, or the one of some more names, that is meant by `name`.
 
     Raises:
         InputError: no model has this name.
     """
     wanted = name.strip().lower().replace("-", "").replace("_", "").replace(" ", "")
-    for known in _SPECS:
+    for known in (*_SPECS, *more):
         if wanted == known.replace("_", ""):
             return known
-    raise InputError(f"no model is called {name!r}; choose one of {', '.join(_SPECS)}")
+    raise InputError(f"no model is called {name!r}; choose one of {', '.join((*_SPECS, *more))}")
 
 
 def model_from(name: str, params: Mapping[str, float]) -> Model:
@@ -166,20 +160,12 @@ def model_from(name: str, params: Mapping[str, float]) -> Model:
         >>> model_from("black_scholes", {"vol": 0.2}).params
         {'vol': tensor(0.2000, dtype=torch.float64)}
     """
-    spec: AnyModelSpec = checked(_SPECS[canonical_name(name)], params)
+    spec: ParametricSpec = checked(_SPECS[canonical_name(name)], params)
     return spec.build()
 
 
-def spec_of(model: Model) -> AnyModelSpec:
-    """The spec that builds `model`.
-
-    Raises:
-        InputError: the model has batch axes or no spec describes it.
-
-    Example:
-        >>> spec_of(BlackScholes(0.2))
-        BlackScholesSpec(vol=0.2, model='black_scholes')
-    """
+def parametric_spec_of(model: Model) -> ParametricSpec:
+    """The spec that builds a model of a few numbers; see `qsde.spec.spec_of` for all models."""
     if model.batch_shape != ():
         raise InputError(f"a spec describes one parameter set; this {model.name} has batch shape {model.batch_shape}")
     diffusion, jumps = (model.diffusion, model.jumps) if isinstance(model, JumpDiffusion) else (model, None)

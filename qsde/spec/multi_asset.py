@@ -9,7 +9,8 @@ from pydantic import Field
 from qsde.errors import InputError
 from qsde.models import Model, MultiAsset
 from qsde.spec.base import Spec, at
-from qsde.spec.models import AnyModelSpec, BlackScholesSpec, HestonSpec, spec_of
+from qsde.spec.leveraged import AnyModelSpec, spec_of
+from qsde.spec.models import BlackScholesSpec, HestonSpec
 
 #: Most underlyings of one model.
 MAX_ASSETS = 100

@@ -18,7 +18,7 @@ from qsde.errors import FitStatus, InputError
 from qsde.market.quotes import COLUMNS, TEXT_COLUMNS, TIME_COLUMNS, empty_rejected
 from qsde.market.surface import Surface
 from qsde.spec.base import parsed
-from qsde.spec.models import ModelSpec, spec_of
+from qsde.spec.leveraged import ModelSpec, spec_of
 
 Cell = str | float | int | bool | None
 Table = dict[str, list[Cell]]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 
 from qsde.calibration.fit import Fit
 from qsde.errors import InputError
@@ -21,7 +21,8 @@ from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
 from qsde.spec.base import LONGEST, Spec, at
 from qsde.spec.engine import EngineSpec, FourierSpec, MonteCarloSpec
-from qsde.spec.models import canonical_name, spec_of
+from qsde.spec.leveraged import LEVERAGED, spec_of
+from qsde.spec.models import canonical_name
 from qsde.spec.multi_asset import PricingModelSpec
 from qsde.spec.payoffs import AnyPayoffSpec
 from qsde.spec.underlying import UnderlyingSpec
@@ -34,10 +35,28 @@ Library = Callable[[str], list[Fit]]
 
 
 class FitSource(Spec):
-    """A file of fits written by `qsde calibrate --out`, and which of its models."""
+    """A file of fits written by `qsde calibrate --out`, and which of its models; a text alone is the file.
+
+    For the pricing service `file` is the id of a stored fit.
+
+    Example:
+        >>> FitSource.model_validate("heston.json")
+        FitSource(file='heston.json', model=None)
+    """
 
     file: str = Field(min_length=1)
     model: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file_alone(cls, given: Any) -> Any:
+        return {"file": given} if isinstance(given, str) else given
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Says that a text will do."""
+        schema = handler.resolve_ref_schema(handler(core))
+        return {"anyOf": [{"type": "string", "minLength": 1}, {**schema}], "title": cls.__name__}
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,7 @@ def choose_fit(fits: list[Fit], name: str | None, source: str, field: str = "mod
     Raises:
         InputError: there is no such fit, or several and no name; the message lists those of the `source`.
     """
-    wanted = [f for f in fits if name is None or spec_of(f.model).model == canonical_name(name)]
+    wanted = [f for f in fits if name is None or spec_of(f.model).model == canonical_name(name, LEVERAGED)]
     if len(wanted) != 1:
         held = ", ".join(spec_of(f.model).model for f in fits)
         raise InputError(f"{source} holds the fits {held}: choose with {field}")
