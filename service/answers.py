@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from qsde.errors import QsdeError, VolStatus
 from qsde.market.implied_vol import implied_vol
@@ -25,12 +24,16 @@ from qsde.spec import (
     PricedPayoff,
     PriceRequest,
     PriceResult,
+    PricingModelSpec,
+    choose_fit,
+    spec_of,
 )
 from qsde.spec.result import known
 from service import shared_integrals, shared_paths
 from service.errors import Problem, field_of, internal, shortened
+from service.fitted import library, report
 from service.log import log
-from service.reading import Reading, read, read_job, refuse_files
+from service.reading import Reading, read, read_job
 from service.schemas import (
     VOL_STATUS,
     Failed,
@@ -42,11 +45,9 @@ from service.schemas import (
     Priced,
     PricedGreeks,
 )
-from service.shared_integrals import Option
 
 R = TypeVar("R", bound=JobRequest)
 X = TypeVar("X")
-W = TypeVar("W")
 #: HTTP status and body.
 Reply = tuple[int, bytes]
 #: Name of the endpoint and body.
@@ -60,8 +61,10 @@ _PROBE = 1024
 
 def answer(tasks: Sequence[Task]) -> list[Reply]:
     """The reply to each task; those that may be computed together are, to the digits that each has alone."""
-    shared = [(i, found) for i, task in enumerate(tasks) if len(tasks) > 1 and (found := _shareable(*task))]
-    replies = _together(shared)
+    requests = {i: found for i, task in enumerate(tasks) if (found := _readable(*task))}
+    replies = _integrated(requests)
+    if len(tasks) > 1:
+        replies |= _simulated({i: request for i, request in requests.items() if i not in replies})
     return [replies[i] if i in replies else alone(*task) for i, task in enumerate(tasks)]
 
 
@@ -84,77 +87,71 @@ def alone(endpoint: str, body: bytes) -> Reply:
         return 500, internal().body()
 
 
-@dataclass(frozen=True)
-class _Shareable:
-    """A price request that may be computed together with others."""
-
-    request: PriceRequest
-    work: Run | Option
-
-
-def _shareable(endpoint: str, body: bytes) -> _Shareable | None:
-    """What may be shared; whatever is wrong with a request is said where it is answered alone."""
+def _readable(endpoint: str, body: bytes) -> PriceRequest | None:
+    """A request that may be computed with others; whatever is wrong with one is said where it is answered alone."""
     if endpoint != "price":
         return None
     try:
         reading = _ours(read_job(PriceRequest, body))
-        work = None if reading.bad else _work(reading.request)
     except (Problem, QsdeError):
         return None
-    return None if work is None else _Shareable(reading.request, work)
+    # a fit brings a market with it, which those that compute together do not look for
+    return None if reading.bad or reading.request.fit is not None else reading.request
 
 
-def _work(request: PriceRequest) -> Run | Option | None:
-    if isinstance(request.engine, MonteCarloSpec):
-        return shared_paths.prepared(request.build())
-    if _integrals_together and shared_integrals.may_share(request):
-        return shared_integrals.prepared(request.build())
-    return None
-
-
-#: Whether this machine integrates options to the same digits together and alone.
+#: Whether this machine integrates options to the same digits as the library.
 _integrals_together = True
 
 
 def check_machine() -> None:
-    """Finds out, and says, if this machine must integrate options one by one."""
+    """Finds out, and says, if this machine must leave options to the library, one by one."""
     global _integrals_together
     _integrals_together = shared_integrals.checked()
     if not _integrals_together:
         log.warning("options are integrated one by one: together, this machine computes other last digits")
 
 
-def _together(shared: Sequence[tuple[int, _Shareable]]) -> dict[int, Reply]:
-    runs = [(i, one.request, one.work) for i, one in shared if isinstance(one.work, Run)]
-    options = [(i, one.request, one.work) for i, one in shared if isinstance(one.work, Option)]
-    paths = _grouped(runs, shared_paths.groups, shared_paths.results, _simulated)
-    return paths | _grouped(options, shared_integrals.groups, shared_integrals.results, _integrated)
-
-
-def _grouped(
-    shared: Sequence[tuple[int, PriceRequest, W]],
-    groups: Callable[[Sequence[W]], list[list[int]]],
-    results: Callable[[Sequence[W]], list[X]],
-    answered: Callable[[PriceRequest, W, X, float], bytes],
-) -> dict[int, Reply]:
-    """Replies of groups of two or more."""
+def _integrated(requests: Mapping[int, PriceRequest]) -> dict[int, Reply]:
+    """Replies to requests for one European option with an exact price."""
+    if not _integrals_together:
+        return {}
+    options = {i: option for i, request in requests.items() if (option := shared_integrals.option_of(request))}
+    began = time.perf_counter()
+    results = shared_integrals.results(list(options.values()))
+    seconds = time.perf_counter() - began
     replies: dict[int, Reply] = {}
-    for group in groups([work for *_, work in shared]):
-        members = [shared[i] for i in group]
-        if len(members) == 1:
-            continue
-        began = time.perf_counter()
-        try:
-            found = results([work for *_, work in members])
-        except QsdeError:  # of one of them; the others are computed alone as well
-            continue
-        seconds = time.perf_counter() - began
-        for (i, request, work), one in zip(members, found, strict=True):
-            replies[i] = 200, answered(request, work, one, seconds)
+    for i, found in zip(options, results, strict=True):
+        if found is not None:
+            priced = PricedPayoff(type="european", method="fourier", value=found[0], numerical_error=found[1])
+            replies[i] = 200, _price_answer(_read_of(requests[i]), [priced], seconds, None)
     return replies
 
 
-def _simulated(request: PriceRequest, run: Run, rows: Sequence[Result], seconds: float) -> bytes:
+def _simulated(requests: Mapping[int, PriceRequest]) -> dict[int, Reply]:
+    """Replies to requests that share a simulation with others."""
+    runs = {i: run for i, request in requests.items() if (run := _run(request))}
+    places, replies = list(runs), {}
+    for group in shared_paths.groups(list(runs.values())):
+        members = [places[row] for row in group]
+        began = time.perf_counter()
+        try:
+            found = shared_paths.results([runs[i] for i in members]) if len(members) > 1 else []
+        except QsdeError:  # of one of them; the others are computed alone as well
+            continue
+        seconds = time.perf_counter() - began
+        for i, rows in zip(members, found, strict=False):
+            replies[i] = 200, _of_paths(requests[i], runs[i], rows, seconds)
+    return replies
+
+
+def _run(request: PriceRequest) -> Run | None:
+    try:
+        return shared_paths.prepared(request.build(library)) if isinstance(request.engine, MonteCarloSpec) else None
+    except QsdeError:
+        return None
+
+
+def _of_paths(request: PriceRequest, run: Run, rows: Sequence[Result], seconds: float) -> bytes:
     priced = [
         PricedPayoff(
             type=spec.name,
@@ -166,12 +163,6 @@ def _simulated(request: PriceRequest, run: Run, rows: Sequence[Result], seconds:
         for spec, row in zip(request.payoffs, rows, strict=True)
     ]
     return _price_answer(_read_of(request), priced, seconds, run.simulation.n_paths)
-
-
-def _integrated(request: PriceRequest, option: Option, found: tuple[float, float], seconds: float) -> bytes:
-    value, error = found
-    priced = PricedPayoff(type="european", method="fourier", value=value, numerical_error=error)
-    return _price_answer(_read_of(request), [priced], seconds, None)
 
 
 def _read_of(request: R) -> Reading[R]:
@@ -186,7 +177,6 @@ def _ours(reading: Reading[R]) -> Reading[R]:
         QsdeError: it asks for what the service does not do.
     """
     request = reading.request
-    refuse_files(request)
     if not isinstance(request.engine, MonteCarloSpec):
         return reading
     if request.engine.compile == "always":
@@ -198,7 +188,7 @@ def _ours(reading: Reading[R]) -> Reading[R]:
 
 
 def _price(body: bytes) -> bytes:
-    reading, found = _usable(_ours(read_job(PriceRequest, body)), lambda r: PriceResult.of(r, r.build()))
+    reading, found = _usable(_ours(read_job(PriceRequest, body)), lambda r: PriceResult.of(r, r.build(library)))
     if found is None:
         return _price_answer(reading, [], 0.0, None)
     return _price_answer(reading, found.payoffs, found.seconds, found.n_paths)
@@ -208,22 +198,32 @@ def _price_answer(
     reading: Reading[PriceRequest], priced: Sequence[PricedPayoff], seconds: float, n_paths: int | None
 ) -> bytes:
     request = reading.request
-    assert request.model is not None, "requests that name a file are refused"
     items: dict[int, Priced | Failed] = {**_failed(reading)}
     for place, one in zip(reading.places, priced, strict=True):
         items[place] = Priced(**one.model_dump()) if math.isfinite(one.value) else _not_finite(place, one.type)
     payoffs = [items[i] for i in sorted(items)]
     answered = PriceAnswer(
-        seconds=seconds, n_paths=n_paths, model=request.model, engine=request.engine, payoffs=payoffs
+        seconds=seconds, n_paths=n_paths, model=_model(request), engine=request.engine, payoffs=payoffs
     )
     return to_json(answered)
 
 
+def _model(request: JobRequest) -> PricingModelSpec:
+    """The model of a request, also where it names a fit."""
+    if request.model is not None:
+        return request.model
+    assert request.fit is not None
+    return spec_of(choose_fit(library(request.fit.file), request.fit.model, request.fit.file).model)
+
+
+def _report(body: bytes) -> bytes:
+    return report(from_json(body)).encode()
+
+
 def _greeks(body: bytes) -> bytes:
     read_ = _ours(read_job(GreeksRequest, body))
-    reading, found = _usable(read_, lambda r: GreeksResult.of(r, r.build()))
+    reading, found = _usable(read_, lambda r: GreeksResult.of(r, r.build(library)))
     request = reading.request
-    assert request.model is not None, "requests that name a file are refused"
     total = request.greeks.total
     if total and reading.bad:
         first = reading.bad[min(reading.bad)]
@@ -236,7 +236,7 @@ def _greeks(body: bytes) -> bytes:
             units=request.greeks.units,
             seconds=found.seconds if found else 0.0,
             n_paths=found.n_paths if found else None,
-            model=request.model,
+            model=_model(request),
             engine=request.engine,
             greeks=request.greeks,
             payoffs=[items[i] for i in sorted(items)],
@@ -269,7 +269,7 @@ def _usable(reading: Reading[R], compute: Callable[[R], X]) -> tuple[Reading[R],
         QsdeError: what is wrong is none of the payoffs.
     """
     if not reading.places:
-        reading.request.build()
+        reading.request.build(library)
         return reading, None
     try:
         return reading, compute(reading.request)
@@ -277,7 +277,7 @@ def _usable(reading: Reading[R], compute: Callable[[R], X]) -> tuple[Reading[R],
         if (field_of(str(error)) or "").split(".")[0] in _SHARED:
             raise
         reason = str(error)
-    for attempt in (lambda request: request.build(), compute):
+    for attempt in (lambda request: request.build(library), compute):
         bad = _refused(reading, attempt)
         if bad:
             return _usable(reading.without(bad), compute)
@@ -318,4 +318,4 @@ def _vol_item(status: VolStatus, vol: float) -> ImpliedVolItem:
     )
 
 
-_ANSWERS: dict[str, Callable[[bytes], bytes]] = {"price": _price, "greeks": _greeks, "implied_vol": _implied_vol}
+_ANSWERS: dict[str, Callable[[bytes], bytes]] = {"price": _price, "greeks": _greeks, "implied_vol": _implied_vol, "report": _report}

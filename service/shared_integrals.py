@@ -1,151 +1,150 @@
-"""European options of several requests integrated together, to the digits that each has alone.
+"""European options of several requests integrated together, to the digits that the library gives each alone.
 
-One row for each option, with parameters, expiry and strike of its own: rows do not share nodes, so nothing that a row
-is made of comes from its neighbours. What remains is how torch adds and multiplies arrays of different shapes. On the
-first contour, up to 16 rows, it does so alike: no difference in tens of thousands of options
-(`tests/service/test_shared_integrals`); beyond, some last digits differ. Options that need more nodes than the first
-contour has are left out, since the shape of what is done again depends on how many there are (1 in 1,000 of them had
-another last digit). `checked` looks again on the machine at hand.
+A plain request (one European option, flat rates) is a row of numbers: parameters, spot, rates, strike, expiry. Rows of
+one family of models are priced by `qsde.pricing.fourier.price_rows` in one go. They do not share nodes, so
+nothing that a row is made of comes from its neighbours. What remains is how torch adds and multiplies arrays of
+different shapes: for up to `TOGETHER` rows it does so alike, no difference in tens of thousands of options
+(`tests/service/test_shared_integrals`); beyond, the complex functions of `qsde.numerics` go another way. Options that
+need more than a few passes on the first contour are left to the library, one by one. `checked` looks again on the
+machine at hand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qsde.market.underlying import Market
-from qsde.models import Heston, Model
-from qsde.models.base import fourier_model
-from qsde.payoffs import European
-from qsde.pricing.contours import (
-    ABSOLUTE,
-    GAP_POWER,
-    Lewis,
-    lewis_range,
-    nodes_for_ripples,
-    nodes_needed,
-    sinh_nodes,
-)
-from qsde.pricing.exact import price_exact
-from qsde.pricing.fourier import Fourier, price_european
-from qsde.spec import FourierSpec, PriceRequest, PricingJob
+from qsde.errors import QsdeError
+from qsde.models import Model
+from qsde.pricing.fourier import Fourier, price_rows
+from qsde.spec import MODEL_TEMPLATES, FourierSpec, PriceRequest, PriceResult, UnderlyingSpec
+from qsde.spec.base import LONGEST
 
-#: Most options that are integrated together.
-TOGETHER = 8
+#: Most options that are integrated together, and most nodes that each may have then.
+TOGETHER, NODES = 16, 96
+#: Beyond these rates a request is looked at by the library, which refuses it.
+_LOWEST_RATE, _HIGHEST_RATE = -0.5, 1.0
 
 
 @dataclass(frozen=True)
 class Option:
-    """A European option under a model: strike, years, forward and discount factor as tensors [1]."""
+    """A European option as numbers.
 
-    model: Model
-    engine: Fourier
-    terms: tuple[Tensor, Tensor, Tensor, Tensor]
+    Attributes:
+        family: name of the model and settings of the engine: equal for options that may be integrated together.
+        numbers: spot, rate, dividend yield, strike, expiry, then the parameters in the order of the model.
+        is_call: call or put.
+    """
+
+    family: tuple[str, Fourier]
+    numbers: tuple[float, ...]
     is_call: bool
 
-    @property
-    def family(self) -> tuple[Any, ...]:
-        """Equal for options that may be integrated together."""
-        parts = getattr(self.model, "diffusion", self.model), getattr(self.model, "jumps", None)
-        return (type(self.model), *map(type, parts), self.engine)
 
-
-def may_share(request: PriceRequest) -> bool:
-    """Whether a request is one European option with an exact price."""
-    return isinstance(request.engine, FourierSpec) and [spec.name for spec in request.payoffs] == ["european"]
-
-
-def prepared(job: PricingJob) -> Option | None:
-    """The option of a request that may share; None if its model has no exact prices."""
-    (payoff,), market, engine = job.payoffs, job.market, job.engine
-    if not (job.model.has_cf and isinstance(market, Market) and isinstance(engine, Fourier)):
+def option_of(request: PriceRequest) -> Option | None:
+    """The option of a plain request; None for any other, and for one that the library is to judge."""
+    engine, market, model = request.engine, request.market, request.model
+    if not isinstance(engine, FourierSpec) or engine.nodes > NODES or len(request.payoffs) > 1:
         return None
-    assert isinstance(payoff, European)
-    t = torch.tensor([payoff.expiry], dtype=torch.float64)
-    strike = torch.as_tensor(payoff.strike, dtype=torch.float64).reshape(1)
-    return Option(job.model, engine, (strike, t, market.forward(t), market.discount(t)), payoff.kind == "call")
+    payoff: Any = request.payoffs[0]
+    if payoff.type != "european" or model is None or model.model not in MODEL_TEMPLATES:
+        return None
+    if not isinstance(market, UnderlyingSpec) or market.dividends or market.spot is None:
+        return None
+    rate, dividend_yield = market.rate or 0.0, market.dividend_yield or 0.0
+    usual = _is_usual(rate) and _is_usual(dividend_yield) and payoff.strike > 0 and 0 < payoff.expiry <= LONGEST
+    if not usual:
+        return None
+    parameters = (getattr(model, name) for name in _family(model.model)[1])
+    numbers = (market.spot, rate, dividend_yield, payoff.strike, payoff.expiry, *parameters)
+    return Option((model.model, _engine(engine)), numbers, payoff.kind == "call")
 
 
-def groups(options: Sequence[Option]) -> list[list[int]]:
-    """Indices of options that are integrated together; those that are not easy stand alone."""
-    families: dict[tuple[Any, ...], list[int]] = {}
+def _is_usual(rate: Any) -> bool:
+    return isinstance(rate, float) and _LOWEST_RATE <= rate <= _HIGHEST_RATE
+
+
+@cache
+def _family(name: str) -> tuple[Model, tuple[str, ...]]:
+    """A model of this name, and its parameters."""
+    model = MODEL_TEMPLATES[name]()
+    return model, tuple(model.params)
+
+
+def _engine(spec: FourierSpec) -> Fourier:
+    return Fourier(spec.tolerance, spec.nodes, spec.max_nodes)
+
+
+def results(options: Sequence[Option]) -> list[tuple[float, float] | None]:
+    """Value and estimated error of each option; None for those that the library must price or refuse."""
+    families: dict[tuple[str, Fourier], list[int]] = {}
     for i, option in enumerate(options):
         families.setdefault(option.family, []).append(i)
-    found: list[list[int]] = []
+    found: list[tuple[float, float] | None] = [None] * len(options)
     for rows in families.values():
-        easy: list[int] = []
-        for some in _cut(rows):
-            easy += [i for i, fine in zip(some, _easy([options[i] for i in some]), strict=True) if fine]
-        found += [*_cut(easy), *([i] for i in sorted(set(rows) - set(easy)))]
+        for first in range(0, len(rows), TOGETHER):
+            some = rows[first : first + TOGETHER]
+            for i, result in zip(some, _integrated([options[i] for i in some]), strict=True):
+                found[i] = result
     return found
 
 
-def _cut(rows: list[int]) -> list[list[int]]:
-    return [rows[i : i + TOGETHER] for i in range(0, len(rows), TOGETHER)]
-
-
 @torch.no_grad()
-def _easy(options: Sequence[Option]) -> list[bool]:
-    """Whether the first contour of `qsde.pricing.fourier` is all that each option needs."""
-    engine, (model, (strike, t, forward, _)) = options[0].engine, _stacked(options)
-    model, k = fourier_model(model.map(lambda p: p.unsqueeze(-1))), torch.log(strike / forward)
-    variance, distance = model.total_variance(t).reshape(t.shape), k.abs()
-    if not bool(torch.isfinite(k + t + variance).all()):
-        return [False] * len(options)
-    scale, reach = lewis_range(variance, variance, distance)
-    ripples = nodes_for_ripples(model, t, distance, reach)
-    needed = nodes_needed(variance, distance)
-    needed = needed if ripples is None else torch.maximum(needed, ripples)
-    first = Lewis()(*sinh_nodes(scale, reach, engine.nodes), model, t, k)
-    unfinished = first.unfinished(1.0, (1e-2 * engine.tolerance) ** (1 / GAP_POWER))[0].flatten()
-    cheap = (first.value < ABSOLUTE / engine.tolerance).flatten()
-    verdict: list[bool] = (~(unfinished | (needed > engine.nodes).flatten() | cheap)).tolist()
-    return verdict
+def _integrated(options: Sequence[Option]) -> list[tuple[float, float] | None]:
+    """Prices of options of one family."""
+    name, engine = options[0].family
+    lead, names = _family(name)
+    columns = torch.tensor([option.numbers for option in options], dtype=torch.float64).T.contiguous()
+    spot, rate, dividend_yield, strike, t, *parameters = columns.unbind()
+    within = _within(lead, dict(zip(names, parameters, strict=True)))
+    safe = {n: torch.where(within, p, lead.params[n]) for n, p in zip(names, parameters, strict=True)}
+    discount = torch.exp(-rate * t)
+    forward = spot * torch.exp(-dividend_yield * t) / discount
+    calls = torch.tensor([option.is_call for option in options])
+    found, final = price_rows(lead.with_params(safe), strike, t, forward, discount, calls, engine)
+    fine = (final & within & torch.isfinite(found.value)).tolist()
+    priced = zip(found.value.tolist(), found.error.tolist(), fine, strict=True)
+    return [(value, error) if good else None for value, error, good in priced]
 
 
-def _stacked(options: Sequence[Option]) -> tuple[Model, list[Tensor]]:
-    """The models as one with parameters [R], and their terms [R, 1]."""
-    lead = options[0].model
-    model = lead.with_params({name: torch.stack([o.model.params[name] for o in options]) for name in lead.params})
-    return model, [torch.stack(column) for column in zip(*(o.terms for o in options), strict=True)]
-
-
-@torch.no_grad()
-def results(options: Sequence[Option]) -> list[tuple[float, float]]:
-    """Value and estimated error of each option of a group.
-
-    Raises:
-        QsdeError: one of them cannot be priced; price them one by one to see which.
-    """
-    model, (strike, t, forward, discount) = _stacked(options)
-    calls = torch.tensor([option.is_call for option in options]).reshape(-1, 1, 1)
-    found = price_european(model, strike.unsqueeze(-1), t, forward, discount, calls, options[0].engine)
-    return list(zip(found.value.flatten().tolist(), found.error.flatten().tolist(), strict=True))
+def _within(model: Model, params: dict[str, Tensor]) -> Tensor:
+    """Which rows [R] have all parameters where the model is defined."""
+    return torch.stack([model.table[name].domain.check(value) for name, value in params.items()]).all(0)
 
 
 def checked(count: int = 64) -> bool:
-    """Whether options have the same digits together and alone on this machine, on some of Heston."""
+    """Whether options have the same digits here and in the library on this machine, on some of Heston."""
     generator = torch.Generator().manual_seed(1)
-    low = torch.tensor([0.02, 0.5, 0.02, 0.2, -0.9, 80.0, 0.1], dtype=torch.float64)
-    high = torch.tensor([0.09, 4.0, 0.09, 1.0, 0.0, 120.0, 2.0], dtype=torch.float64)
+    low = torch.tensor([80.0, 0.1, 0.02, 0.5, 0.02, 0.2, -0.9], dtype=torch.float64)
+    high = torch.tensor([120.0, 2.0, 0.09, 4.0, 0.09, 1.0, 0.0], dtype=torch.float64)
     drawn = (low + (high - low) * torch.rand(count, len(low), generator=generator, dtype=torch.float64)).tolist()
-    jobs = [PricingJob(Heston(*row[:5]), [European(*row[5:])], Market(100.0, rate=0.03), Fourier()) for row in drawn]
-    options = [option for job in jobs if (option := prepared(job))]
-    for rows in groups(options):
-        for i, (value, error) in zip(rows, results([options[i] for i in rows]), strict=True):
-            alone = _alone(jobs[i])
-            if (value, error) != alone:
-                return False
-    return True
+    requests = [_heston(*row) for row in drawn]
+    options = [option for request in requests if (option := option_of(request))]
+    pairs = zip(requests, results(options), strict=True)
+    return all(result is None or result == _alone(request) for request, result in pairs)
 
 
-@torch.no_grad()
-def _alone(job: PricingJob) -> tuple[float, float]:
-    assert isinstance(job.market, Market)
-    assert isinstance(job.engine, Fourier)
-    (found,) = price_exact(job.model, job.payoffs, job.market, job.engine)
-    return float(found.value), float(found.error)
+def _heston(strike: float, expiry: float, *parameters: float) -> PriceRequest:
+    model = dict(zip(_family("heston")[1], parameters, strict=True))
+    return PriceRequest.model_validate(
+        {
+            "model": {"model": "heston"} | model,
+            "market": {"spot": 100.0, "rate": 0.03},
+            "payoffs": [{"type": "european", "strike": strike, "expiry": expiry}],
+            "engine": {"type": "fourier"},
+        }
+    )
+
+
+def _alone(request: PriceRequest) -> tuple[float, float] | None:
+    """What the library says; None if it says nothing."""
+    try:
+        (found,) = PriceResult.of(request, request.build()).payoffs
+    except QsdeError:
+        return None
+    return None if found.numerical_error is None else (found.value, found.numerical_error)

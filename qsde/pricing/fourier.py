@@ -38,6 +38,8 @@ Number = float | Tensor
 _CHUNK_BYTES = 1 << 28
 #: Nodes beyond which a slice leaves the first contour for the second, and an option the second for the first.
 _LEWIS_NODES, _SADDLE_NODES = 1536, 6144
+#: Options that need more nodes and that `price_rows` does together: so few that they have the digits of each alone.
+_AGAIN = 5
 
 
 @dataclass(frozen=True)
@@ -124,19 +126,68 @@ def price_european(
         flat_k = k.expand(*rows, n_strikes).reshape(-1, n_strikes)
         ratio, error = _otm_ratio(shaped, t.expand(rows).reshape(-1, 1), flat_k, engine)
     common = (*broadcast_shape((*batch, 1), expiries), n_strikes)
-    scale = torch.sqrt(strike * forward_) * df_
-    otm, error = ratio.reshape(common) * scale, error.reshape(common) * scale.detach()
-
-    call = torch.as_tensor(is_call, device=otm.device)
-    intrinsic = torch.where(call, forward_ - strike, strike - forward_) * df_
-    value = otm + torch.where((k < 0) == call, intrinsic, 0.0)  # a call is in the money at k < 0, a put at k >= 0
-    error = torch.add(error, value.detach().abs(), alpha=4e-16)
+    call = torch.as_tensor(is_call, device=ratio.device)
+    value, error = _discounted(ratio.reshape(common), error.reshape(common), k, strike, forward_, df_, call)
     if no_strike_axis:
         value, error = value.squeeze(-1), error.squeeze(-1)
     if no_expiry_axis:
         axis = -1 if no_strike_axis else -2
         value, error = value.squeeze(axis), error.squeeze(axis)
     return FourierPrice(value, error)
+
+
+def price_rows(
+    model: Model, strike: Tensor, t: Tensor, forward: Tensor, discount_factor: Tensor, is_call: Tensor, engine: Fourier
+) -> tuple[FourierPrice, Tensor]:
+    """Prices of options that have nothing in common but the kind of their model, by a few passes on the first contour.
+
+    Args:
+        model: parameters [R], one set for each option.
+        strike: of each option, [R], as all that follow.
+        t: years to expiry.
+        forward: forward to expiry.
+        discount_factor: discount factor to expiry.
+        is_call: call or put.
+        engine: quadrature settings.
+
+    Returns:
+        Prices and errors [R], and which of them are final [R]: the others need still more nodes or a contour of their
+        own, and are left to `price_european`.
+
+    Example:
+        >>> from qsde.models import BlackScholes
+        >>> one = torch.ones(2, dtype=torch.float64)
+        >>> rows = BlackScholes(0.2 * one), 100 * one, one, 100 * one, one, torch.tensor([True, False])
+        >>> found, final = price_rows(*rows, Fourier())
+        >>> found.value, final
+        (tensor([7.9656, 7.9656], dtype=torch.float64), tensor([True, True]))
+    """
+    columns = (x.unsqueeze(-1) for x in (strike, t, forward, discount_factor, is_call))
+    strike, t, forward, discount_factor, is_call = columns
+    k, shaped = torch.log(strike / forward), fourier_model(model).map(lambda p: p.unsqueeze(-1))
+    first, needed, variance = _first_pass(shaped, t, k, engine)
+    ratio, error, (again, cut) = first.value[0], first.error(1.0)[0] + ABSOLUTE, _again(first, needed, engine)
+    for rows in torch.nonzero(again[0]).squeeze(-1).split(_AGAIN):
+        nodes, one = 2 * engine.nodes, torch.zeros_like(rows)
+        value, gap, failed = _lewis_rows(
+            shaped, variance, t, k, one, rows, nodes, 2 * nodes, _limit(engine), wide=cut[0, rows]
+        )
+        ratio, error = ratio.index_put((rows,), value), error.index_put((rows,), gap + ABSOLUTE)
+        again = again.index_fill(1, rows, False).index_fill(1, rows[failed], True)
+    final = ~(again[0] | _cheap(ratio, k, engine).squeeze(-1))
+    value, error = _discounted(ratio, error, k, strike, forward, discount_factor, is_call)
+    return FourierPrice(value.squeeze(-1), error.squeeze(-1)), final
+
+
+def _discounted(
+    ratio: Tensor, error: Tensor, k: Tensor, strike: Tensor, forward: Tensor, discount_factor: Tensor, is_call: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Prices and errors from out-of-the-money ones over `sqrt(F K)`."""
+    scale = torch.sqrt(strike * forward) * discount_factor
+    otm, error = ratio * scale, error * scale.detach()
+    intrinsic = torch.where(is_call, forward - strike, strike - forward) * discount_factor
+    value = otm + torch.where((k < 0) == is_call, intrinsic, 0.0)  # in the money: a call at k < 0, a put at k >= 0
+    return value, torch.add(error, value.detach().abs(), alpha=4e-16)
 
 
 def model_vols(model: Model, t: Number, strike: Number, forward: Number, engine: Fourier | None = None) -> Tensor:
@@ -189,6 +240,11 @@ def _joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tens
 
 
 def _with_own_contours(model: FourierModel, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Tensor, Tensor]:
+    return finish(*_first_pass(model, t, k, engine), model, t, k, engine)
+
+
+def _first_pass(model: FourierModel, t: Tensor, k: Tensor, engine: Fourier) -> tuple[Integral, Tensor, Tensor]:
+    """The first contour with the nodes of a first attempt, the nodes it needs to be trusted, and total variances."""
     with torch.no_grad():
         variance = model.total_variance(t)
         variance = variance.reshape(-1, *t.shape)
@@ -198,8 +254,22 @@ def _with_own_contours(model: FourierModel, t: Tensor, k: Tensor, engine: Fourie
         ripples = nodes_for_ripples(model, t, farthest, reach)
         needed = nodes_needed(least, farthest)
         needed = needed if ripples is None else torch.maximum(needed, ripples)
-    first = Lewis()(*sinh_nodes(scale, reach, engine.nodes), model, t, k)
-    return finish(first, needed, variance, model, t, k, engine)
+    return Lewis()(*sinh_nodes(scale, reach, engine.nodes), model, t, k), needed, variance
+
+
+def _again(first: Integral, needed: Tensor, engine: Fourier) -> tuple[Tensor, Tensor]:
+    """Which slices [B, E] the first pass has not enough nodes for, and which [B, E, 1] must reach further."""
+    unfinished, cut = first.unfinished(1.0, _limit(engine))
+    return unfinished | (needed > engine.nodes).squeeze(-1), cut
+
+
+def _limit(engine: Fourier) -> float:
+    return math.pow(1e-2 * engine.tolerance, 1 / GAP_POWER)
+
+
+def _cheap(ratio: Tensor, k: Tensor, engine: Fourier) -> Tensor:
+    """Which options [B, E, K] are worth so little that they get a contour of their own."""
+    return (ratio.detach() < ABSOLUTE / engine.tolerance) & (k != 0)
 
 
 def finish(
@@ -216,19 +286,20 @@ def finish(
         k: log strikes [E, K].
         engine: settings.
     """
-    limit = (1e-2 * engine.tolerance) ** (1 / GAP_POWER)
+    limit = _limit(engine)
     ratio, error = first.value, first.error(1.0) + ABSOLUTE
-    again = first.unfinished(1.0, limit)[0] | (needed > engine.nodes).squeeze(-1)
-    cheap = (ratio.detach() < ABSOLUTE / engine.tolerance) & (k != 0)
+    (again, cut), cheap = _again(first, needed, engine), _cheap(ratio, k, engine)
     if not (bool(again.any()) or bool(cheap.any())):
         return ratio, error
     stuck = torch.zeros_like(again)
     if bool(again.any()):
         b, e = torch.nonzero(again, as_tuple=True)
-        value, gap, failed = _lewis_rows(model, variance, t, k, b, e, 2 * engine.nodes, _LEWIS_NODES, limit)
+        value, gap, failed = _lewis_rows(
+            model, variance, t, k, b, e, 2 * engine.nodes, _LEWIS_NODES, limit, wide=cut[b, e]
+        )
         ratio, error = ratio.index_put((b, e), value), error.index_put((b, e), gap + ABSOLUTE)
         stuck[b[failed], e[failed]] = True
-    cheap = (ratio.detach() < ABSOLUTE / engine.tolerance) & (k != 0)
+    cheap = _cheap(ratio, k, engine)
     own = cheap | stuck.unsqueeze(-1)
     if bool(own.any()):
         b, e, column = torch.nonzero(own, as_tuple=True)
@@ -253,17 +324,22 @@ def finish(
 
 def _lewis_rows(
     model: FourierModel, variance: Tensor, t: Tensor, k: Tensor, b: Tensor, e: Tensor,
-    nodes: int, max_nodes: int, limit: float, paired: bool = False,
+    nodes: int, max_nodes: int, limit: float, paired: bool = False, wide: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """`refine` on the first contour for chosen (set, expiry) pairs; `paired` if k already has one row per pair."""
+    """`refine` on the first contour for chosen (set, expiry) pairs.
+
+    `paired` if k already has one row per pair; `wide` [R, 1] tells the pairs that are known to need a longer reach.
+    """
     spread = variance[b, e] if len(variance) > 1 else variance[0, e]
     own, rows_k = _rows(model, (len(variance), len(t)), b, e), k if paired else k[e]
     with torch.no_grad():
         farthest = rows_k.abs().amax(-1, keepdim=True)
         scale, reach = lewis_range(spread, spread, farthest)
+        reach = reach if wide is None else torch.where(wide, Lewis.widening * reach, reach)
         ripples = nodes_for_ripples(own, t[e], farthest, reach)
         needed = nodes_needed(spread, farthest)
         needed = needed if ripples is None else torch.maximum(needed, ripples)
+        needed = needed if wide is None else torch.where(wide, needed.clamp(min=2.0 * nodes), needed)
     return refine(
         Lewis(), scale, reach, own, t[e], rows_k, needed, nodes, max_nodes, limit, relative=False,
     )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 
 from qsde.spec import PriceRequest, PriceResult
-from service.shared_integrals import TOGETHER, checked, groups, may_share, prepared, results
+from service.shared_integrals import TOGETHER, checked, option_of, results
 
 
 def _request(name: str, draw: random.Random) -> PriceRequest:
@@ -42,16 +42,12 @@ MODELS = ["black_scholes", "heston", "merton", "kou", "bates", "heston_kou"]
 def _differences(name: str, count: int, seed: int) -> int:
     draw = random.Random(seed)
     requests = [_request(name, draw) for _ in range(count)]
-    jobs = [request.build() for request in requests]
-    options = [prepared(job) for job in jobs]
+    options = [option_of(request) for request in requests]
     assert None not in options
-    found: dict[int, tuple[float, float]] = {}
-    together = [rows for rows in groups(options) if len(rows) > 1]
-    assert sum(map(len, together)) > count / 3
-    for rows in together:
-        found |= zip(rows, results([options[i] for i in rows]), strict=True)
-    alone = [PriceResult.of(request, job).payoffs[0] for request, job in zip(requests, jobs, strict=True)]
-    return sum(found[i] != (alone[i].value, alone[i].numerical_error) for i in found)
+    found = results(options)
+    assert sum(result is None for result in found) < count / 3
+    alone = [PriceResult.of(request, request.build()).payoffs[0] for request in requests]
+    return sum(one is not None and one != (a.value, a.numerical_error) for one, a in zip(found, alone, strict=True))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -69,26 +65,52 @@ def test_machine_is_looked_at() -> None:
     assert checked()
 
 
-def test_groups_are_of_one_family_and_small() -> None:
+@pytest.mark.parametrize("count", [1, 2, TOGETHER, TOGETHER + 1])
+def test_families_are_told_apart(count: int) -> None:
     draw = random.Random(1)
-    names = ["black_scholes"] * (TOGETHER + 2) + ["merton", "kou"] + ["black_scholes"]
-    options = [prepared(_request(name, draw).build()) for name in names]
-    assert [len(rows) for rows in groups(options)] == [TOGETHER, 3, 1, 1]
+    requests = [_request(name, draw) for _ in range(count) for name in ("heston", "kou")]
+    together = results([option_of(request) for request in requests])
+    assert together == [results([option_of(request)])[0] for request in requests]
 
 
-def test_what_needs_more_nodes_stands_alone() -> None:
-    request = _request("heston", random.Random(1)).model_dump(mode="json")
-    request["payoffs"][0] |= {"strike": 900.0, "expiry": 0.05}
-    far = prepared(PriceRequest.model_validate(request).build())
-    near = prepared(_request("black_scholes", random.Random(1)).build())
-    assert groups([far, near, far, near]) == [[0], [2], [1, 3]]
+def _changed(part: str, **change: Any) -> PriceRequest:
+    data = _request("heston", random.Random(1)).model_dump(mode="json")
+    place = data["payoffs"][0] if part == "payoffs" else data[part]
+    place.update(change)
+    return PriceRequest.model_validate(data)
 
 
-def test_what_is_not_shared() -> None:
+def test_what_needs_more_than_the_first_contour_is_left_to_the_library() -> None:
+    far, near = _changed("payoffs", strike=900.0, expiry=0.05), _request("heston", random.Random(2))
+    assert results([option_of(far), option_of(near)]) == [None, results([option_of(near)])[0]]
+
+
+@pytest.mark.parametrize("change", [{"v0": -0.04}, {"rho": -1.5}])
+def test_bad_parameters_harm_no_neighbour(change: dict[str, float]) -> None:
+    bad, good = option_of(_changed("model", **change)), option_of(_request("heston", random.Random(2)))
+    (alone,) = results([good])
+    assert results([good, bad, good]) == [alone, None, alone]
+
+
+NOT_PLAIN = [
+    ("payoffs", {"strike": -1.0}),
+    ("payoffs", {"expiry": 300.0}),
+    ("market", {"rate": 3.0}),
+    ("market", {"rate": {"1.0": 0.03}}),
+    ("market", {"dividends": [{"type": "cash", "time": 0.1, "amount": 1.0}]}),
+    ("market", {"spot": None}),
+    ("engine", {"nodes": 512}),
+]
+
+
+@pytest.mark.parametrize(("part", "change"), NOT_PLAIN)
+def test_what_is_left_to_the_library(part: str, change: dict[str, Any]) -> None:
+    assert option_of(_changed("market")) is not None
+    assert option_of(_changed(part, **change)) is None
+
+
+def test_other_payoffs_and_several_are_left_to_the_library() -> None:
     one = _request("heston", random.Random(1))
-    assert may_share(one)
-    assert not may_share(one.model_copy(update={"payoffs": one.payoffs * 2}))
-    digital = PriceRequest.model_validate(
-        {**one.model_dump(), "payoffs": [{"type": "digital", "strike": 100.0, "expiry": 1.0}]}
-    )
-    assert not may_share(digital)
+    assert option_of(one.model_copy(update={"payoffs": one.payoffs * 2})) is None
+    digital = {**one.model_dump(), "payoffs": [{"type": "digital", "strike": 100.0, "expiry": 1.0}]}
+    assert option_of(PriceRequest.model_validate(digital)) is None
