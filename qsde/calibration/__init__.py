@@ -5,6 +5,9 @@ from qsde.calibration.fit import Fit
 from qsde.calibration.instruments import Instrument, InstrumentFit
 from qsde.calibration.penalties import Feller, Penalty, Prior
 from qsde.calibration.quality import Simulated
+from qsde.calibration.training import TrainedFit, Training, train
+from qsde.calibration.training_start import neural_local_vol, neural_lsv
+from qsde.calibration.training_state import Round
 
 __all__ = [
     "Feller",
@@ -13,7 +16,13 @@ __all__ = [
     "InstrumentFit",
     "Penalty",
     "Prior",
+    "Round",
     "Simulated",
+    "TrainedFit",
+    "Training",
     "calibrate",
     "calibrate_many",
+    "neural_local_vol",
+    "neural_lsv",
+    "train",
 ]

@@ -240,6 +240,7 @@ def with_penalties(
 
 
 def black(k: Tensor, total_vol: Tensor) -> Tensor:
+    """Out-of-the-money prices in units of sqrt(forward strike)."""
     return black_price(torch.exp(-0.5 * k), torch.exp(0.5 * k), 1.0, total_vol, 1.0, k >= 0)
 
 

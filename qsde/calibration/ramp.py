@@ -96,14 +96,14 @@ def compiled(engine: MonteCarlo) -> MonteCarlo:
 
 def fresh(engine: MonteCarlo) -> list[MonteCarlo]:
     """The same engine with other random numbers, `FRESH_SETS` times."""
-    return [replace(compiled(engine), noise=_reseeded(engine.noise, i)) for i in range(1, FRESH_SETS + 1)]
+    return [replace(compiled(engine), noise=reseeded(engine.noise, i)) for i in range(1, FRESH_SETS + 1)]
 
 
 def fresh_halved(engine: MonteCarlo) -> list[MonteCarlo]:
     """As `fresh`, again with other random numbers, with steps half as long and half the paths."""
     half = replace(engine, n_paths=max(2, engine.n_paths // 2), max_dt=engine.max_dt / 2)
     return [
-        replace(half, noise=_reseeded(engine.noise, i)) for i in range(FRESH_SETS + 1, FRESH_SETS + HALVED_SETS + 1)
+        replace(half, noise=reseeded(engine.noise, i)) for i in range(FRESH_SETS + 1, FRESH_SETS + HALVED_SETS + 1)
     ]
 
 
@@ -112,9 +112,14 @@ def _plain(engine: MonteCarlo) -> Compile:
     return "never" if engine.compile == "auto" else engine.compile
 
 
-def _reseeded(noise: Noise, i: int) -> Noise:
+def reseeded(noise: Noise, i: int) -> Noise:
+    """The noise with another seed, the i-th after its own.
+
+    Raises:
+        InputError: it has none.
+    """
     if isinstance(noise, Antithetic):
-        return Antithetic(_reseeded(noise.noise, i))
+        return Antithetic(reseeded(noise.noise, i))
     if not hasattr(noise, "seed"):
         raise InputError(f"{type(noise).__name__} has no seed, so a fit cannot be checked on fresh paths; use Threefry")
     other: Noise = replace(noise, seed=(noise.seed + i) % (1 << 64))  # type: ignore[type-var]

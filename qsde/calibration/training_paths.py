@@ -13,12 +13,13 @@ from torch import Tensor
 from qsde.calibration.objective import PRICE_FLOOR, black, total_vol
 from qsde.market.surface import Surface
 from qsde.models.base import Model
-from qsde.models.leverage import GridLeverage
-from qsde.models.lsv import leveraged, unleveraged
+from qsde.models.lsv import unleveraged
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import model_vols
 from qsde.pricing.moments import Control, Moments
 from qsde.pricing.simulation import Simulation
+from qsde.schemes import Leveraged, WithJumps
+from qsde.schemes.leverage import without_smile
 
 #: Quotes times paths pulled back at once: what is kept per step stays near the size of a processor's cache.
 _CHUNK = 1 << 17
@@ -28,7 +29,7 @@ _UNKNOWN_SPREAD = 0.0010
 
 @dataclass(frozen=True)
 class Quoted:
-    """The quotes of a surface as tensors [Q], in the order of `surface.quotes`; prices in units of sqrt(forward strike).
+    """The quotes of a surface as tensors [Q], in their order there; prices in units of sqrt(forward strike).
 
     Attributes:
         t: the expiries, years.
@@ -63,9 +64,9 @@ class Quoted:
         """Root of the time to expiry."""
         return torch.tensor(self.t, dtype=torch.float64)[self.slice].sqrt()
 
-    def price(self, vol: Tensor) -> Tensor:
-        """Out-of-the-money prices at these vols."""
-        return black(self.k, vol * self.root_t)
+    def price(self, vol: Tensor, rows: Tensor) -> Tensor:
+        """Out-of-the-money prices of some quotes at these vols."""
+        return black(self.k[rows], vol * self.root_t[rows])
 
     def vols(self, price: Tensor) -> tuple[Tensor, Tensor]:
         """Vols and vegas of prices; both sides of a residual have the same small floor under the price."""
@@ -93,26 +94,40 @@ class QuotedPaths:
         self.quoted, self.engine = quoted, engine
         self.rows = [torch.nonzero(quoted.slice == e).squeeze(1) for e in range(len(quoted.t))]
         self._control: list[Tensor] | None = None
-        backbone = unleveraged(model)
+        backbone = unleveraged(model).map(lambda p: p.detach())
         if backbone.has_cf and backbone is not model:
             with torch.no_grad():
-                backbone = backbone.map(lambda p: p.detach())
-                vols = model_vols(backbone, torch.tensor(quoted.t, dtype=torch.float64), self._strikes(), 1.0)
-                self._exact = quoted.price(vols[quoted.slice, self._column()])
-                flat = GridLeverage([0.0], [0.0], [[1.0]], scale=_scale(model))  # type: ignore[arg-type]
-                simulation = self._simulation(leveraged(backbone, flat))
-                self._control = [x for _, x in self._blocks(simulation)]
+                self._start(model, backbone)
+
+    def _start(self, model: Model, backbone: Model) -> None:
+        """Simulates the control variate, the model without its smile, and works out its exact prices.
+
+        A constant variance keeps the leverage at x = 0, which makes it a function of time.
+        """
+        simulation = self._simulation(model)
+        scheme = simulation.scheme.diffusion if isinstance(simulation.scheme, WithJumps) else simulation.scheme
+        assert isinstance(scheme, Leveraged)
+        constant = "vol" in backbone.params
+        c = without_smile(scheme.nodes, simulation.coefficients, at_one=not constant)
+        self._control = [x for _, x in self._blocks(replace(simulation, coefficients=c))]
+        variance = (c[:, -1].square() * c[:, -scheme.nodes - 3]).cumsum(0).flatten()
+        self._exact = torch.empty_like(self.quoted.k)
+        for t, rows in zip(self.quoted.t, self.rows, strict=True):
+            own = backbone
+            if constant:
+                n = simulation.job.grid.observed_after[simulation.job.grid.column(t)]
+                own = backbone.with_params({"vol": (variance[n - 1] / t).sqrt().double().cpu()})
+            vols = model_vols(own, torch.tensor(t, dtype=torch.float64), torch.exp(self.quoted.k[rows]), 1.0)
+            self._exact[rows] = self.quoted.price(vols, rows)
 
     def prices(self, model: Model) -> Priced:
         """Prices of the model, without gradient."""
         with torch.no_grad():
             simulation = self._simulation(model)
             merged: list[Moments] = []
-            sums: list[tuple[Tensor, Tensor]] = []
             for i, (_, x) in enumerate(self._blocks(simulation)):
                 found = [self._moments(e, x[e], i) for e in range(len(self.rows))]
                 merged = [m.merge(f) for m, f in zip(merged, found, strict=True)] if merged else found
-            del sums
             results = [m.result() for m in merged]
             order = torch.cat(self.rows).argsort()
             return Priced(
@@ -180,21 +195,6 @@ class QuotedPaths:
             controls.append(self._payoff(rows, other) - self._exact[rows].unsqueeze(-1).to(x))
         return Moments.of(self._payoff(rows, x), Control.of(torch.stack(controls, 1)))
 
-    def _strikes(self) -> Tensor:
-        """Strikes over forwards, a row for each expiry; short rows are filled with the forward."""
-        width = max(len(rows) for rows in self.rows)
-        out = torch.ones(len(self.rows), width, dtype=torch.float64)
-        for e, rows in enumerate(self.rows):
-            out[e, : len(rows)] = torch.exp(self.quoted.k[rows])
-        return out
-
-    def _column(self) -> Tensor:
-        """Rank of each quote among those of its expiry."""
-        out = torch.empty_like(self.quoted.slice)
-        for rows in self.rows:
-            out[rows] = torch.arange(len(rows))
-        return out
-
 
 def _until(simulation: Simulation, coefficients: Tensor, e: int) -> Simulation:
     """The same simulation with other coefficients, ended at the e-th date, which alone is seen."""
@@ -204,9 +204,3 @@ def _until(simulation: Simulation, coefficients: Tensor, e: int) -> Simulation:
         grid, dates=grid.dates[e : e + 1], step_size=grid.step_size[:n], observed_after=grid.observed_after[e : e + 1]
     )
     return replace(simulation, coefficients=coefficients, job=replace(simulation.job, grid=short))
-
-
-def _scale(model: Model) -> float:
-    from qsde.schemes.layers import layers
-
-    return float(layers(model)[0].leverage.scale)  # type: ignore[attr-defined]

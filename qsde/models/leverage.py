@@ -74,7 +74,7 @@ class GridLeverage(Leverage):
         >>> t, x = torch.tensor([0.5, 1.0]), torch.tensor([-0.1, 0.0, 0.1])
         >>> leverage = GridLeverage(t, x, values=[[1.2, 1.0, 0.9], [1.1, 1.0, 1.0]], scale=0.2)
         >>> leverage.at(torch.tensor([0.75]), torch.tensor([[-0.05, 0.5]]))
-        tensor([[1.0750, 0.9500]], dtype=torch.float64)
+        tensor([[1.0750, 0.9500]])
     """
 
     times: Tensor

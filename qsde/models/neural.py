@@ -17,6 +17,8 @@ from qsde.models.base import Parameter, check_parameter
 from qsde.models.leverage import Leverage
 
 _ANY = (-math.inf, math.inf)
+#: Where paths of all steps start from one point, steps are short: each ends 15 % later than it began.
+_KNOTS_RATIO, _KNOTS_UNTIL = 1.15, 1 / 6
 _SHAPES = ("inner", "inner_bias", "hidden", "hidden_bias", "outer")
 
 
@@ -106,6 +108,13 @@ class NeuralLeverage(Leverage):
     def params(self) -> dict[str, Tensor]:
         """The weights."""
         return dict(self.weights)
+
+    @property
+    def knots(self) -> tuple[float, ...]:
+        """Times from a sixteenth of the shortest expiry to two months, each 15 % later than the one before."""
+        count = max(0, math.ceil(math.log(_KNOTS_UNTIL / self.shortest * 16) / math.log(_KNOTS_RATIO)))
+        own = tuple(self.shortest / 16 * _KNOTS_RATIO**i for i in range(count))
+        return own if self.base is None else (*own, *self.base.knots)
 
     @property
     def table(self) -> Mapping[str, Parameter]:

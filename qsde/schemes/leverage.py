@@ -14,6 +14,7 @@ from qsde.models.lsv import LocalStochasticVol
 from qsde.schemes.base import Scheme, State
 from qsde.schemes.heston_tq import HestonTQ
 from qsde.schemes.layers import refusal
+from qsde.schemes.log_euler import heston_slope
 from qsde.schemes.rows import rows
 
 #: Nodes are uniform in `u = y / sqrt(_BEND^2 + y^2)`, `y = x / (scale sqrt(t + dt))`, for |u| up to _REACH (|y| = 40):
@@ -103,20 +104,42 @@ class Leveraged(Scheme):
         )
 
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
-        """`L^2 vol^2 dt`, or `L^2` times the trapezoidal rule for Heston."""
+        """Mean of `L^2` at both ends, times `vol^2 dt` or the trapezoidal rule for Heston."""
         lsv = _lsv(model)
-        x = before[0]
-        flat = x.reshape(len(x), -1)
-        times = t.reshape(-1).expand(len(x)).to(flat)
-        square = lsv.leverage.at(times, flat).reshape(x.shape).square()
-        if _constant(model):
-            vol = lsv.backbone.params["vol"].unsqueeze(-1).to(x)
-            return square * vol.square() * dt
-        return square * HestonTQ().variance(lsv.backbone, before, after, dt, t)
+        ends = _at(lsv, t, before[0]).square() + _at(lsv, t + dt, after[0]).square()
+        return 0.5 * ends * _backbone_variance(lsv, before, after, dt, t)
+
+    def slope(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
+        """`dL^2/dx v dt + L rho sigma dt`, the derivative over the stretch that a path covers in the step."""
+        lsv, x = _lsv(model), before[0]
+        width = 0.5 * lsv.leverage.scale * torch.sqrt(dt)
+        high, low = (_at(lsv, t, x + side * width).square() for side in (1.0, -1.0))
+        local = (high - low) / (2 * width) * _backbone_variance(lsv, before, after, dt, t)
+        return local if _constant(model) else local + _at(lsv, t, x) * heston_slope(lsv.backbone, x, dt)
 
     def _deviations(self, like: Tensor) -> Tensor:
         u = torch.linspace(-_REACH, _REACH, self.nodes, dtype=torch.float64, device=like.device)
         return _BEND * u / torch.sqrt(1 - u.square())
+
+
+def without_smile(nodes: int, coefficients: Tensor, at_one: bool) -> Tensor:
+    """Coefficients [rows, C, *batch, 1] with the leverage of each step the same at all nodes: that at x = 0, or 1."""
+    head = coefficients.shape[1] - nodes
+    middle = coefficients[:, head + nodes // 2].unsqueeze(1)
+    level = torch.ones_like(middle) if at_one else middle
+    return torch.cat([coefficients[:, :head], level.expand(-1, nodes, *middle.shape[2:])], 1)
+
+
+def _at(lsv: LocalStochasticVol, t: Tensor, x: Tensor) -> Tensor:
+    """The leverage at times t [n, 1...] and log-prices x [n, *batch, P]."""
+    flat = x.reshape(len(x), -1)
+    return lsv.leverage.at(t.reshape(-1).expand(len(x)).to(flat), flat).reshape(x.shape)
+
+
+def _backbone_variance(lsv: LocalStochasticVol, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
+    if _constant(lsv):
+        return lsv.backbone.params["vol"].unsqueeze(-1).to(before[0]).square() * dt
+    return HestonTQ().variance(lsv.backbone, before, after, dt, t)
 
 
 def _interpolated(values: Tensor, y: Tensor) -> Tensor:

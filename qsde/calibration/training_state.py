@@ -1,0 +1,94 @@
+"""Where a training is, and its checkpoint: one safetensors file that holds numbers and JSON, no code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from qsde.errors import FileFormatError, InputError
+
+#: Damping of the first step.
+DAMPING = 1e-2
+_KIND = "qsde training 1"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One step of a training.
+
+    Attributes:
+        step: number of the step, from 1; 0 is the start.
+        n_paths: paths of the errors.
+        rmse_bp: root mean square error of the quotes that are trained on, basis points of vol, on the paths of the fit.
+        held_out_bp: the same of those that are not; NaN if there are none.
+        inside: share of the trained quotes within bid and ask.
+        seconds: since the start.
+    """
+
+    step: int
+    n_paths: int
+    rmse_bp: float
+    held_out_bp: float
+    inside: float
+    seconds: float
+
+    def __str__(self) -> str:
+        held = "" if np.isnan(self.held_out_bp) else f", held out {self.held_out_bp:.2f} bp"
+        return (
+            f"step {self.step}: {self.rmse_bp:.2f} bp{held}, {self.inside:.0%} inside, {self.n_paths:,} paths, "
+            f"{self.seconds:.0f} s"
+        )
+
+
+@dataclass
+class State:
+    """Where the training is; what a checkpoint holds."""
+
+    weights: Tensor
+    best: Tensor
+    best_score: float = float("inf")
+    damping: float = DAMPING
+    stage: int = 0
+    steps: int = 0
+    steps_of_stage: int = 0
+    idle: int = 0
+    done: bool = False
+
+
+def save(path: Path, state: State, rounds: list[Round]) -> None:
+    """Writes a checkpoint; a crash leaves the one before."""
+    numbers = {k: v for k, v in vars(state).items() if not isinstance(v, Tensor)}
+    about = {"kind": _KIND, "state": json.dumps(numbers), "rounds": json.dumps([asdict(r) for r in rounds])}
+    part = path.with_name(path.name + ".part")
+    save_file({"weights": state.weights, "best": state.best}, part, about)
+    part.replace(path)
+
+
+def load(path: Path, like: State) -> tuple[State, list[Round]]:
+    """Reads a checkpoint of a training that started like this one.
+
+    Raises:
+        FileFormatError: the file is no checkpoint.
+        InputError: it has another number of weights.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in ("weights", "best")}
+        if about.get("kind") != _KIND:
+            raise ValueError("it says that it is something else")
+        numbers, rounds = json.loads(about["state"]), json.loads(about["rounds"])
+        state, found = State(**tensors, **numbers), [Round(**r) for r in rounds]
+    except (SafetensorError, KeyError, TypeError, ValueError) as reason:
+        raise FileFormatError(f"{path} is no checkpoint of a training: {reason}; delete it to start anew") from None
+    if state.weights.shape != like.weights.shape:
+        raise InputError(
+            f"checkpoint {path} has {state.weights.numel()} weights, the model {like.weights.numel()}: it is of another"
+        )
+    return state, found
