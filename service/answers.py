@@ -318,4 +318,9 @@ def _vol_item(status: VolStatus, vol: float) -> ImpliedVolItem:
     )
 
 
-_ANSWERS: dict[str, Callable[[bytes], bytes]] = {"price": _price, "greeks": _greeks, "implied_vol": _implied_vol, "report": _report}
+_ANSWERS: dict[str, Callable[[bytes], bytes]] = {
+    "price": _price,
+    "greeks": _greeks,
+    "implied_vol": _implied_vol,
+    "report": _report,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,8 +14,9 @@ from service.batching import Batcher
 from service.edge import Edge
 from service.log import log
 from service.metrics import Metrics
-from service.routes import greeks, health, implied_vol, models, price
+from service.routes import calibrations, fits, greeks, health, implied_vol, jobs, models, price, reports, surfaces
 from service.settings import Settings
+from service.stored import Stored
 from service.submission import Service
 
 
@@ -29,10 +31,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        stored = app.state.stored
+        await asyncio.to_thread(stored.open)
         await app.state.service.batcher.start()
         log.info("ready", workers=settings.workers)
         yield
         await app.state.service.batcher.close()
+        await asyncio.to_thread(stored.close)
         log.info("closed")
 
     app = FastAPI(
@@ -43,9 +48,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = Service(settings, metrics, Batcher(settings, metrics))
+    app.state.stored = Stored(settings)
     app.add_middleware(Edge, metrics=metrics, api_keys=settings.api_keys)
     errors.install(app)
-    for module in (price, greeks, implied_vol, models, health):
+    for module in (price, greeks, implied_vol, surfaces, calibrations, jobs, fits, reports, models, health):
         app.include_router(module.router)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app

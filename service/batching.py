@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
+from service import pricer
 from service.answers import Reply
 from service.errors import Problem
 from service.limits import exceeded
@@ -23,6 +25,11 @@ from service.settings import Settings
 from service.workers import Died, OutOfTime, Worker
 
 X = TypeVar("X")
+Gone = Callable[[], Awaitable[None]]
+#: Status of a reply that nobody reads; the log does.
+GONE = 499
+#: Seconds after which a request that still waits is watched for its client to leave: most are answered before.
+_PATIENCE = 0.1
 Arguments = TypeVarTuple("Arguments")
 
 
@@ -37,6 +44,7 @@ class Ticket:
         reply: will be set.
         arrived: when it came.
         again: whether a worker was lost with it before.
+        watched: waits for its client to leave.
     """
 
     endpoint: str
@@ -46,6 +54,7 @@ class Ticket:
     reply: asyncio.Future[Reply]
     arrived: float = field(default_factory=time.monotonic)
     again: bool = False
+    watched: asyncio.Future[None] | None = None
 
 
 class Batcher:
@@ -55,7 +64,9 @@ class Batcher:
         self._settings, self._metrics = settings, metrics
         self._waiting: deque[Ticket] = deque()
         self._arrived = asyncio.Event()
-        self._workers = workers or [Worker(settings.worker_memory_bytes) for _ in range(settings.workers)]
+        self._workers = workers or [
+            Worker(partial(pricer.prepare, settings), settings.worker_memory_bytes) for _ in range(settings.workers)
+        ]
         self._threads = ThreadPoolExecutor(len(self._workers), "qsde-worker")
         self._tasks: list[asyncio.Task[None]] = []
         self.state = "starting"
@@ -81,8 +92,17 @@ class Batcher:
             worker.end()
         self._threads.shutdown(wait=True)
 
-    async def reply(self, endpoint: str, body: bytes, key: Hashable, path_steps: float) -> Reply:
-        """Waits for the reply; whoever cancels it leaves the queue.
+    async def reply(
+        self, endpoint: str, body: bytes, key: Hashable, path_steps: float, gone: Gone | None = None
+    ) -> Reply:
+        """Waits for the reply; whoever cancels it, or is gone, leaves the queue.
+
+        Args:
+            endpoint: what is to be computed.
+            body: of the request.
+            key: equal for requests that may go to a worker together.
+            path_steps: estimated work.
+            gone: returns when nobody waits for the reply any more; the reply has then the status `GONE`.
 
         Raises:
             Problem: 429 if too many wait, 503 if the service is closing or the wait was too long, 504 if it took too
@@ -100,11 +120,25 @@ class Batcher:
         self._waiting.append(ticket)
         self._metrics.queue.set(len(self._waiting))
         self._arrived.set()
+        watch = asyncio.get_running_loop().call_later(_PATIENCE, self._watch, ticket, gone) if gone else None
         try:
             return await ticket.reply
         finally:
+            if watch:
+                watch.cancel()
+            if ticket.watched:
+                ticket.watched.cancel()
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
+
+    def _watch(self, ticket: Ticket, gone: Gone) -> None:
+        async def drop() -> None:
+            await gone()
+            if not ticket.reply.done():
+                self._metrics.dropped.inc()
+                ticket.reply.set_result((GONE, b""))
+
+        ticket.watched = asyncio.ensure_future(drop())
 
     async def _serve(self, worker: Worker) -> None:
         while True:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -21,6 +22,7 @@ _TITLES = {
     401: "no valid API key",
     404: "not found",
     405: "method not allowed",
+    409: "in conflict with what is there",
     413: "request too large",
     422: "the request cannot be used",
     429: "too many requests",
@@ -72,6 +74,11 @@ class Problem(Exception):
         """From the message of a library error, whose start may be a field."""
         return cls(status, message, field_of(message))
 
+    @classmethod
+    def again(cls, document: ProblemDetail) -> Problem:
+        """From the document of another process."""
+        return cls(document.status, document.detail, document.field, document.limit)
+
     def body(self) -> bytes:
         """The document."""
         return to_json(self.document)
@@ -112,20 +119,37 @@ def install(app: FastAPI) -> None:
         detail = f"{request.method} {request.url.path}: {str(error.detail).lower()}; the endpoints are listed at /docs"
         return Problem(error.status_code, detail, headers=dict(error.headers or {})).response()
 
-    handlers: dict[Any, Any] = {Problem: problem, HTTPException: http}
+    async def parameter(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        name = str(first["loc"][-1])
+        return Problem(422, f"{name}: {str(first['msg']).lower()}", name).response()
+
+    handlers: dict[Any, Any] = {Problem: problem, HTTPException: http, RequestValidationError: parameter}
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
 
 
-#: For the OpenAPI document: what operations answer besides results.
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}}}
-    for status, text in {
-        401: "API keys are in use, and this is none",
-        413: "the body is larger than `max_body_bytes`",
-        422: "the request cannot be read, or goes beyond a limit; `field`, `detail` and `limit` say which",
-        429: "`max_queue` requests are waiting; come again after Retry-After seconds",
-        503: "the service is shutting down, or the request waited longer than `max_queue_seconds`",
-        504: "the request took longer than `max_seconds`",
-    }.items()
+_TEXTS = {
+    401: "API keys are in use, and this is none",
+    404: "there is nothing of this id",
+    409: "in conflict with what is there; `detail` says with what",
+    413: "the body is larger than `max_body_bytes`, or an upload than `max_upload_bytes`",
+    422: "the request cannot be read, or goes beyond a limit; `field`, `detail` and `limit` say which",
+    429: "too many wait, as `limit` says; come again after Retry-After seconds",
+    503: "the service is shutting down, or the request waited longer than `max_queue_seconds`",
+    504: "the request took longer than `max_seconds`, or the reading of an upload than `max_upload_seconds`",
 }
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For the OpenAPI document: what an operation answers besides results."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}}
+    return {status: {"description": _TEXTS[status], "content": content} for status in statuses}
+
+
+#: Of operations that compute.
+RESPONSES = responses(401, 413, 422, 429, 503, 504)
+#: Of operations that create.
+CREATES = responses(401, 409, 413, 422, 429, 503, 504)
+#: Of lists, and of operations on one thing.
+LISTS, FINDS, ENDS = responses(401, 422), responses(401, 404, 422), responses(401, 404, 409, 422)

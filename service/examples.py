@@ -45,3 +45,24 @@ IMPLIED_VOL: dict[str, Any] = {
         "discount_factor": 0.97,
     }
 }
+
+_SMILES = {
+    0.25: {90.0: 0.2279, 95.0: 0.2132, 100.0: 0.1983, 105.0: 0.1839, 110.0: 0.1711},
+    1.0: {80.0: 0.2387, 90.0: 0.2189, 100.0: 0.2005, 110.0: 0.1840, 120.0: 0.1706},
+}
+_QUOTES: list[dict[str, Any]] = [
+    {
+        "underlying": "INDEX", "quote_date": "2024-01-02", "t_years": t, "strike": strike,
+        "option_type": "C" if strike >= 100.0 else "P", "implied_vol": vol, "spot": 100.0, "forward": 100.0,
+        "discount_factor": 1.0,
+    }
+    for t, smile in _SMILES.items()
+    for strike, vol in smile.items()
+]  # fmt: skip
+
+UPLOADS: dict[str, Any] = {"records": _QUOTES, "columns": {name: [q[name] for q in _QUOTES] for name in _QUOTES[0]}}
+
+CALIBRATIONS: dict[str, Any] = {
+    "heston": {"quotes": _QUOTES, "calibration": {"model": "heston", "starts": 4}},
+    "black_scholes": {"quotes": _QUOTES, "calibration": {"model": "black_scholes", "weights": "equal"}},
+}

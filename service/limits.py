@@ -89,8 +89,10 @@ def exceeded(
 def work_of(reading: Reading[JobRequest]) -> Work:
     """Estimated work of a request; 0 without a simulation."""
     request, engine = reading.request, reading.request.engine
+    if not isinstance(engine, MonteCarloSpec):
+        return Work()
     claims = _claims(request) if reading.places else []
-    if not isinstance(engine, MonteCarloSpec) or not claims:
+    if not claims:
         return Work()
     rights = [claim for claim in claims if isinstance(claim, EarlyExercise)]
     steps = _steps(request, engine, claims)

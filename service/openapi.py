@@ -11,10 +11,13 @@ from pydantic.json_schema import models_json_schema
 
 from qsde.spec import GreeksRequest, PriceRequest
 from service.errors import ProblemDetail
+from service.kept import CalibrationRequest
 from service.schemas import ImpliedVolRequest
 
 _REF = "#/components/schemas/{model}"
-_MODELS: tuple[type[BaseModel], ...] = (PriceRequest, GreeksRequest, ImpliedVolRequest, ProblemDetail)
+_MODELS: tuple[type[BaseModel], ...] = (
+    PriceRequest, GreeksRequest, ImpliedVolRequest, CalibrationRequest, ProblemDetail,
+)  # fmt: skip
 
 
 def body(kind: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
@@ -22,6 +25,37 @@ def body(kind: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
     shown = {name: {"value": value} for name, value in examples.items()}
     content = {"schema": {"$ref": _REF.format(model=kind.__name__)}, "examples": shown}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def upload(options: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    """What an operation says of a file, as its body or in a form, and of how to read it."""
+    shown = {name: {"value": value} for name, value in examples.items()}
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    form = {"type": "object", "required": ["file"], "properties": {"file": binary["schema"]}}
+    content = {
+        "application/json": {"schema": {}, "examples": shown},
+        "text/csv": binary,
+        "application/vnd.apache.parquet": binary,
+        "multipart/form-data": {"schema": form},
+    }
+    return {"requestBody": {"required": True, "content": content}, "parameters": [*_parameters(options), *KEY]}
+
+
+def _parameters(options: type[BaseModel]) -> list[dict[str, Any]]:
+    schemas = options.model_json_schema(ref_template=_REF)["properties"]
+    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in schemas.items()]
+
+
+#: The header of operations that create.
+KEY: list[dict[str, Any]] = [
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "sent again with the same request, it creates nothing and gets the same answer",
+        "schema": {"type": "string", "maxLength": 255, "pattern": "^[!-~]+$"},
+    }
+]
 
 
 def document(app: FastAPI) -> dict[str, Any]:

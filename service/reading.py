@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from qsde.errors import InputError
 from qsde.spec import AnyPayoffSpec, JobRequest
 from qsde.spec.base import explain
 from qsde.spec.request import MAX_PAYOFFS
@@ -124,9 +123,3 @@ def _loaded(body: bytes) -> Any:
         return from_json(body)
     except ValueError:
         return None
-
-
-def refuse_files(request: JobRequest) -> None:
-    """Raises InputError if the request names a file of the server."""
-    if request.fit is not None:
-        raise InputError("fit: this service reads no files; give `model` by its parameters and `market` in full")

@@ -26,6 +26,15 @@ class Settings(BaseSettings):
         workers: processes that compute, on one thread each.
         worker_memory_bytes: data of one worker process; 0 is without limit.
         api_keys: SHA-256 hex digests of the keys that are let in, separated by commas; empty lets everybody in.
+        max_upload_bytes: size of an uploaded file.
+        max_unpacked_bytes: size of an uploaded file after decompression.
+        max_uploads: files that are received or read at a time; those that come later are told to come again.
+        max_upload_seconds: time that reading an uploaded file may take.
+        max_surfaces: surfaces made of one file.
+        max_jobs: jobs that are not done; those that come later are told to come again.
+        max_job_seconds: time that a job may compute.
+        max_event_streams: clients that follow the events of jobs at a time.
+        job_workers: processes that do jobs, on one thread each; 0 leaves jobs to other services on the same database.
         data_dir: folder of the SQLite database and of large tables; processes that share a database share it.
         database_url: `postgresql://USER:PASSWORD@HOST/NAME`; empty is SQLite in the data folder.
         host, port: where `qsde serve` listens.
@@ -45,6 +54,15 @@ class Settings(BaseSettings):
     workers: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1), ge=1, le=256)
     worker_memory_bytes: int = Field(default=4 << 30, ge=0)
     api_keys: str = ""
+    max_upload_bytes: int = Field(default=64 << 20, ge=1 << 10)
+    max_unpacked_bytes: int = Field(default=512 << 20, ge=1 << 10)
+    max_uploads: int = Field(default=16, ge=1)
+    max_upload_seconds: float = Field(default=60.0, gt=0, le=3600)
+    max_surfaces: int = Field(default=100, ge=1)
+    max_jobs: int = Field(default=1_000, ge=1)
+    max_job_seconds: float = Field(default=900.0, gt=0, le=86_400)
+    max_event_streams: int = Field(default=100, ge=1)
+    job_workers: int = Field(default=1, ge=0, le=256)
     data_dir: Path = Path("qsde-data")
     database_url: str = Field(default="", repr=False)
     host: str = "127.0.0.1"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -17,7 +17,7 @@ from service.batching import Batcher
 from service.errors import MEDIA_TYPE, Problem
 from service.limits import body_of, check_contracts, check_work, work_of
 from service.metrics import Metrics
-from service.reading import read_job, refuse_files
+from service.reading import read_job
 from service.settings import Settings
 
 
@@ -41,7 +41,6 @@ async def submit_job(request: Request, endpoint: str, kind: type[JobRequest]) ->
     reading = read_job(kind, body)
     check_contracts(len(reading.types), settings)
     try:
-        refuse_files(reading.request)
         work = work_of(reading)
     except QsdeError as error:
         raise Problem.of(str(error)) from None
@@ -52,30 +51,23 @@ async def submit_job(request: Request, endpoint: str, kind: type[JobRequest]) ->
 def _key(endpoint: str, request: JobRequest) -> Hashable:
     """Equal for requests that may share a simulation, and for all quick ones, which share the way to the worker."""
     engine = request.engine
-    if not isinstance(engine, MonteCarloSpec) or request.model is None:
+    if not isinstance(engine, MonteCarloSpec):
         return (endpoint, "quick")
-    return (endpoint, request.model.model, engine)
+    return (endpoint, request.fit if request.model is None else request.model.model, engine)
 
 
-async def submit(request: Request, endpoint: str, body: bytes, key: Hashable, path_steps: float = 0.0) -> Response:
+async def submit(
+    request: Request, endpoint: str, body: bytes, key: Hashable, path_steps: float = 0.0,
+    media_type: str = "application/json",
+) -> Response:  # fmt: skip
     """Sends a body to a worker; a client that leaves is dropped from the queue.
 
     Raises:
         Problem: there is no room, or no time.
     """
-    service = service_of(request)
-    reply = asyncio.ensure_future(service.batcher.reply(endpoint, body, key, path_steps))
-    left = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({reply, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not reply.done():
-            service.metrics.dropped.inc()
-            return Response(status_code=499)  # nobody reads it; the log does
-        status, answer = reply.result()
-    finally:
-        left.cancel()
-        reply.cancel()
-    return Response(answer, status, media_type="application/json" if status == 200 else MEDIA_TYPE)
+    batcher = service_of(request).batcher
+    status, answer = await batcher.reply(endpoint, body, key, path_steps, partial(_disconnected, request))
+    return Response(answer, status, media_type=media_type if status == 200 else MEDIA_TYPE)
 
 
 async def _disconnected(request: Request) -> None:

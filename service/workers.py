@@ -10,14 +10,11 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-
-import torch
-from pydantic_core import to_json
-
-from service.answers import Reply, Task, alone, answer, check_machine
-from service.examples import GREEKS, IMPLIED_VOL, PRICE
+from typing import Any
 
 _SPAWN = multiprocessing.get_context("spawn")
 #: Seconds that a worker may take to start.
@@ -32,17 +29,31 @@ class Died(Exception):
     """The worker ended by itself, for lack of memory, say."""
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a worker is with its task."""
+
+    done: int
+    total: int
+
+
+Tell = Callable[[Progress], None]
+#: What a worker does with a task; made in its process, by a function that may be sent there.
+Handle = Callable[[Any, Tell], Any]
+
+
 class Worker:
     """One process; its methods block, and are called from one thread at a time."""
 
-    def __init__(self, memory: int) -> None:
-        self._memory = memory
+    def __init__(self, prepare: Callable[[], Handle], memory: int) -> None:
+        self._prepare, self._memory = prepare, memory
 
     def start(self) -> None:
         """Starts the process; it warms up while others start."""
         self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, self._memory), daemon=True)
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, self._prepare, self._memory), daemon=True)
         self._process.start()
+        self._warm = False
         theirs.close()
 
     def wait_until_warm(self) -> None:
@@ -51,29 +62,34 @@ class Worker:
         Raises:
             RuntimeError: the process did not come up.
         """
+        if self._warm:
+            return
         try:
-            warm = self._pipe.poll(_START) and self._pipe.recv()
+            self._warm = self._pipe.poll(_START) and self._pipe.recv()
         except EOFError:
-            warm = False
-        if not warm:
+            self._warm = False
+        if not self._warm:
             self.end()
             raise RuntimeError("a worker process did not start; its error is above")
 
-    def compute(self, tasks: Sequence[Task], seconds: float) -> list[Reply]:
-        """The replies to some tasks.
+    def compute(self, task: Any, seconds: float, tell: Tell = lambda progress: None) -> Any:
+        """What the worker makes of a task.
 
         Raises:
-            OutOfTime: they took longer than `seconds`.
+            OutOfTime: it took longer than `seconds`.
             Died: the process ended.
         """
+        until = time.monotonic() + seconds
         try:
-            self._pipe.send(list(tasks))
-            if not self._pipe.poll(seconds):
-                raise OutOfTime
-            replies: list[Reply] = self._pipe.recv()
+            self._pipe.send(task)
+            while self._pipe.poll(max(0.0, until - time.monotonic())):
+                found = self._pipe.recv()
+                if not isinstance(found, Progress):
+                    return found
+                tell(found)
         except (EOFError, OSError):
             raise Died from None
-        return replies
+        raise OutOfTime
 
     def restart(self) -> None:
         """A new process in the place of this one."""
@@ -89,25 +105,16 @@ class Worker:
         self._pipe.close()
 
 
-def _serve(pipe: Connection, memory: int) -> None:
+def _serve(pipe: Connection, prepare: Callable[[], Handle], memory: int) -> None:
     """The life of a worker: it ends with the pipe, and so with the service, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service ends its workers itself
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)  # the digits of shared simulations depend on it
     if memory:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    _warm_up()
+    handle = prepare()
     try:
         pipe.send(True)
         while True:
-            pipe.send(answer(pipe.recv()))
+            pipe.send(handle(pipe.recv(), pipe.send))
     except (EOFError, BrokenPipeError):
         return
-
-
-def _warm_up() -> None:
-    check_machine()
-    for endpoint, examples in (("price", PRICE), ("greeks", GREEKS), ("implied_vol", IMPLIED_VOL)):
-        for example in examples.values():
-            status, body = alone(endpoint, to_json(example))
-            assert status == 200, body

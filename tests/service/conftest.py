@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -26,12 +28,17 @@ def _one_thread() -> Iterator[None]:
 @contextmanager
 def serving(**settings: object) -> Iterator[str]:
     """The address of a service while it runs."""
-    import uvicorn
-
     from service.app import create_app
     from service.settings import Settings
 
-    app = create_app(Settings(workers=1, **settings))
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(Settings(**{"workers": 1, "job_workers": 0, "data_dir": folder, **settings}))
+        yield from _served(app)
+
+
+def _served(app: Any) -> Iterator[str]:
+    import uvicorn
+
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,0 +1,69 @@
+"""What a job tells, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi.responses import Response, StreamingResponse
+from pydantic_core import to_json
+
+from service.jobs.state import answer
+from service.limits import exceeded
+from service.storage.tables import JobRow
+from service.stored import Stored
+
+MEDIA_TYPE = "text/event-stream"
+#: Seconds without news after which a comment says that the connection lives.
+_HEARTBEAT = 5.0
+#: Id of the last event.
+_END = "end"
+
+
+async def follow(stored: Stored, row: JobRow, last_id: str | None) -> Response:
+    """The events of a job after the one that the client saw last, until the job ends.
+
+    Raises:
+        Problem: 429 if too many clients follow jobs.
+    """
+    if last_id == _END:
+        return Response(status_code=204)  # tells the client not to come back
+    if stored.streams.locked():
+        most = stored.settings.max_event_streams
+        fix = "GET the job now and then, or come again later"
+        raise exceeded("max_event_streams", most, "clients that follow jobs", fix, 429, headers={"Retry-After": "10"})
+    first = int(last_id) + 1 if last_id is not None and last_id.isdecimal() else 0
+    return StreamingResponse(_events(stored, row, first), media_type=MEDIA_TYPE)
+
+
+async def _events(stored: Stored, row: JobRow, first: int) -> AsyncIterator[bytes]:
+    async with stored.streams:
+        values = stored.queue.events(row.id, first)
+        coming = asyncio.ensure_future(anext(values, None))
+        number = first
+        try:
+            while True:
+                await asyncio.wait({coming}, timeout=_HEARTBEAT)
+                if not coming.done():
+                    yield b": still here\n\n"
+                    continue
+                value = coming.result()
+                if value is None:
+                    break
+                yield _event(str(number), value.pop("event"), to_json(value))
+                number += 1
+                coming = asyncio.ensure_future(anext(values, None))
+        finally:
+            coming.cancel()
+        ended = await asyncio.to_thread(_ended, stored, row.id)
+        yield _event(_END, ended[0], ended[1])
+
+
+def _ended(stored: Stored, job_id: str) -> tuple[str, bytes]:
+    with stored.database.session() as session:
+        job = answer(stored, session.get_one(JobRow, job_id))
+    return job.state, to_json(job)
+
+
+def _event(event_id: str, name: str, data: bytes) -> bytes:
+    return f"id: {event_id}\nevent: {name}\ndata: ".encode() + data + b"\n\n"

@@ -1,0 +1,42 @@
+"""What lists share: a limit, a cursor, and rows from the database."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from fastapi import Query, Request
+
+from qsde.errors import QsdeError
+from service.errors import Problem
+from service.storage.pages import page
+from service.stored import stored_of
+
+R = TypeVar("R")
+Limit = Annotated[int, Query(ge=1, le=200, description="rows of a page")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
+
+
+def listed(request: Request, table: type[R], limit: int, cursor: str | None) -> tuple[list[R], str | None]:
+    """Rows of a table, the newest first, and the cursor of those after them.
+
+    Raises:
+        Problem: 422 if the cursor is none.
+    """
+    try:
+        with stored_of(request).database.session() as session:
+            return page(session, table, limit, cursor)
+    except QsdeError as error:
+        raise Problem.of(str(error)) from None
+
+
+def found(request: Request, table: type[R], row_id: str, what: str) -> R:
+    """The row of an id.
+
+    Raises:
+        Problem: 404 if there is none.
+    """
+    with stored_of(request).database.session() as session:
+        row = session.get(table, row_id) if len(row_id) == 32 and row_id.isalnum() else None
+    if row is None:
+        raise Problem(404, f"there is no {what} {row_id[:100]!r}; GET /v1/{what}s lists them")
+    return row

@@ -1,0 +1,51 @@
+"""Lists in pages: the newest rows first, from a cursor that stays where it is when rows are added."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from sqlalchemy import literal, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from qsde.errors import InputError
+from service.storage.tables import Utc
+
+
+class Listed(Protocol):
+    """Rows that are listed."""
+
+    id: InstrumentedAttribute[str]
+    created: InstrumentedAttribute[datetime]
+
+
+R = TypeVar("R")
+
+
+def page(session: Session, table: type[R], limit: int, cursor: str | None) -> tuple[list[R], str | None]:
+    """Rows after the cursor, and the cursor of those after them; None at the end.
+
+    Raises:
+        InputError: the cursor is none of ours.
+    """
+    listed: type[Listed] = table  # type: ignore[assignment]
+    query = select(table).order_by(listed.created.desc(), listed.id.desc()).limit(limit + 1)
+    if cursor is not None:
+        created, row_id = _place(cursor)
+        query = query.where(tuple_(listed.created, listed.id) < tuple_(literal(created, Utc), literal(row_id)))
+    rows = list(session.scalars(query))
+    last = rows[limit - 1] if len(rows) > limit else None
+    return rows[:limit], None if last is None else _cursor(last.created, last.id)  # type: ignore[attr-defined]
+
+
+def _cursor(created: datetime, row_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{created.isoformat()} {row_id}".encode()).decode()
+
+
+def _place(cursor: str) -> tuple[datetime, str]:
+    try:
+        created, _, row_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        return datetime.fromisoformat(created), row_id
+    except ValueError:
+        raise InputError("cursor: give the `next` of the page before, as it is") from None
