@@ -151,8 +151,9 @@ class LatentSDE(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        channels: Sequence[Channel] = ("level",) * observed if isinstance(observed, int) else observed
-        self.sizes = Sizes(tuple(channels), latent, context, hidden)
+        levels: tuple[Channel, ...] = ("level",)
+        channels = levels * observed if isinstance(observed, int) else tuple(observed)
+        self.sizes = Sizes(channels, latent, context, hidden)
         self.solver = solver if isinstance(solver, Solver) else Solver(solver)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -220,8 +221,10 @@ class LatentSDE(nn.Module):
         gap = min(self.solver.max_dt, float(times.diff().min()))
         clock = {"times": times, "passed": times - _EARLY * gap}
         sde = SDE(drift, diffusion, parameters={**weights, **clock})
-        options = {"max_dt": self.solver.max_dt, "gradient": self.solver.gradient, "compile": self.solver.compile}
-        return sdeint(sde, y, times, noise=noise, per_path=per_path, **options)
+        s = self.solver
+        return sdeint(
+            sde, y, times, max_dt=s.max_dt, noise=noise, per_path=per_path, gradient=s.gradient, compile=s.compile
+        )  # fmt: skip
 
     def _posterior_drift(self, t: Tensor, y: Tensor, p: Params) -> Tensor:
         z, (context, ahead) = y[:, :-1], coming(t, p)
@@ -240,9 +243,10 @@ class LatentSDE(nn.Module):
 
     def _kl_start(self, mean: Tensor, log_spread: Tensor) -> Tensor:
         prior_mean, prior_log_spread = self.prior_start
-        ratio = torch.exp(2 * (log_spread - prior_log_spread))
+        log_ratio = 2 * (log_spread - prior_log_spread)
         gap = (mean - prior_mean) * torch.exp(-prior_log_spread)
-        return 0.5 * (ratio + gap * gap - 1 - torch.log(ratio)).sum(-1)
+        kl: Tensor = 0.5 * (torch.exp(log_ratio) + gap * gap - 1 - log_ratio).sum(-1)
+        return kl
 
     def _data(self, series: Series) -> tuple[Tensor, Tensor]:
         """Values and mask [B, N, d] where the weights are."""

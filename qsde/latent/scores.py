@@ -114,7 +114,8 @@ def diebold_mariano(first: Tensor, second: Tensor, lags: int) -> Difference:
     have errors that overlap over `h - 1` dates.
 
     Args:
-        first, second: scores in order of time, [n] each.
+        first: scores in order of time, [n].
+        second: those of the other, [n].
         lags: dates over which differences may be correlated.
 
     Raises:

@@ -109,7 +109,7 @@ class Series:
         gaps = self.times.diff()
         if len(self) != 1 or bool((gaps - gaps.mean()).abs().max() > _EQUAL * gaps.mean()):
             raise InputError(
-                f"windows are cut from one series on equally spaced times, got {self!r}; number trading days instead of "
+                f"windows are cut from one series on equally spaced times, got {self!r}; number trading days, not "
                 "calendar days, or put the series on a grid with a mask"
             )
         if not _FEWEST <= length <= len(self.times) or stride < 1:
@@ -132,8 +132,8 @@ def _checked_times(times: Tensor, n: int) -> Tensor:
     if not bool((out.diff() > 0).all()):
         at = int((out.diff() <= 0).nonzero()[0])
         raise InputError(
-            f"times must increase, got {float(out[at]):g} followed by {float(out[at + 1]):g} (number {at + 1}); sort them "
-            "and join observations of one time"
+            f"times must increase, got {float(out[at]):g} followed by {float(out[at + 1]):g} (number {at + 1}); sort "
+            "them and join observations of one time"
         )
     return out
 
@@ -157,5 +157,6 @@ def _check_finite(values: Tensor, mask: Tensor) -> None:
     if bool(bad.any()):
         b, n, c = bad.nonzero()[0].tolist()
         raise InputError(
-            f"series {b} has {float(values[b, n, c])} at observation {n}, channel {c}; drop it, or set mask to False there"
+            f"series {b} has {float(values[b, n, c])} at observation {n}, channel {c}; drop it, or set mask to False "
+            "there"
         )

@@ -195,7 +195,7 @@ class _Run:
         bound = self.model.bound(batch, other(self.noise, i), s.paths)
         loss = -bound.weighted(min(1.0, (i + 1) / max(1, s.kl_ramp))).mean() * len(batch) / batch.seen.sum()
         self.adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip))
         if not math.isfinite(norm) or not math.isfinite(float(loss.detach())):
             raise NumericsError(
