@@ -29,6 +29,10 @@ class NumericsError(QsdeError, ArithmeticError):
     """A computation left the finite numbers or missed its tolerance; the message names the model and the place."""
 
 
+class StepLimitError(NumericsError):
+    """Adaptive steps tried as many as they may; the message names the limit and the time that was reached."""
+
+
 class Reject(StrEnum):
     """Why a quote is set aside; the value is the label that reports count."""
 

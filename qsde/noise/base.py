@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -45,6 +46,16 @@ class BlockNoise(ABC):
         if not columns:
             return self.empty()
         return torch.stack(columns) if len(columns) > 1 else columns[0].unsqueeze(0)
+
+
+class Stretchable(Protocol):
+    """A block that can draw several steps together."""
+
+    def stretch(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Normals and uniforms of the steps from `first` to before `last`, [steps, n, P]."""
+
+    def empty(self) -> Tensor:
+        """A tensor `[0, P]`."""
 
 
 class Noise(ABC):

@@ -41,10 +41,10 @@ def compiled_kernel(scheme: Scheme, spare: int = 0) -> Kernel:
     """The kernel of a scheme through `torch.compile`; each distinct shape is compiled once and cached on disk."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
     eager = Kernel.eager(scheme, spare)
-    return Kernel(scheme, _OrEager(eager.advance, scheme), _OrEager(eager.pull, scheme), spare, compiled=True)
+    return Kernel(scheme, OrEager(eager.advance, scheme), OrEager(eager.pull, scheme), spare, compiled=True)
 
 
-class _OrEager:
+class OrEager:
     """Calls the compiled function; if compiling fails, says why once and calls the plain one from then on."""
 
     def __init__(self, function: Callable[..., Any], scheme: Scheme) -> None:
@@ -53,6 +53,7 @@ class _OrEager:
         self._fast: Callable[..., Any] | None = torch.compile(function, dynamic=False, options=_OPTIONS)  # type: ignore[arg-type]
 
     def __call__(self, *args: Any) -> Any:
+        """The result of either."""
         if self._fast is None:
             return self._plain(*args)
         try:
