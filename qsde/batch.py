@@ -19,7 +19,7 @@ from qsde.io import read_quotes
 from qsde.io.files import write_atomic
 from qsde.market.quotes import Quotes
 from qsde.market.surface import Surface
-from qsde.spec import CalibrationSpec, MarketSpec, ReadingSpec
+from qsde.spec import LEVERAGED, CalibrationSpec, MarketSpec, ReadingSpec
 
 Row = dict[str, Any]
 #: Columns every row has; parameters follow by name and their standard errors as `<name>_se`.
@@ -170,6 +170,8 @@ def _fit(surfaces: Sequence[Surface], spec: CalibrationSpec, tell: Tell) -> list
     if not surfaces:
         return []
     try:
+        if spec.model in LEVERAGED:
+            return [spec.fit(surface) for surface in surfaces]
         return list(calibrate_many(spec.build_template(), list(surfaces), **spec.arguments(), progress=tell))
     except Exception as error:
         if len(surfaces) == 1:

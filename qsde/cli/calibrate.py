@@ -23,7 +23,8 @@ def calibrate(
     file: o.ChainFile,
     model: Annotated[
         list[str],
-        typer.Option("--model", "-m", help="black_scholes, heston, merton, kou, bates or heston_kou. Repeatable."),
+        typer.Option("--model", "-m", help="black_scholes, heston, merton, kou, bates, heston_kou, local_vol, lsv, "
+                     "neural_local_vol or neural_lsv. Repeatable."),
     ],
     out: Annotated[Path | None, typer.Option(help="Write the fits to this JSON file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the HTML report to this file.")] = None,
@@ -45,6 +46,9 @@ def calibrate(
     feller: o.Feller = False,
     seed: o.Seed = 0,
     max_iterations: o.MaxIterations = None,
+    backbone: o.Backbone = None,
+    paths: o.Paths = None,
+    max_dt: o.MaxDt = None,
     column_map: o.Map = None,
     timezone: o.Timezone = None,
     quote_time: o.QuoteTime = None,
@@ -60,9 +64,10 @@ def calibrate(
     [bold]Example:[/bold] qsde calibrate data/spx_vix_2023-02-15/spx_2023-02-15.parquet
     --model heston --model bates --min-days 7 --max-deviations 6 --report report.html
     """  # fmt: skip
+    simulated = o.simulated(model, backbone, paths, max_dt)
     specs = [
         o.calibration_spec(name, fix, bound, prior, feller, weights=weights, objective=objective, starts=starts,
-                           seed=seed, max_iterations=max_iterations)
+                           seed=seed, max_iterations=max_iterations, **simulated[name])
         for name in dict.fromkeys(model)
     ]  # fmt: skip
     reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
@@ -91,10 +96,8 @@ def _writable(path: Path | None) -> None:
 
 
 def _fit(spec: CalibrationSpec, surface: Surface) -> Fit:
-    from qsde.calibration import calibrate
-
     with progress(f"fitting {spec.model}") as tell:
-        return calibrate(spec.build_template(), surface, **spec.arguments(), progress=tell)
+        return spec.fit(surface, tell)
 
 
 def _summary(fits: list[Fit]) -> None:

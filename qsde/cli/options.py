@@ -73,6 +73,12 @@ Prior = Annotated[
 Feller = Annotated[bool, typer.Option("--feller", help="Penalise 2 kappa theta < sigma^2.", rich_help_panel=FITTING)]
 Seed = Annotated[int, typer.Option(help="Seed of the random starts.", rich_help_panel=FITTING)]
 MaxIterations = Annotated[int | None, typer.Option(help="Iteration limit.", rich_help_panel=FITTING)]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="Variance of lsv (heston) and neural_lsv (heston or bates).", rich_help_panel=FITTING),
+]
+Paths = Annotated[int | None, typer.Option(help="Paths that lsv and networks are fitted on.", rich_help_panel=FITTING)]
+MaxDt = Annotated[float | None, typer.Option(help="Their longest step, years.", rich_help_panel=FITTING)]
 
 
 def assignments(texts: list[str] | None, option: str) -> dict[str, str]:
@@ -192,3 +198,26 @@ def calibration_spec(
               "feller": FELLER_STRENGTH if feller else None, **others}  # fmt: skip
     spec: CalibrationSpec = checked(CalibrationSpec, values)
     return spec
+
+
+def simulated(
+    models: list[str], backbone: str | None, paths: int | None, max_dt: float | None
+) -> dict[str, dict[str, Any]]:
+    """By model, the options of a simulation that it takes.
+
+    Raises:
+        InputError: an option that none of the models takes.
+    """
+    from qsde.spec import LEVERAGED, SIMULATED
+    from qsde.spec.models import canonical_name
+
+    given = {"backbone": backbone, "paths": paths, "max_dt": max_dt}
+    given = {name: value for name, value in given.items() if value is not None}
+    names = {model: canonical_name(model, LEVERAGED) for model in models}
+    for name in given:
+        if not set(SIMULATED[name]).intersection(names.values()):
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} is for {', '.join(SIMULATED[name])}, not for {', '.join(models)}")
+    return {
+        model: {name: value for name, value in given.items() if own in SIMULATED[name]} for model, own in names.items()
+    }

@@ -21,7 +21,7 @@ from qsde.spec.payoffs import PAYOFFS, AnyPayoffSpec, PayoffSpec, payoff_from, p
 from qsde.spec.records import FitRecord, dump_fits, load_fits
 from qsde.spec.request import FitSource, JobRequest, PriceRequest, PricingJob, choose_fit
 from qsde.spec.result import PricedPayoff, PriceResult
-from qsde.spec.settings import FELLER_STRENGTH, CalibrationSpec, MarketSpec, PriorSpec, ReadingSpec
+from qsde.spec.settings import FELLER_STRENGTH, SIMULATED, CalibrationSpec, MarketSpec, PriorSpec, ReadingSpec
 from qsde.spec.underlying import UnderlyingSpec
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "LEVERAGED",
     "MODEL_TEMPLATES",
     "PAYOFFS",
+    "SIMULATED",
     "AnyPayoffSpec",
     "BatesSpec",
     "BlackScholesSpec",

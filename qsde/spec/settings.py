@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from qsde.calibration.calibrate import calibrate
+from qsde.calibration.fit import Fit
 from qsde.calibration.penalties import Feller, Penalty, Prior
 from qsde.errors import InputError
 from qsde.market.build import build_surface
@@ -15,12 +18,21 @@ from qsde.market.quotes import Quotes
 from qsde.market.surface import Surface
 from qsde.models import Model
 from qsde.spec.base import Spec
+from qsde.spec.fitting import fit_leveraged
+from qsde.spec.leveraged import LEVERAGED
 from qsde.spec.models import MODEL_TEMPLATES, canonical_name, model_from, template
 
 #: Default strength of the Feller penalty, in vol.
 FELLER_STRENGTH = 0.01
 
+#: Settings of a simulation, and the models that are fitted by one.
+SIMULATED: dict[str, tuple[str, ...]] = {
+    "backbone": ("lsv", "neural_lsv"),
+    "paths": ("lsv", "neural_local_vol", "neural_lsv"),
+    "max_dt": ("lsv", "neural_local_vol", "neural_lsv"),
+}
 Rate = float | dict[float, float]
+Progress = Callable[[int, int], None]
 
 
 class MarketSpec(Spec):
@@ -120,7 +132,11 @@ class CalibrationSpec(Spec):
             for no penalty.
         prior: beliefs by parameter.
         seed: seed of the random starts.
-        max_iterations: iteration limit.
+        max_iterations: iteration limit; steps of the training of a network.
+        backbone: variance of "lsv" (heston) and "neural_lsv" (heston or bates), calibrated first; None is heston.
+        paths, max_dt: of the simulation by which "lsv" and networks are fitted.
+
+    Models with a leverage ("local_vol", "lsv", "neural_local_vol", "neural_lsv") have no parameters to bound or fix.
 
     Example:
         >>> spec = CalibrationSpec(model="Heston", fixed={"kappa": 2.5})
@@ -138,14 +154,22 @@ class CalibrationSpec(Spec):
     prior: dict[str, PriorSpec] = Field(default_factory=dict)
     seed: int = 0
     max_iterations: int | None = Field(default=None, ge=1, le=100_000)
+    backbone: Literal["heston", "bates"] | None = None
+    paths: int | None = Field(default=None, ge=1 << 8, le=1 << 24)
+    max_dt: float | None = Field(default=None, gt=0, le=1)
 
     @field_validator("model")
     @classmethod
     def _known_model(cls, name: str) -> str:
-        return canonical_name(name)
+        return canonical_name(name, LEVERAGED)
 
     @model_validator(mode="after")
     def _parameters_exist(self) -> CalibrationSpec:
+        for field, models in SIMULATED.items():
+            if getattr(self, field) is not None and self.model not in models:
+                raise InputError(f"{field}: not for {self.model}, only for {', '.join(models)}; leave it out")
+        if self.model in LEVERAGED:
+            return self._with_leverage()
         table = MODEL_TEMPLATES[self.model]().table
         for field in ("bounds", "fixed", "prior"):
             for name in getattr(self, field):
@@ -158,12 +182,40 @@ class CalibrationSpec(Spec):
             raise InputError(f"feller: {self.model} has no variance process, so the Feller condition has no meaning")
         return self
 
+    def _with_leverage(self) -> CalibrationSpec:
+        for field in ("bounds", "fixed", "prior", "feller", "starts"):
+            if getattr(self, field):
+                raise InputError(f"{field}: {self.model} has no parameters for it; leave it out")
+        if self.objective != "implied_vol":
+            raise InputError(f"objective: {self.model} is fitted to implied vols")
+        if self.model == "lsv" and self.backbone == "bates":
+            raise InputError("backbone: lsv takes its leverage from E[v | x], which jumps do not allow: use heston")
+        return self
+
+    def fit(self, surface: Surface, progress: Progress | None = None) -> Fit:
+        """The calibration.
+
+        Raises:
+            QuoteError: the surface is empty.
+
+        Example:
+            >>> surface = Surface.from_vols([0.5, 0.5, 1.0], [90.0, 110.0, 100.0], 0.2, forward=100.0)
+            >>> CalibrationSpec(model="local-vol").fit(surface).model.name
+            'LocalVol'
+        """
+        if self.model in LEVERAGED:
+            return fit_leveraged(self, surface, progress)
+        return calibrate(self.build_template(), surface, **self.arguments(), progress=progress)
+
     def build_template(self) -> Model:
         """The model to start from, with the fixed parameters at their values.
 
         Raises:
             ParameterError: a fixed value lies outside the parameter's domain.
+            InputError: the model has a leverage, which a calibration builds.
         """
+        if self.model in LEVERAGED:
+            raise InputError(f"{self.model} has no template; CalibrationSpec(...).fit(surface) fits it")
         start = template(self.model)
         return model_from(self.model, {**{k: float(v) for k, v in start.params.items()}, **self.fixed})
 
