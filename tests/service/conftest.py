@@ -58,7 +58,7 @@ def _served(app: Any) -> Iterator[str]:
 def address() -> Iterator[str]:
     """A service that refuses large work."""
     pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
-    with serving(max_path_steps=3_000_000, max_contracts=100, max_body_bytes=1 << 16) as found:
+    with serving(max_path_steps=3_000_000, max_contracts=100, max_body_bytes=1 << 16, job_workers=1) as found:
         yield found
 
 
