@@ -12,6 +12,7 @@ from qsde import __version__
 from service import errors, openapi
 from service.batching import Batcher
 from service.edge import Edge
+from service.heap import settle
 from service.log import log
 from service.metrics import Metrics
 from service.routes import calibrations, fits, greeks, health, implied_vol, jobs, models, price, reports, surfaces
@@ -34,6 +35,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         stored = app.state.stored
         await asyncio.to_thread(stored.open)
         await app.state.service.batcher.start()
+        settle()
         log.info("ready", workers=settings.workers)
         yield
         await app.state.service.batcher.close()

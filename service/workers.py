@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from service.heap import settle
+
 _SPAWN = multiprocessing.get_context("spawn")
 #: Seconds that a worker may take to start.
 _START = 120.0
@@ -112,6 +114,7 @@ def _serve(pipe: Connection, prepare: Callable[[], Handle], memory: int) -> None
     if memory:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     handle = prepare()
+    settle()
     try:
         pipe.send(True)
         while True:
