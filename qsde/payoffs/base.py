@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import torch
@@ -42,6 +43,20 @@ class Watched:
     variance: Tensor
     uniforms: Tensor
     slope: Tensor | None = None
+
+    @cached_property
+    def logs(self) -> Tensor:
+        """Logarithms of `prices`."""
+        return torch.log(self.prices)
+
+    @property
+    def bridges(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Log prices at the start and the end of each interval, its variance and slope."""
+        return self.logs[..., :-1], self._log_ends, self.variance, self.slope
+
+    @cached_property
+    def _log_ends(self) -> Tensor:
+        return torch.log(self.ends)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ _IMAGES, _FEW_UP_TO, _IMAGES_UP_TO, _SINES = 3, 0.1, 0.6, 3
 _ROUNDS = 2
 #: The variance on the way to a level is at least this share of the interval's own, before the root.
 _LEAST_SHARE = 1e-3
+#: Bridges whose way to a barrier has this exponent, or more, do not get there.
+_NEVER = 40.0
 #: The same for the mean exit time, exact to 1e-7.
 _EXIT_IMAGES, _EXIT_FEW_UP_TO, _EXIT_UP_TO = 4, 0.24, 2.0
 
@@ -72,6 +75,52 @@ def variance_to(variance: Tensor, slope: Tensor | None, offset: Tensor) -> Tenso
         return variance
     w = variance.clamp(min=_LEAST_VARIANCE)
     return w * torch.sqrt((1.0 + slope * offset / w).clamp(min=_LEAST_SHARE))
+
+
+def may_hit(start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None, side: float) -> Tensor:
+    """Where a bridge that starts on the side of a barrier that counts hits it with a probability above `exp(-40)`.
+
+    Args:
+        start: log distance from the barrier at the start.
+        end: the same at the end.
+        variance: quadratic variation of log price in between.
+        slope: its change per unit of log price, if there is one.
+        side: 1 for a barrier above, -1 for one below.
+
+    Example:
+        >>> may_hit(torch.tensor([0.2, 2.0, 0.1]), torch.tensor([0.1, 1.5, -0.1]), torch.tensor(0.04), None, 1.0)
+        tensor([ True, False,  True])
+    """
+    # the root in `variance_to` is below the mean of what is under it and its square
+    most = variance if slope is None else torch.addcmul(variance, slope, start + end, value=0.25 * side)
+    least = (math.sqrt(_LEAST_SHARE) * variance).clamp(min=_LEAST_VARIANCE)
+    return start * end < 0.5 * _NEVER * torch.maximum(most, least)
+
+
+def where_near(near: Tensor, function: Callable[..., Tensor], far: float, *args: Tensor | None) -> Tensor:
+    """`function(*args)` where something is near, and a constant elsewhere, which costs little.
+
+    Args:
+        near: where.
+        function: elementwise.
+        far: the constant.
+        args: broadcast against `near`; None is left as it is.
+
+    Example:
+        >>> where_near(torch.tensor([True, False]), torch.sqrt, 1.0, torch.tensor([4.0, 9.0]))
+        tensor([2., 1.])
+    """
+    given = next(a for a in args if a is not None)
+    order = near.movedim(-1, 0)  # as paths lie in memory
+    constant = torch.full((near.numel(),), far, dtype=given.dtype, device=given.device)
+    try:
+        rows = order.reshape(-1).nonzero().squeeze(-1)
+    except RuntimeError as reason:  # how many there are cannot be looked at
+        if "vmap" not in str(reason):
+            raise
+        return torch.where(near, function(*args), far)
+    some = (None if a is None else a.expand(near.shape).movedim(-1, 0).reshape(-1)[rows] for a in args)
+    return constant.index_put((rows,), function(*some)).reshape(order.shape).movedim(0, -1)
 
 
 def time_to_hit(start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
@@ -196,40 +245,38 @@ def time_to_exit(start: Tensor, end: Tensor, width: Tensor, variance: Tensor) ->
 def sampled_maximum(
     start: Tensor, end: Tensor, variance: Tensor, uniform: Tensor, slope: Tensor | None = None
 ) -> Tensor:
-    """Largest price of a bridge between two prices, drawn by inversion of its distribution.
+    """Largest log price of a bridge between two, drawn by inversion of its distribution.
 
-    `start exp((d + sqrt(d^2 - 2 w log u)) / 2)` with `d = log(end / start)` and w the variance, that to the largest
-    price (`variance_to`) if it moves with the price.
+    `(start + end + sqrt((end - start)^2 - 2 w log u)) / 2` with w the variance, that to the largest price
+    (`variance_to`) if it moves with the price.
 
     Args:
-        start: prices at the start of the interval.
-        end: prices at its end.
+        start: log prices at the start of the interval.
+        end: log prices at its end.
         variance: quadratic variation of log price in between.
         uniform: independent uniforms in (0, 1).
         slope: change of the variance per unit of log price, if there is one.
 
     Example:
-        >>> sampled_maximum(torch.tensor(100.0), torch.tensor(90.0), torch.tensor(0.0), torch.tensor(0.5))
-        tensor(100.)
+        >>> sampled_maximum(torch.tensor(0.2), torch.tensor(0.1), torch.tensor(0.0), torch.tensor(0.5))
+        tensor(0.2000)
     """
-    d = torch.log(end / start)
-    return start * torch.exp(0.5 * (d + _reach(d, variance, uniform, slope, 0.5)))
+    return 0.5 * (start + end + _reach(end - start, variance, uniform, slope, 0.5))
 
 
 def sampled_minimum(
     start: Tensor, end: Tensor, variance: Tensor, uniform: Tensor, slope: Tensor | None = None
 ) -> Tensor:
-    """Smallest price of a bridge between two prices: `start exp((d - sqrt(d^2 - 2 w log u)) / 2)`.
+    """Smallest log price of a bridge between two: `(start + end - sqrt((end - start)^2 - 2 w log u)) / 2`.
 
     Args:
-        start: prices at the start of the interval.
-        end: prices at its end.
+        start: log prices at the start of the interval.
+        end: log prices at its end.
         variance: quadratic variation of log price in between.
         uniform: independent uniforms in (0, 1).
         slope: change of the variance per unit of log price, if there is one.
     """
-    d = torch.log(end / start)
-    return start * torch.exp(0.5 * (d - _reach(d, variance, uniform, slope, -0.5)))
+    return 0.5 * (start + end - _reach(end - start, variance, uniform, slope, -0.5))
 
 
 def _reach(d: Tensor, variance: Tensor, uniform: Tensor, slope: Tensor | None, side: float) -> Tensor:

@@ -60,17 +60,23 @@ class _Lookback(Payoff):
 
     def _found(self, paths: Paths) -> Tensor:
         """The maximum or minimum [*, path], the past one included."""
-        seen = self._schedule.extreme_prices(paths)
-        if self._schedule.continuous:
-            watched = self._schedule.watched(paths)
-            sample = sampled_maximum if self._highest else sampled_minimum
-            inner = sample(watched.prices[..., :-1], watched.ends, watched.variance, watched.uniforms, watched.slope)
-            seen = torch.cat([seen, inner], -1)
-        found = seen.amax(-1) if self._highest else seen.amin(-1)
+        found = self._watched(paths) if self._schedule.continuous else self._extreme(self._schedule.seen(paths))
         if self.extreme is None:
             return found
         past = as_like(self.extreme, found)
         return torch.maximum(found, past) if self._highest else torch.minimum(found, past)
+
+    def _watched(self, paths: Paths) -> Tensor:
+        """The extreme of all bridges; they reach beyond their ends, but the last price may jump."""
+        watched = self._schedule.watched(paths)
+        start, end, variance, slope = watched.bridges
+        sample = sampled_maximum if self._highest else sampled_minimum
+        inner = self._extreme(sample(start, end, variance, watched.uniforms, slope))
+        last = watched.logs[..., -1]
+        return torch.exp(torch.maximum(inner, last) if self._highest else torch.minimum(inner, last))
+
+    def _extreme(self, values: Tensor) -> Tensor:
+        return values.amax(-1) if self._highest else values.amin(-1)
 
     def check_spot(self, spot: Tensor) -> None:
         """Raises InputError if the past extreme of a continuous watch is less extreme than the spot."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.payoffs.base import Paths, Watched, check_positive, check_times
+from qsde.payoffs.bridge import where_near
 from qsde.payoffs.region import Region
 
 #: "continuous", or the dates in years.
@@ -101,10 +102,6 @@ class Schedule:
         """Prices at the monitoring dates."""
         return paths.prices[..., : len(self.monitoring)]
 
-    def extreme_prices(self, paths: Paths) -> Tensor:
-        """Prices at which the contract surely looks: at the dates, or at the ends of the watched intervals."""
-        return self.watched(paths).prices if self.continuous else self.seen(paths)
-
 
 @dataclass(frozen=True)
 class Exits:
@@ -166,9 +163,8 @@ class Watch:
         # alive before each interval; what is found beyond the barrier at its end leaves there
         alive = _alive(torch.cat([inside[..., :1], stays * inside[..., 1:]], -1))
         before = alive[..., 1:-1]
-        late = before * self.region.time_to_leave(
-            watched.prices[..., :-1], watched.ends, watched.variance, watched.slope
-        )
+        bridges = watched.bridges
+        late = before * where_near(self.region.near(*bridges), self.region.time_to_leave, 0.0, *bridges)
         early = before * (1.0 - stays) - late
         pad = torch.nn.functional.pad
         touched = pad(early, (0, 1)) + pad(late, (1, 0))
@@ -176,7 +172,7 @@ class Watch:
         return Exits(watched.times, touched, jumped, watched.prices, alive[..., -1])
 
     def _stays(self, watched: Watched) -> Tensor:
-        return self.region.survival(watched.prices[..., :-1], watched.ends, watched.variance, watched.slope)
+        return where_near(self.region.near(*watched.bridges), self.region.survival, 1.0, *watched.bridges)
 
 
 def _alive(stays: Tensor) -> Tensor:

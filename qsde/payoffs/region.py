@@ -12,6 +12,7 @@ from qsde.errors import InputError
 from qsde.numerics import holds
 from qsde.payoffs import bridge
 from qsde.payoffs.base import check_positive
+from qsde.payoffs.checks import as_like
 
 Level = float | Tensor
 #: Under a root, where a path is on the barrier at both ends.
@@ -27,14 +28,22 @@ class Region(ABC):
 
     @abstractmethod
     def survival(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """Probability that a bridge of log price from `start` to `end` with this `variance` stays inside.
+        """Probability that a bridge stays inside.
 
-        `slope` is the change of the variance per unit of log price (`bridge.variance_to`).
+        Args:
+            start: log price at the start.
+            end: log price at the end.
+            variance: quadratic variation of log price in between.
+            slope: its change per unit of log price (`bridge.variance_to`).
         """
 
     @abstractmethod
     def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
         """Mean share of the interval before the bridge leaves, times the probability that it does."""
+
+    @abstractmethod
+    def near(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
+        """Where a bridge that starts inside leaves with a probability above 1e-17; elsewhere it stays."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,12 @@ class Under(Region):
         first, last = self._distance(start), self._distance(end)
         return bridge.time_to_hit(first, last, bridge.variance_to(variance, slope, 0.5 * (first + last)))
 
-    def _distance(self, price: Tensor) -> Tensor:
-        return torch.log(self.upper / price)
+    def near(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
+        """See `bridge.may_hit`."""
+        return bridge.may_hit(self._distance(start), self._distance(end), variance, slope, 1.0)
+
+    def _distance(self, log_price: Tensor) -> Tensor:
+        return _log(self.upper, log_price) - log_price
 
 
 @dataclass(frozen=True)
@@ -81,8 +94,12 @@ class Over(Region):
         first, last = self._distance(start), self._distance(end)
         return bridge.time_to_hit(first, last, bridge.variance_to(variance, slope, -0.5 * (first + last)))
 
-    def _distance(self, price: Tensor) -> Tensor:
-        return torch.log(price / self.lower)
+    def near(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
+        """See `bridge.may_hit`."""
+        return bridge.may_hit(self._distance(start), self._distance(end), variance, slope, -1.0)
+
+    def _distance(self, log_price: Tensor) -> Tensor:
+        return log_price - _log(self.lower, log_price)
 
 
 @dataclass(frozen=True)
@@ -118,11 +135,21 @@ class Between(Region):
         root = torch.sqrt((low - high).square() + 4.0 * above + _LEAST_SQUARE)
         return low, high, middle + 0.5 * root, down
 
-    def _height(self, price: Tensor) -> Tensor:
-        return torch.log(price / self.lower)
+    def near(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
+        """Either barrier is near, see `bridge.may_hit`."""
+        low, high, width = self._height(start), self._height(end), self._width(start)
+        down = bridge.may_hit(low, high, variance, slope, -1.0)
+        return down | bridge.may_hit(width - low, width - high, variance, slope, 1.0)
+
+    def _height(self, log_price: Tensor) -> Tensor:
+        return log_price - _log(self.lower, log_price)
 
     def _width(self, like: Tensor) -> Tensor:
-        return torch.log(torch.as_tensor(self.upper / self.lower, dtype=like.dtype, device=like.device))
+        return _log(self.upper, like) - _log(self.lower, like)
+
+
+def _log(level: Level, like: Tensor) -> Tensor:
+    return torch.log(as_like(level, like))
 
 
 def region(lower: Level | None, upper: Level | None) -> Region:

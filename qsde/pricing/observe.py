@@ -36,9 +36,9 @@ class Observer:
         if claim.window is not None:
             start, end = later(claim.window, elapsed)
             first, last = grid.column(start), grid.column(end)
-            self._watched = list(range(first, last + 1))
-            self._dates = tuple(grid.dates[i] for i in self._watched)
-            self._steps = [grid.observed_after[i] - 1 for i in self._watched[1:]]
+            self._watched = slice(first, last + 1)
+            self._dates = grid.dates[self._watched]
+            self._steps = [k - 1 for k in grid.observed_after[first + 1 : last + 1]]
 
     @property
     def last_column(self) -> int:

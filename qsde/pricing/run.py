@@ -220,19 +220,24 @@ class Run:
         block: Block,
         forwards: Tensor,
     ) -> Sample:
-        seen = observer.paths(block)
-        if not payoff.continuous and differentiated(seen.prices):
-            raise InputError(
-                f"{payoff.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with "
-                "inputs that do not require grad"
-            )
-        if not holds(torch.isfinite(seen.prices.detach().sum())):
-            raise NumericsError(self.simulation.where_not_finite(block.noise))
-        worth = self._worth(payoff, seen)
+        pieces = [block] if payoff.window is None else block.pieces
+        worths, likes = [], []
+        for piece in pieces:
+            seen = observer.paths(piece)
+            if not payoff.continuous and differentiated(seen.prices):
+                raise InputError(
+                    f"{payoff.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with "
+                    "inputs that do not require grad"
+                )
+            if not holds(torch.isfinite(seen.prices.detach().sum())):
+                raise NumericsError(self.simulation.where_not_finite(block.noise))
+            worths.append(self._worth(payoff, seen))
+            if like is not None:
+                likes.append(self._worth(like[0], seen))
+        worth = torch.cat(worths, -1)
         if like is None:
             return Sample(worth, forwards)
-        akin, exact = like
-        miss = self._worth(akin, seen) - exact.to(worth).unsqueeze(-1)
+        miss = torch.cat(likes, -1) - like[1].to(worth).unsqueeze(-1)
         shared = forwards.expand(*miss.shape[:-1], *forwards.shape[-2:])  # by all spots of one parameter set
         return Sample(worth, torch.cat([shared, miss.unsqueeze(-2)], -2))
 

@@ -16,6 +16,7 @@ from qsde.models.base import Model
 from qsde.noise import Noise
 from qsde.noise.base import BlockNoise
 from qsde.noise.folded import Folded
+from qsde.noise.remembered import Remembered
 from qsde.payoffs import Watched
 from qsde.payoffs.checks import differentiated
 from qsde.pricing.engine import MonteCarlo
@@ -24,10 +25,13 @@ from qsde.schemes.base import State
 from qsde.schemes.sampled import Sampled
 from qsde.solve import STORED, Job, Kernel, TimeGrid, simulate
 from qsde.solve.compiled import kernel_for
-from qsde.solve.transforms import outside_transforms
+from qsde.solve.transforms import inside_transform, outside_transforms
 
 #: Paths per block: more do not run faster, fewer pay more for each operation.
 _MOST_PATHS, _LEAST_PATHS = 1 << 16, 1 << 10
+
+#: Numbers of a state that a piece of a block holds, and paths of the shortest piece.
+_PIECE, _LEAST_PIECE = 1 << 17, 1 << 6
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Block:
         tracked: whether they end with the jump of the last step.
         bridges: what lies between the dates of windows, by these dates, as far as somebody asked.
         watched: the same at the prices of a market, with the market, by its identity and the dates.
+        first: where a piece of a block begins in it.
     """
 
     states: State
@@ -74,11 +79,25 @@ class Block:
     tracked: bool
     bridges: dict[tuple[float, ...], Bridges] = field(default_factory=dict)
     watched: dict[object, tuple[Market | Markets, Watched]] = field(default_factory=dict)
+    first: int = 0
 
     @cached_property
     def growth(self) -> tuple[Tensor, ...]:
         """`exp(x)` of each underlying, [dates, *batch, P]."""
         return tuple(torch.exp(s) for s in self.states[: self.assets])
+
+    @cached_property
+    def pieces(self) -> list[Block]:
+        """The block in pieces that fit into the processor's caches, where every step of the paths is looked at."""
+        most = max(_LEAST_PIECE, _PIECE * self.n_paths // self.states[0].numel())
+        return [self._piece(i, min(most, self.n_paths - i)) for i in range(0, self.n_paths, most)]
+
+    def _piece(self, first: int, n: int) -> Block:
+        own = slice(first, first + n)
+        states = tuple(s[..., own] for s in self.states)
+        piece = replace(self, states=states, n_paths=n, first=first, bridges={}, watched={})
+        piece.__dict__["growth"] = tuple(g[..., own] for g in self.growth)  # computed already
+        return piece
 
     @property
     def mean(self) -> Tensor:
@@ -100,7 +119,10 @@ class Block:
 
     def uniforms(self, steps: Iterable[int], which: int = -1) -> Tensor:
         """A uniform that is left over for payoffs at these steps, [*, P, steps]: the last, or another, from the end."""
-        return torch.stack([self.noise.columns(k)[1][which][..., : self.n_paths] for k in steps], -1)
+        noise = self.noise
+        drawn = (noise.last(k) if isinstance(noise, Remembered) else noise.columns(k)[1] for k in steps)
+        own = slice(self.first, self.first + self.n_paths)
+        return torch.stack([columns[which][..., own] for columns in drawn], -1)
 
 
 @dataclass(frozen=True)
@@ -210,7 +232,7 @@ class Simulation:
         group, together = _groups(engine.noise)
         n_paths = -(-engine.n_paths // together) * together
         sets = max(1, model.batch_shape.numel())
-        per_path = _bytes_per_path(sets, grid, len(initial), len(seen), draws, engine)
+        per_path = _bytes_per_path(sets, grid, len(initial), len(seen), draws, extra, engine)
         most = _MOST_PATHS if torch.device(engine.device).type == "cpu" else n_paths  # a GPU wants them all at once
         size = min(most, max(_LEAST_PATHS, engine.memory_budget // per_path), n_paths)
         size = max(together, size // together * together)
@@ -246,6 +268,8 @@ class Simulation:
                 draws = draws.ahead(n_steps)
             if parts is not None and parts.folded:
                 draws = Folded(draws, len(parts.offsets))
+        if self.job.kernel.spare and not (self.job.kernel.compiled or inside_transform()):
+            draws = Remembered(draws, self.job.kernel.spare)
         states = simulate(self.job, draws, self.coefficients, self.start(), self.constants)
         n = min(self.block_size, self.n_paths - first)
         return Block(
@@ -321,11 +345,11 @@ def _groups(noise: Noise) -> tuple[int, int]:
 
 
 def _bytes_per_path(
-    sets: int, grid: TimeGrid, components: int, seen: int, draws: tuple[int, int], engine: MonteCarlo
+    sets: int, grid: TimeGrid, components: int, seen: int, draws: tuple[int, int], extra: int, engine: MonteCarlo
 ) -> int:  # fmt: skip
-    """States, observed columns, stored and replayed states of the gradient, and what the noise stores."""
+    """States, observed columns, stored and replayed states of the gradient, spare uniforms, the noise's own."""
     item = engine.dtype.itemsize
     n = len(grid.step_size)
     stored = min(n, STORED) + n // STORED
     kept = components * (stored + 12) + (3 + seen) * len(grid.dates) + 8
-    return item * sets * kept + engine.noise.bytes_per_path(max(1, n), *draws, engine.dtype)
+    return item * (sets * kept + n * extra) + engine.noise.bytes_per_path(max(1, n), *draws, engine.dtype)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qsde.payoffs.bridge import (
+    may_hit,
     sampled_maximum,
     sampled_minimum,
     survival,
@@ -19,6 +20,7 @@ from qsde.payoffs.bridge import (
     time_to_exit,
     time_to_hit,
     variance_to,
+    where_near,
 )
 
 Function = Callable[..., Tensor]
@@ -130,8 +132,8 @@ FUNCTIONS: list[tuple[Function, tuple[float, ...]]] = [
     (survival_between, (0.2, 0.1, 0.35, 0.3)),
     (time_to_exit, (0.2, 0.1, 0.35, 0.03)),
     (time_to_exit, (0.2, 0.4, 0.35, 0.03)),
-    (sampled_maximum, (100.0, 95.0, 0.04, 0.3)),
-    (sampled_minimum, (100.0, 95.0, 0.04, 0.3)),
+    (sampled_maximum, (4.6, 4.55, 0.04, 0.3)),
+    (sampled_minimum, (4.6, 4.55, 0.04, 0.3)),
 ]
 
 
@@ -173,11 +175,43 @@ def test_no_variance_means_a_straight_line() -> None:
 
 def test_extremes_invert_their_distribution() -> None:
     """P(max < B) is the survival under B: the uniform 1 - P draws just B."""
-    a, b, variance, level = values(100.0, 95.0, 0.04, 113.0)
-    uniform = 1 - survival(torch.log(level / a), torch.log(level / b), variance)
+    a, b, variance, level = values(4.6, 4.55, 0.04, 4.7)
+    uniform = 1 - survival(level - a, level - b, variance)
     torch.testing.assert_close(sampled_maximum(a, b, variance, uniform), level)
-    mirrored = sampled_minimum(1 / a, 1 / b, variance, uniform)
-    torch.testing.assert_close(mirrored, 1 / level)
+    torch.testing.assert_close(sampled_minimum(-a, -b, variance, uniform), -level)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize("slope", [None, -0.01, 0.01])
+def test_far_bridges_are_left_out(slope: float | None, side: float) -> None:
+    """Where nothing is near the constant is what the function gives, to rounding."""
+    starts, ends = values(*[i / 200 for i in range(300)]), values(*[i / 200 - 0.1 for i in range(300)])
+    grid = [torch.stack(starts), torch.stack(ends), torch.stack(values(1e-14, 1e-3, 0.05))]
+    start, end, variance = torch.meshgrid(*grid, indexing="ij")
+    tilt = None if slope is None else torch.tensor(slope, dtype=torch.float64)
+    near = may_hit(start, end, variance, tilt, side)
+    assert 0.1 < float(near.double().mean()) < 0.9
+    for function, far in ((survival, 1.0), (time_to_hit, 0.0)):
+
+        def full(a: Tensor, b: Tensor, w: Tensor, function: Function = function) -> Tensor:
+            return function(a, b, variance_to(w, tilt, 0.5 * side * (a + b)))
+
+        found = where_near(near, full, far, start, end, variance)
+        torch.testing.assert_close(found, full(start, end, variance), rtol=0, atol=1e-16)
+
+
+def test_what_is_near_has_its_gradient_and_may_be_mapped() -> None:
+    start, end, variance = (torch.tensor(x, dtype=torch.float64) for x in ([0.1, 2.0], [0.2, 3.0], [0.04, 0.04]))
+
+    def total(scale: Tensor) -> Tensor:
+        near = may_hit(scale * start, end, variance, None, 1.0)
+        return where_near(near, survival, 1.0, scale * start, end, variance).sum()
+
+    scales = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
+    mapped = torch.func.vmap(torch.func.grad(total))(scales)
+    apart = torch.stack([torch.func.grad(total)(scale) for scale in scales])
+    torch.testing.assert_close(mapped, apart, rtol=1e-14, atol=1e-16)
+    assert (apart > 0.1).all()
 
 
 def test_extremes_at_the_edges() -> None:
