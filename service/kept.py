@@ -53,6 +53,12 @@ class SurfaceOptions(Spec):
     symbol: str | None = None
     surface: int | None = Field(default=None, ge=1)
 
+    def check(self) -> None:
+        """Raises InputError if an option makes no sense, whatever the quotes."""
+        self.reading()
+        self.market().rate_curve()
+        self.market().dividend_curve()
+
     def reading(self) -> ReadingSpec:
         """How to read the file."""
         return ReadingSpec.model_validate({name: getattr(self, name) for name in _READING})

@@ -120,8 +120,7 @@ def _options(given: Mapping[str, str]) -> SurfaceOptions:
     """Options from texts; those that stand for a mapping are JSON objects."""
     try:
         options: SurfaceOptions = checked(SurfaceOptions, {name: _value(text) for name, text in given.items()})
-        options.reading()
-        options.market()
+        options.check()
     except QsdeError as error:
         raise Problem.of(str(error)) from None
     return options

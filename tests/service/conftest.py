@@ -69,3 +69,12 @@ def short() -> Iterator[str]:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     with serving(max_seconds=1.5, max_queue=2, max_path_steps=1 << 40, api_keys=digest) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def tight() -> Iterator[str]:
+    """A service that takes small uploads, and few and short jobs."""
+    pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
+    limits = {"max_upload_bytes": 1 << 14, "max_unpacked_bytes": 1 << 16, "max_surfaces": 2, "max_event_streams": 1}
+    with serving(**limits, max_jobs=2, max_job_seconds=1.5, job_workers=1) as found:
+        yield found
