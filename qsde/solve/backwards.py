@@ -123,9 +123,9 @@ def simulate_backwards(
 
 class _Backwards(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, walk: Walk, job: Job, block: BlockNoise, n: int, c: Tensor, *rest: Tensor) -> Tensors:
-        tensors = tuple(t.detach() for t in (c, *rest))
-        c, state, constants = tensors[0], tensors[1 : 1 + n], tensors[1 + n :]
+    def forward(ctx: Any, walk: Walk, job: Job, block: BlockNoise, n: int, *inputs: Tensor) -> Tensors:
+        plain = tuple(t.detach() for t in inputs)
+        c, state, constants = plain[0], plain[1 : 1 + n], plain[1 + n :]
         seen: list[State] = []
         for k in range(job.n_steps + 1):
             seen += [state] * job.grid.observed_after.count(k)
@@ -135,7 +135,7 @@ class _Backwards(torch.autograd.Function):
         ctx.walk, ctx.job, ctx.block, ctx.n = walk, job, block, n
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*state)
-        ctx.save_for_backward(c, *rest, *out, *state)
+        ctx.save_for_backward(*inputs, *out, *state)
         return (*out, *state)
 
     @staticmethod

@@ -98,9 +98,9 @@ class _Tangents(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, coefficients: Tensor, *inputs: Tensor) -> Tensors:
         job, n = plan.job, plan.n_state
-        c, inputs = coefficients.detach(), tuple(t.detach() for t in inputs)
-        state, constants = inputs[:n], inputs[n:]
-        units = plan.units(inputs)
+        c, plain = coefficients.detach(), tuple(t.detach() for t in inputs)
+        state, constants = plain[:n], plain[n:]
+        units = plan.units(plain)
         flow, moved = units[:n], units[n:]
         seen: list[tuple[State, State]] = []
         for k in range(job.n_steps + 1):
