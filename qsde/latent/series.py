@@ -12,7 +12,7 @@ from qsde.errors import InputError
 #: Observations below which there is nothing to learn from.
 _FEWEST = 2
 #: Relative difference of times below which windows count as equally spaced.
-_EQUAL = 1e-6
+_EQUAL = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
