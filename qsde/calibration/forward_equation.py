@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ class ForwardEquation:
             expiries: when prices are wanted.
             vol: a typical volatility, decimal.
             points: points of the grid.
-            steps: steps to the first expiry; later ones take half as many from expiry to expiry.
+            steps: steps to the first expiry; from expiry to expiry their share of the time to the later one, 4 at least.
             far: ends of the grid in deviations of the last expiry.
         """
         reach = far * vol * np.sqrt(expiries[-1])
@@ -68,7 +69,7 @@ class ForwardEquation:
         y = np.exp(reach * np.sinh(c * stretched) / np.sinh(c))
         nodes = [0.0]
         for i, end in enumerate(expiries):
-            n = steps if i == 0 else steps // 2
+            n = max(4, math.ceil(steps * (end - nodes[-1]) / end))
             # quadratic towards 0: the first prices change fastest
             share = (np.arange(1, n + 1) / n) ** (2 if i == 0 else 1)
             nodes.extend(nodes[-1] + share * (end - nodes[-1]))
@@ -125,5 +126,9 @@ def _step(
     bent = curvature(value)
     new = solve_banded((1, 1), bands, value + (1 - implicit) * rate * bent, check_finite=False)
     mixed = half * (implicit * curvature(new) + (1 - implicit) * bent)
-    right = slope + (1 - implicit) * rate[:, None] * curvature(slope) + mixed[:, None] * by_parameter
-    return new, solve_banded((1, 1), bands, right, check_finite=False) if slope.shape[1] else slope
+    moving = np.flatnonzero(by_parameter.any(0) | slope.any(0))  # parameters of later times have not moved anything yet
+    mine, moved = slope[:, moving], np.zeros_like(slope)
+    right = mine + (1 - implicit) * rate[:, None] * curvature(mine) + mixed[:, None] * by_parameter[:, moving]
+    if len(moving):
+        moved[:, moving] = solve_banded((1, 1), bands, right, check_finite=False)
+    return new, moved

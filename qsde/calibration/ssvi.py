@@ -20,6 +20,8 @@ from qsde.market.surface import Surface
 
 #: Skews and shares of the bounds of psi that the search starts from.
 _STARTS = ((-0.5, -1.0), (-0.9, 0.0), (0.0, -1.0))
+#: Relative fall of the cost that ends the search.
+_SAME_COST = 1e-5
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class SSVIFit:
 def fit_ssvi(
     surface: Surface,
     weights: str | Callable[[pd.DataFrame], np.ndarray] = "spread",
-    max_iterations: int = 300,
+    max_iterations: int = 100,
 ) -> SSVIFit:
     """Least squares of implied vols over all eSSVI surfaces without static arbitrage (see `ESSVI`).
 
@@ -95,7 +97,7 @@ def fit_ssvi(
         return torch.vmap(residual)(flat)[None], torch.vmap(torch.func.jacfwd(residual))(flat)[None]
 
     starts = torch.stack([_start(surface, *start) for start in _STARTS])[None]
-    found = solve(residuals, starts, max_iterations)
+    found = solve(residuals, starts, max_iterations, cost_tolerance=_SAME_COST)
     best = int(found.cost[0].argmin())
     status = FitStatus.CONVERGED if bool(found.converged[0, best]) else FitStatus.MAX_ITERATIONS
     return SSVIFit(surface, ESSVI.from_unknowns(times, found.x[0, best]), status, weight)
