@@ -48,10 +48,13 @@ class Stored:
             yield
 
     def open(self) -> None:
-        """Opens the database, brings its tables up to date, and starts the processes."""
+        """Opens the database, and brings its tables up to date."""
         self.database = Database.open(self.settings.database_url, self.settings.data_dir)
         self.database.migrate()
         self.queue = JobQueue(self.database)
+
+    def start(self) -> None:
+        """Starts the processes, and does not wait for them."""
         self.readers.start()
         if self._runner is not None:
             self._runner.start()

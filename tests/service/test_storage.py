@@ -92,7 +92,9 @@ def test_surfaces_come_back_to_the_last_digit(database: Database, file: str) -> 
         surface = MarketSpec().surface(quotes)
         found = read_surface(database, _add_surface(database, write_surface(database, surface), id=f"{i:032x}"))
         for name in ("slices", "quotes"):
-            pd.testing.assert_frame_equal(getattr(found, name), getattr(surface, name), check_dtype=False, rtol=0, atol=0)
+            pd.testing.assert_frame_equal(
+                getattr(found, name), getattr(surface, name), check_dtype=False, rtol=0, atol=0
+            )
         assert len(found.rejected) == len(surface.rejected)
         rest = [f.name for f in fields(surface) if f.name not in ("slices", "quotes", "rejected")]
         assert repr([getattr(found, name) for name in rest]) == repr([getattr(surface, name) for name in rest])
@@ -119,7 +121,9 @@ def test_a_payload_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="length"):
         write_payload(tmp_path, {"good": {"x": [1.0]}, "bad": {"x": [1.0], "y": [1.0, 2.0]}})
     assert [path.name for path in (tmp_path / "payloads").iterdir() if not path.name.startswith(".")] == []
-    name = write_payload(tmp_path, {"good": {"x": [1.0, None], "y": ["a", None], "z": [None, None], "w": [True, False]}})
+    name = write_payload(
+        tmp_path, {"good": {"x": [1.0, None], "y": ["a", None], "z": [None, None], "w": [True, False]}}
+    )
     assert read_payload(tmp_path, name)["good"] == {
         "x": [1.0, None], "y": ["a", None], "z": [None, None], "w": [True, False]
     }  # fmt: skip
