@@ -25,8 +25,8 @@ from qsde.pricing.engine import MonteCarlo
 #: Stages: shares of the paths for errors and for their Jacobian, and most steps.
 _STAGES = ((8, 32, 6), (1, 8, 100))
 _FEWEST = 1 << 10
-#: Error of vol that the weights allow for beside half the spread.
-_FLOOR = 0.0003
+#: Error of vol that the weights allow for beside half the spread, and that of all quotes of equal weight.
+_FLOOR, _EQUAL = 0.0003, 0.0010
 #: How the damping falls and rises, its least, and trials of one step.
 _FALL, _RISE, _LEAST, _TRIALS = 0.25, 6.0, 1e-6, 4
 #: A stage ends where the cost falls by less than this, twice.
@@ -80,6 +80,7 @@ def train(
     surface: Surface,
     *,
     engine: MonteCarlo | None = None,
+    weights: str = "spread",
     held_out: int | Sequence[bool] | np.ndarray | None = None,
     parameters: Sequence[str] | None = None,
     max_steps: int = 25,
@@ -94,14 +95,16 @@ def train(
     from one backward sweep per expiry for all its quotes, on few paths of other random numbers than r, so that a step
     is unbiased; r from many, always the same, with the backbone as control variate, so that steps can be compared.
 
-    Errors are weighted by `1 / sqrt(half_spread^2 + (3 bp)^2)`. Where quotes are held out, the model is that of the
-    step that fits them best.
+    What is minimised are squares of the errors of price over the vega of the market. Where quotes are held out,
+    the model is that of the step that fits them best.
 
     Args:
         model: from `neural_local_vol`, `neural_lsv`, or any other with a leverage; its weights are the start.
         surface: the quotes.
         engine: None takes 2^15 paths of Sobol points and steps of 1/64 year. Memory does not grow with the steps beyond
             100 stored states (`qsde.solve.loop`), except for Sobol points.
+        weights: "spread" divides errors by `sqrt(half_spread^2 + (3 bp)^2)`; "equal" by the same for all, which fits the
+            middle of wide quotes, too.
         held_out: quotes not to train on: every n-th, or one boolean per row of `surface.quotes`.
         parameters: names of the parameters to train; None takes those of the leverage.
         max_steps: most Gauss-Newton steps.
@@ -125,17 +128,27 @@ def train(
     """
     if len(surface) == 0:
         raise QuoteError(f"{surface.name}: the surface has no quotes to train on")
+    if weights not in WEIGHTS:
+        raise InputError(f"weights must be {' or '.join(map(repr, WEIGHTS))}, got {weights!r}")
     names = _names(model, parameters)
     engine = engine or MonteCarlo(n_paths=1 << 15, max_dt=1 / 64, noise=Sobol(0, scrambles=4))
-    job = _Job(model, surface, engine, names, _mask(surface, held_out), progress or (lambda _: None))
+    job = _Job(model, surface, engine, names, _mask(surface, held_out), weights, progress or (lambda _: None))
     return job.run(max_steps, None if checkpoint is None else Path(checkpoint))
 
 
 @dataclass(frozen=True)
 class _Errors:
-    """Errors of the quotes' vols, and what a step needs of the prices behind them."""
+    """Errors of the quotes [Q], and what their derivatives need.
 
-    vol: Tensor
+    Attributes:
+        miss: error of the price over the market's vega, which is what is minimised: near the market it is the error of
+            vol, and it stays a nearly linear function of the weights where an option is worth almost nothing.
+        error: error of vol.
+        vega: vega of the model's price.
+        beta: regression of the option on the forward.
+    """
+
+    miss: Tensor
     error: Tensor
     vega: Tensor
     beta: Tensor
@@ -149,13 +162,15 @@ class _Job:
         engine: MonteCarlo,
         names: tuple[str, ...],
         held_out: np.ndarray,
+        weights: str,
         progress: Callable[[Round], None],
     ) -> None:
         self.model, self.surface, self.engine, self.names, self.held_out = model, surface, engine, names, held_out
         self.progress = progress
         self.quoted = Quoted.of(surface)
-        self.market = self.quoted.vols(self.quoted.price(self.quoted.vol, torch.arange(len(self.quoted.k))))[0]
-        weight = 1 / torch.sqrt(self.quoted.half**2 + _FLOOR**2)
+        self.market_price = self.quoted.price(self.quoted.vol, torch.arange(len(self.quoted.k)))
+        self.market, self.vega = self.quoted.vols(self.market_price)
+        weight = WEIGHTS[weights](self.quoted.half)
         self.weight = torch.where(torch.tensor(held_out), 0.0, weight)
         self.rounds: list[Round] = []
         self.began = time.perf_counter()
@@ -180,10 +195,10 @@ class _Job:
         if not state.steps_of_stage:
             self._judge(state, errors, paths)
         while not state.done and state.steps < max_steps and state.steps_of_stage < most:
-            jacobian = slopes.jacobian(self._with(state.weights), self.names, errors.beta) / errors.vega.unsqueeze(-1)
+            jacobian = slopes.jacobian(self._with(state.weights), self.names, errors.beta) / self.vega.unsqueeze(-1)
             cost = self._cost(errors)
             for _ in range(_TRIALS):
-                step = -_inverse(jacobian, self.weight, state.damping) @ errors.error
+                step = -_inverse(jacobian, self.weight, state.damping) @ errors.miss
                 step = step * min(1.0, _LONGEST / max(float(step.norm()), 1e-300))
                 trial = self._errors(paths, state.weights + step)
                 if self._cost(trial) < cost:
@@ -211,7 +226,7 @@ class _Job:
         self.progress(found)
 
     def _cost(self, errors: _Errors) -> Tensor:
-        cost = (self.weight * errors.error).square().sum()
+        cost = (self.weight * errors.miss).square().sum()
         return torch.where(torch.isfinite(cost), cost, torch.inf)
 
     def _paths(self, share: int, seed: int) -> QuotedPaths:
@@ -222,7 +237,7 @@ class _Job:
     def _errors(self, paths: QuotedPaths, weights: Tensor) -> _Errors:
         priced = paths.prices(self._with(weights))
         vol, vega = self.quoted.vols(priced.value)
-        return _Errors(vol, vol - self.market, vega, priced.beta)
+        return _Errors((priced.value - self.market_price) / self.vega, vol - self.market, vega, priced.beta)
 
     def _flat(self, model: Model) -> Tensor:
         return torch.cat([model.params[name].detach().flatten() for name in self.names])
@@ -283,6 +298,12 @@ class _Job:
             simulation=simulation,
             training=training,
         )
+
+
+WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "spread": lambda half: 1 / torch.sqrt(half**2 + _FLOOR**2),
+    "equal": lambda half: torch.full_like(half, 1 / _EQUAL),
+}
 
 
 def _inverse(jacobian: Tensor, weight: Tensor, damping: float) -> Tensor:
