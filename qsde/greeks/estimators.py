@@ -97,7 +97,7 @@ class Simulated(Estimator):
         engine: settings.
         elapsed: price as if so many years had passed with the spot unchanged, without companions; None is today.
         second: whether second derivatives will be asked for.
-        apart: the point with another leaf as spot, at which payoffs watched continuously are priced, so that the
+        apart: the point with another leaf as spot, at which steep payoffs are priced, so that the
             derivative to the spot is that of the others alone.
         paths: the paths; None simulates them.
     """
@@ -119,7 +119,7 @@ class Simulated(Estimator):
         self._apart = apart
         self.paths = self._simulated(second) if paths is None else paths
         weighted = {i for i, method in enumerate(methods) if method == "likelihood"}
-        away = {i for i, payoff in enumerate(book) if payoff.window is not None and apart is not None} - weighted
+        away = {i for i, payoff in enumerate(book) if payoff.steep and apart is not None} - weighted
         near = [i for i in range(len(book)) if i not in weighted | away]
         self._runs: list[tuple[list[int], Run | LikelihoodRun | GaussianRun]] = []
         if near:

@@ -269,7 +269,7 @@ class _Simulated:
             found["delta"] = _slopes(base.values(part), spot)
         if "gamma" in self._which:
             found["gamma"] = self._gamma(part)
-        if any(payoff.window is not None for payoff in self._plain) and {"delta", "gamma"} & set(self._which):
+        if any(payoff.steep for payoff in self._plain) and {"delta", "gamma"} & set(self._which):
             self._by_value(part, found)
         if "vega" in self._which:
             found["vega"] = list(self._vega(part))
@@ -311,12 +311,12 @@ class _Simulated:
         return found
 
     def _by_value(self, part: Parts, found: dict[str, list[Tensor]]) -> None:
-        """Delta and gamma from values at moved spots, which suit watched payoffs better, unless a move knocks them."""
+        """Delta and gamma from values at moved spots, which suit steep payoffs better, unless a move knocks them."""
         ups, downs = ([v.detach() for v in self._at(move)[1].values(part)] for move in (SPOT_MOVE, -SPOT_MOVE))
         both = [a * b > 0 for a, b in zip(self._same_state(SPOT_MOVE), self._same_state(-SPOT_MOVE), strict=True)]
         size = SPOT_MOVE * self._grid.levels.reshape(-1, 1, 1)
         for i, (up, down, same) in enumerate(zip(ups, downs, both, strict=True)):
-            if self._plain[i].window is None:
+            if not self._plain[i].steep:
                 continue
             differences = {"delta": (up - down) / (2 * size), "gamma": (up + down - 2 * found["price"][i]) / size**2}
             for name, value in differences.items():

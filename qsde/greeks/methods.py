@@ -71,7 +71,7 @@ def likelihood_for(model: Model, engine: MonteCarlo) -> type[LikelihoodRun] | ty
 def described(payoff: Payoff, model: Model, engine: MonteCarlo, method: Method) -> str:
     """The method in words; second derivatives of "pathwise" are by likelihood ratios unless it says otherwise.
 
-    Payoffs watched continuously have delta and gamma from values at moved spots.
+    Payoffs with barriers watched continuously have delta and gamma from values at moved spots.
 
     Example:
         >>> from qsde.models import BlackScholes
@@ -81,6 +81,7 @@ def described(payoff: Payoff, model: Model, engine: MonteCarlo, method: Method) 
     """
     if method != "pathwise":
         return method
-    if payoff.window is not None:
+    if payoff.steep:
         return "pathwise (spot and second derivatives: differences)"
-    return method if likelihood_for(model, engine) is not None else "pathwise (second derivatives: differences)"
+    dated = payoff.window is None and likelihood_for(model, engine) is not None
+    return method if dated else "pathwise (second derivatives: differences)"

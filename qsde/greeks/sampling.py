@@ -99,8 +99,8 @@ def of_payoffs(
     """The sampler of payoffs that are simulated."""
     second = any(name.startswith(("gamma", "vanna")) for name in needs)
     point = inputs.at((), folds)
-    watched = frozenset(i for i, payoff in enumerate(book) if payoff.window is not None)
-    apart = inputs.beside(point, 0.0, inputs.labels[0]) if watched else None
+    steep = frozenset(i for i, payoff in enumerate(book) if payoff.steep)
+    apart = inputs.beside(point, 0.0, inputs.labels[0]) if steep else None
     base = Simulated(point, book, methods, engine, second=second, apart=apart)
     days: tuple[Estimator, Estimator] | None = None
     if any(name.startswith(("theta", "charm")) for name in needs):
@@ -119,9 +119,9 @@ def of_payoffs(
                     for s in (1, -1)
                 ]
                 tilted.append(Tilted(label, rows, move, (ends[0], ends[1])))
-    move = _spot_move([book[i] for i in watched], inputs)
+    move = _spot_move([payoff for payoff in book if payoff.window is not None], inputs)
     jumps = extra_jumps(inputs.model, max(payoff.maturity for payoff in book), engine.noise)
-    return Sampler(inputs, base, columns, needs, jumps, days, tilted, watched, move)
+    return Sampler(inputs, base, columns, needs, jumps, days, tilted, steep, move)
 
 
 def _spot_move(book: list[Payoff], inputs: Inputs) -> float:
@@ -166,8 +166,8 @@ class Sampler:
         jumps: the extra jump of each jump law, by the name of its intensity.
         days: the payoffs today and tomorrow, for theta and charm.
         tilted: the payoffs at moved vols, for volga.
-        watched: payoffs that are watched continuously: pathwise deltas then have heavy tails, where a path comes near a
-            barrier with little variance left, and differences of values serve better.
+        steep: payoffs whose pathwise deltas have heavy tails, where a path comes near a barrier with little variance
+            left: differences of values serve better.
         spot_move: share of the spot between those.
     """
 
@@ -178,7 +178,7 @@ class Sampler:
     jumps: dict[str, ExtraJump]
     days: tuple[Estimator, Estimator] | None = None
     tilted: Sequence[Tilted] = ()
-    watched: frozenset[int] = frozenset()
+    steep: frozenset[int] = frozenset()
     spot_move: float = SPOT_MOVE
 
     def __call__(self, parts: Parts) -> list[Row]:
@@ -186,7 +186,7 @@ class Sampler:
         found = self._first(parts)
         if self._wants("gamma", "vanna"):
             self._add_second(found, parts)
-        if self.watched and self.needs & {"delta", "gamma"}:
+        if self.steep and self.needs & {"delta", "gamma"}:
             self._add_by_value(found, parts)
         if self.days is not None:
             self._add_timed(found, parts)
@@ -243,18 +243,18 @@ class Sampler:
         return {name: (up[name] - down[name]) / size for name in up}
 
     def _add_by_value(self, found: list[Row], parts: Parts) -> None:
-        """Delta and gamma of payoffs watched continuously, from values at moved spots."""
+        """Delta and gamma of steep payoffs, from values at moved spots."""
         (ends,) = self._moved.values()
         here = self.base.values(parts)
         with torch.set_grad_enabled(bool(self._differing(self._rows))):  # else nobody differentiates them
             up, down = (end.values(parts) for end in ends)
         size = self.spot_move * self.inputs.leaves["spot"]
         for row, column in zip(found, self.columns, strict=True):
-            watched = [i for i in column if i in self.watched]
-            if watched:
-                above, below = (self._sum(values, watched).detach() for values in (up, down))
+            steep = [i for i in column if i in self.steep]
+            if steep:
+                above, below = (self._sum(values, steep).detach() for values in (up, down))
                 _add(row, "delta", (above - below) / (2 * size))
-                _add(row, "gamma", (above + below - 2 * _total(here, watched).detach()) / size**2)
+                _add(row, "gamma", (above + below - 2 * _total(here, steep).detach()) / size**2)
 
     def _add_timed(self, found: list[Row], parts: Parts) -> None:
         """Theta and charm: tomorrow's values and deltas less today's, per year."""
@@ -294,12 +294,12 @@ class Sampler:
         if not self._wants("gamma", "vanna"):
             return []
         vanna = self._wants("vanna")
-        return [i for i in column if not self.base.has_deltas(i) and (vanna or i not in self.watched)]
+        return [i for i in column if not self.base.has_deltas(i) and (vanna or i not in self.steep)]
 
     @cached_property
     def _rows(self) -> list[int]:
         """Payoffs that are priced at moved spots."""
-        return sorted({*self._differing([i for column in self.columns for i in column]), *self.watched})
+        return sorted({*self._differing([i for column in self.columns for i in column]), *self.steep})
 
     @cached_property
     def _moved(self) -> dict[str, tuple[Estimator, Estimator]]:

@@ -59,6 +59,11 @@ class _BarrierOption(Payoff):
         return self._schedule.continuous
 
     @property
+    def steep(self) -> bool:  # type: ignore[override]
+        """As `continuous`: the probability of survival falls to 0 at the barrier as fast as little variance is left."""
+        return self.continuous
+
+    @property
     def times(self) -> tuple[float, ...]:
         """Monitoring dates, or dates for booking rebates, and the expiry."""
         return self._schedule.times

@@ -129,6 +129,8 @@ class Payoff(Claim):
 
     #: Whether the amounts are continuous in the path, so that they may be differentiated path by path.
     continuous: ClassVar[bool] = True
+    #: Whether the amounts, where they are continuous, change so fast near a level that pathwise derivatives are noisy.
+    steep: ClassVar[bool] = False
 
     @abstractmethod
     def flows(self, paths: Paths) -> Flows:
