@@ -3,8 +3,9 @@
 European prices by Fourier: 64 clients that wait for each answer, one option under Heston parameters of its own in each
 request, against an endpoint of the same application with the same schemas that prices nothing. Simulations: 64 requests
 of one model family at once, against the same requests one after the other, on equal seeds; the digits must agree. The
-service has one worker process on one thread, so on two cores it shares one of them with the load. The load is written
-by hand on sockets: a client library would take longer than the service.
+service has a worker process for each core, which the load shares with them: requests at once are shared among the
+workers, one at a time has one worker. The load is written by hand on sockets: a client library would take longer than
+the service.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def serve(port: int) -> None:
     from service.schemas import PriceAnswer, Priced
     from service.settings import Settings
 
-    settings = Settings(workers=1, max_path_steps=1 << 40)
+    settings = Settings(max_path_steps=1 << 40, job_workers=0)
     app = create_app(settings)
 
     @app.post("/nothing")

@@ -1,7 +1,7 @@
 """The queue between the event loop and the workers.
 
-A worker that is free takes the oldest request and those like it that wait (the same kind of work, so that one
-simulation may serve them all): batches form while workers are busy, and nobody waits for a batch to fill.
+A worker that is free takes the oldest request and its share of those like it that wait (the same kind of work, so that
+one simulation may serve them all): batches form while workers are busy, and nobody waits for a batch to fill.
 """
 
 from __future__ import annotations
@@ -150,17 +150,23 @@ class Batcher:
                 await self._computed(worker, batch)
 
     def _next(self) -> list[Ticket]:
-        """The oldest ticket and those like it, no more work than one request may be."""
+        """The oldest ticket and its share of those like it, no more work than one request may be.
+
+        Those alike are shared among the workers: one that took them all would leave the others idle.
+        """
+        key, limits = self._waiting[0].key, self._settings
+        alike = [ticket for ticket in self._waiting if ticket.key == key]
+        most = min(limits.max_batch, -(-len(alike) // len(self._workers)))
         batch: list[Ticket] = []
         work = 0.0
-        for ticket in list(self._waiting):
-            if batch and (ticket.key != batch[0].key or work + ticket.path_steps > self._settings.max_path_steps):
+        for ticket in alike:
+            if batch and work + ticket.path_steps > limits.max_path_steps:
                 continue
             self._waiting.remove(ticket)
             if self._in_time(ticket):
                 batch.append(ticket)
                 work += ticket.path_steps
-            if len(batch) == self._settings.max_batch:
+            if len(batch) == most:
                 break
         self._metrics.queue.set(len(self._waiting))
         return batch

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     max_queue_seconds: float = Field(default=30.0, gt=0, le=3600)
     max_queue: int = Field(default=1024, ge=1)
     max_batch: int = Field(default=64, ge=1, le=1024)
-    workers: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1), ge=1, le=256)
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     worker_memory_bytes: int = Field(default=4 << 30, ge=0)
     api_keys: str = ""
     max_upload_bytes: int = Field(default=64 << 20, ge=1 << 10)

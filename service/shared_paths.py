@@ -20,6 +20,7 @@ import torch
 from qsde.noise import Noise
 from qsde.payoffs import Payoff
 from qsde.pricing.moments import Result
+from qsde.pricing.path_set import PathSet
 from qsde.pricing.run import Run
 from qsde.pricing.simulation import Block, Parts, Simulation
 from qsde.spec import PricingJob
@@ -87,8 +88,14 @@ def _alike(a: Simulation, b: Simulation) -> bool:
         and a.job.grid == b.job.grid
         and a.job.seen == b.job.seen
         and a.coefficients.shape == b.coefficients.shape
-        and (a.draws, a.averaged, a.tracked, len(a.initial)) == (b.draws, b.averaged, b.tracked, len(b.initial))
+        and _kept(a) == _kept(b)
     )
+
+
+def _kept(simulation: Simulation) -> tuple[object, ...]:
+    """What steps draw, and what their states hold."""
+    s = simulation
+    return s.draws, s.averaged, s.sampled, s.tracked, len(s.initial)
 
 
 @torch.no_grad()
@@ -115,6 +122,6 @@ def _together(simulations: Sequence[Simulation]) -> Simulation:
 
 def _observed(run: Run, block: Block, row: int) -> Run:
     # what a payoff has seen of the block is kept with it, and is of one row
-    own = replace(block, states=tuple(s[:, row].contiguous() for s in block.states), watched={})
+    own = replace(block, states=tuple(s[:, row].contiguous() for s in block.states), bridges={}, watched={})
     fields = {name: getattr(run.simulation, name) for name in Simulation.__dataclass_fields__}
-    return replace(run, simulation=_Observed(**fields, given=own))
+    return replace(run, paths=PathSet(_Observed(**fields, given=own)))

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 
 from service.answers import Reply, Task
-from service.batching import Batcher
+from service.batching import GONE, Batcher
 from service.errors import Problem
 from service.metrics import Metrics
 from service.settings import Settings
@@ -53,8 +53,8 @@ class Scripted(Worker):
         return [(200, body) for _, body in tasks]
 
 
-async def _queue(worker: Scripted, **settings: Any) -> Batcher:
-    batcher = Batcher(Settings(**settings), Metrics(), [worker])
+async def _queue(*workers: Scripted, **settings: Any) -> Batcher:
+    batcher = Batcher(Settings(**settings), Metrics(), workers)
     await batcher.start()
     return batcher
 
@@ -84,6 +84,44 @@ def test_those_alike_that_wait_go_together() -> None:
         replies = await asyncio.gather(first, *asked)
         assert [body for _, body in replies] == [b"first", *(b"%d" % i for i in range(6))]
         assert worker.batches == [[b"first"], [b"0", b"2", b"3"], [b"1", b"5"], [b"4"]]
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_those_alike_are_shared_among_the_workers() -> None:
+    async def scenario() -> None:
+        workers = Scripted(), Scripted()
+        for worker in workers:
+            worker.go_on.clear()
+        batcher = await _queue(*workers)
+        asked = [_ask(batcher, b"first"), _ask(batcher, b"second")]
+        while not all(worker.batches for worker in workers):
+            await asyncio.sleep(0.001)
+        asked += [_ask(batcher, b"%d" % i) for i in range(5)]
+        await asyncio.sleep(0)
+        for worker in workers:
+            worker.go_on.set()
+        await asyncio.gather(*asked)
+        assert sorted(len(worker.batches[1]) for worker in workers) == [1, 3]
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_leaves_a_long_queue_is_dropped() -> None:
+    async def scenario() -> None:
+        worker = Scripted()
+        batcher = await _queue(worker)
+        first = await _blocked(batcher, worker)
+
+        async def gone() -> None:
+            return None
+
+        assert await batcher.reply("price", b"leaves", "a", 1.0, gone) == (GONE, b"")
+        worker.go_on.set()
+        await first
+        assert worker.batches == [[b"first"]]
         await batcher.close()
 
     asyncio.run(scenario())
