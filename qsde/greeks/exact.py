@@ -35,13 +35,16 @@ def exact_greeks(payoff: AtExpiry, inputs: Inputs, engine: Fourier, needs: set[s
     value = worth(payoff, point, t, engine)
     first = _gradient(value, leaves, again=True)
     found = {"price": value, "delta": first["spot"], "rho": first["rate"], "dividend_rho": first["dividend_yield"]}
-    vega = inputs.along(first, "")
-    found |= {"vega": vega, "theta": -first["t"]} | {f"d_{name}": first[name] for name in inputs.model.params}
+    found |= {"theta": -first["t"]} | {f"d_{name}": first[name] for name in inputs.model.params}
+    if needs & {"vega", "volga"}:
+        found["vega"] = inputs.along(first, "")
     if needs & {"gamma", "vanna", "charm"}:
         second = _gradient(first["spot"], leaves, again=True)
-        found |= {"gamma": second["spot"], "vanna": inputs.along(second, ""), "charm": -second["t"]}
+        found |= {"gamma": second["spot"], "charm": -second["t"]}
+        if "vanna" in needs:
+            found["vanna"] = inputs.along(second, "")
     if "volga" in needs:
-        found["volga"] = inputs.along(_gradient(vega, leaves, again=False), "")
+        found["volga"] = inputs.along(_gradient(found["vega"], leaves, again=False), "")
     return {name: v.detach() for name, v in found.items()}
 
 

@@ -235,7 +235,7 @@ def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, dividends
         raise InputError("volga of a right to exercise early needs the policy's own derivative; leave it out of which=")
     left_out: tuple[str, ...] = ("theta", "charm") if dividends else ()
     left_out += ("volga",) if early else ()
-    if not inputs.directions:
+    if not inputs.has_vols:
         left_out += ("vega", "vanna", "volga")
     known = {name: g for name, g in greeks_of(inputs.labels).items() if not name.startswith(left_out)}
     known |= {f"d_{name}": parameter_greek(name) for name in model.params if model.params[name].dim() == 0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,15 +37,34 @@ class Inputs:
         labels: what tells the underlyings apart in names: "" for one, "_1", "_2" and so on for several.
         leaves: spot and dividend_yield (a shift) of each underlying, rate (a shift), and every parameter, each a 0-dim
             leaf or of the parameter's shape.
-        directions: for each label, by how much each parameter moves per 1.00 of a parallel shift of implied vols of
-            that underlying; empty if the model has no implied vols.
+        maturity: up to which implied vols count, years.
     """
 
     model: Model
     market: Market | Markets
     labels: tuple[str, ...]
     leaves: dict[str, Tensor]
-    directions: dict[str, dict[str, Tensor]]
+    maturity: float
+
+    @cached_property
+    def directions(self) -> dict[str, dict[str, Tensor]]:
+        """By how much each parameter moves per 1.00 of a parallel shift of an underlying's implied vols, by its label.
+
+        Of several, each follows its own model; those without implied vols are left out.
+        """
+        models = self.model.models if isinstance(self.model, MultiAsset) else [self.model]
+        prefixes = [f"asset{i + 1}_" if isinstance(self.model, MultiAsset) else "" for i in range(len(models))]
+        markets = self.market.markets if isinstance(self.market, Markets) else [self.market]
+        return {
+            label: {prefix + name: slope for name, slope in parallel_shift(one, market, self.maturity).items()}
+            for prefix, one, market, label in zip(prefixes, models, markets, self.labels, strict=True)
+            if one.has_cf
+        }
+
+    @property
+    def has_vols(self) -> bool:
+        """Whether there are implied vols to shift."""
+        return any(one.has_cf for one in (self.model.models if isinstance(self.model, MultiAsset) else [self.model]))
 
     @classmethod
     def of(cls, model: Model, market: Market | Markets, maturity: float) -> Inputs:
@@ -65,7 +85,7 @@ class Inputs:
         found = {f"spot{a}": torch.as_tensor(m.spot) for a, m in zip(labels, markets, strict=True)}
         found |= {"rate": zero} | {f"dividend_yield{a}": zero for a in labels} | model.params
         leaves = {name: value.detach().clone() for name, value in found.items()}
-        return cls(model, market, labels, leaves, _directions(model, markets, labels, maturity))
+        return cls(model, market, labels, leaves, maturity)
 
     def at(
         self,
@@ -92,7 +112,7 @@ class Inputs:
         if parameter is not None:
             moved[parameter[0]] = moved[parameter[0]] + parameter[1]
         moved[f"spot{label}"] = moved[f"spot{label}"] * (1 + spot)
-        for name, slope in self.directions.get(label, {}).items():
+        for name, slope in self.directions.get(label, {}).items() if vol else ():
             moved[name] = moved[name] + vol * slope
         leaves = {k: v.detach().clone().requires_grad_(k not in frozen) for k, v in moved.items()}
         whole = Point(self._model(leaves), self._market(leaves), leaves, self.labels)
@@ -173,18 +193,6 @@ def moved_market(market: Market, leaves: Mapping[str, Tensor], label: str = "") 
     return moved
 
 
-def _directions(
-    model: Model, markets: tuple[Market, ...], labels: tuple[str, ...], maturity: float
-) -> dict[str, dict[str, Tensor]]:
-    """The parallel shift of each underlying alone: of several, each follows its own model."""
-    models = [(f"asset{i + 1}_", one) for i, one in enumerate(model.models)] if isinstance(model, MultiAsset) else []
-    return {
-        label: {prefix + name: slope for name, slope in parallel_shift(one, market, maturity).items()}
-        for (prefix, one), market, label in zip(models or [("", model)], markets, labels, strict=False)
-        if one.has_cf
-    }
-
-
 def parallel_shift(model: Model, market: Market, maturity: float) -> dict[str, Tensor]:
     """The move of the parameters, per 1.00, that best shifts all implied vols up to `maturity` in parallel.
 
@@ -217,6 +225,6 @@ def parallel_shift(model: Model, market: Market, maturity: float) -> dict[str, T
             rows.append(model_vols(moved, t, strikes, forward))
         return torch.cat(rows)
 
-    jacobian: Tensor = torch.autograd.functional.jacobian(vols, point) * size
+    jacobian: Tensor = torch.autograd.functional.jacobian(vols, point, vectorize=True) * size
     shift = size * (torch.linalg.pinv(jacobian, rtol=_RANK) @ torch.ones(len(jacobian), dtype=torch.float64))
     return dict(zip(names, shift.unbind(0), strict=True))

@@ -208,7 +208,8 @@ class Sampler:
             row = {"price": value.detach(), "rho": g["rate"]}
             row |= {f"delta{a}": g[f"spot{a}"] for a in inputs.labels}
             row |= {f"dividend_rho{a}": g[f"dividend_yield{a}"] for a in inputs.labels}
-            row |= {f"vega{a}": inputs.along(g, a) for a in inputs.directions}
+            if self._wants("vega"):
+                row |= {f"vega{a}": inputs.along(g, a) for a in inputs.directions}
             row |= {f"d_{name}": g[name] for name in inputs.model.params if name in g}
             found.append(row)
         return found
@@ -233,7 +234,7 @@ class Sampler:
         for i, a in enumerate(labels):
             for j, b in enumerate(labels[i:], i):  # each pair from both sides: the mean is less noisy
                 _add(row, f"gamma{a}{b}", 0.5 * (slopes[i][f"spot{b}"] + slopes[j][f"spot{a}"]))
-            for b in self.inputs.directions:
+            for b in self.inputs.directions if self._wants("vanna") else ():
                 _add(row, f"vanna{a}{b}", self.inputs.along(slopes[i], b))
 
     def _slope(self, label: str, rows: list[int], parts: Parts) -> Grads:
