@@ -34,6 +34,7 @@ from service.errors import Problem, field_of, internal, shortened
 from service.fitted import library, report
 from service.log import log
 from service.reading import Reading, read, read_job
+from service.scenarios import Laddered, ScenariosAnswer, ScenariosRequest, laddered, moved
 from service.schemas import (
     VOL_STATUS,
     Failed,
@@ -54,7 +55,7 @@ Reply = tuple[int, bytes]
 Task = tuple[str, bytes]
 
 #: Parts of a request that all its payoffs share.
-_SHARED = ("model", "market", "engine", "fit", "greeks")
+_SHARED = ("model", "market", "engine", "fit", "greeks", "scenarios")
 #: Paths that tell which of several payoffs an engine refuses.
 _PROBE = 1024
 
@@ -250,6 +251,30 @@ def _greeks_item(place: int, one: PayoffGreeks) -> PricedGreeks | Failed:
     return PricedGreeks(**one.model_dump())
 
 
+def _scenarios(body: bytes) -> bytes:
+    read_ = _ours(read_job(ScenariosRequest, body))
+    reading, found = _usable(read_, lambda r: moved(r, r.build(library)))
+    request = reading.request
+    items: dict[int, Laddered | Failed] = {**_failed(reading)}
+    for row, place in enumerate(reading.places if found else ()):
+        assert found is not None
+        name = request.payoffs[row].name
+        items[place] = laddered(found, row, name) or _not_finite(place, name)
+    return to_json(
+        ScenariosAnswer(
+            units=request.scenarios.units,
+            seconds=found.seconds if found else 0.0,
+            n_paths=(found.n_paths or None) if found else None,
+            model=_model(request),
+            engine=request.engine,
+            spots=found.spots.tolist() if found else [],
+            levels=found.levels.tolist() if found else [],
+            vols=found.vols.tolist() if found else [],
+            payoffs=[items[i] for i in sorted(items)],
+        )
+    )
+
+
 def _failed(reading: Reading[R]) -> dict[int, Failed]:
     return {
         i: Failed(type=reading.types[i], field=field_of(text) or f"payoffs.{i}", message=shortened(text))
@@ -321,6 +346,7 @@ def _vol_item(status: VolStatus, vol: float) -> ImpliedVolItem:
 _ANSWERS: dict[str, Callable[[bytes], bytes]] = {
     "price": _price,
     "greeks": _greeks,
+    "scenarios": _scenarios,
     "implied_vol": _implied_vol,
     "report": _report,
 }

@@ -15,7 +15,19 @@ from service.edge import Edge
 from service.heap import settle
 from service.log import log
 from service.metrics import Metrics
-from service.routes import calibrations, fits, greeks, health, implied_vol, jobs, models, price, reports, surfaces
+from service.routes import (
+    calibrations,
+    fits,
+    greeks,
+    health,
+    implied_vol,
+    jobs,
+    models,
+    price,
+    reports,
+    scenarios,
+    surfaces,
+)
 from service.settings import Settings
 from service.stored import Stored
 from service.submission import Service
@@ -35,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         stored = app.state.stored
         await asyncio.to_thread(stored.open)
         await app.state.service.batcher.start()
+        stored.start()  # later: what is started first is ready first
         settle()
         log.info("ready", workers=settings.workers)
         yield
@@ -53,7 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.stored = Stored(settings)
     app.add_middleware(Edge, metrics=metrics, api_keys=settings.api_keys)
     errors.install(app)
-    for module in (price, greeks, implied_vol, surfaces, calibrations, jobs, fits, reports, models, health):
+    for module in (price, greeks, scenarios, implied_vol, surfaces, calibrations, jobs, fits, reports, models, health):
         app.include_router(module.router)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app

@@ -36,6 +36,11 @@ GREEKS: dict[str, Any] = {
     },
 }
 
+SCENARIOS: dict[str, Any] = {
+    "europeans": {**PRICE["europeans"], "scenarios": {"spots": [-0.1, 0.1], "vols": [-0.02, 0.02]}},
+    "barrier": {**PRICE["barrier"], "scenarios": {"spots": [-0.2, 0.3], "vols": [0.05], "which": ["delta"]}},
+}
+
 IMPLIED_VOL: dict[str, Any] = {
     "smile": {
         "price": [12.5, 7.97, 4.6],

@@ -14,6 +14,7 @@ from qsde.schemes import scheme_for
 from qsde.spec import MODEL_TEMPLATES, GreeksRequest, JobRequest, MonteCarloSpec
 from service.errors import Problem
 from service.reading import Reading
+from service.scenarios import ScenariosRequest
 from service.settings import Settings
 
 #: How many simulations of the price Greeks by simulation cost: parts, a backward sweep, and bumps.
@@ -98,11 +99,20 @@ def work_of(reading: Reading[JobRequest]) -> Work:
     steps = _steps(request, engine, claims)
     assets = max(claim.assets for claim in claims)
     seen = sum(steps if claim.window is not None else len(claim.times) for claim in claims)
-    factor = GREEKS_FACTOR if isinstance(request, GreeksRequest) else 1
+    factor = GREEKS_FACTOR if isinstance(request, GreeksRequest | ScenariosRequest) else 1
+    spots, vols = _moves(request)
     simulations = (len(rights) < len(claims)) + 2 * len(rights)  # a policy is made on paths of its own
     bounds = engine.least_squares.outer * engine.least_squares.inner * sum(len(right.times) for right in rights)
-    path_steps = engine.paths * (steps * assets * simulations + seen) * factor + bounds * assets
+    path_steps = engine.paths * (steps * assets * simulations + seen * spots) * vols * factor + bounds * assets
     return Work(engine.paths, steps, path_steps)
+
+
+def _moves(request: JobRequest) -> tuple[int, int]:
+    """Spots and vols of a request, each with none moved."""
+    if not isinstance(request, ScenariosRequest):
+        return 1, 1
+    ladder = request.scenarios
+    return len({0.0, *ladder.spots}), len({0.0, *ladder.vols})
 
 
 def _claims(request: JobRequest) -> list[Claim]:

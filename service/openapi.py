@@ -12,11 +12,12 @@ from pydantic.json_schema import models_json_schema
 from qsde.spec import GreeksRequest, PriceRequest
 from service.errors import ProblemDetail
 from service.kept import CalibrationRequest
+from service.scenarios import ScenariosRequest
 from service.schemas import ImpliedVolRequest
 
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
-    PriceRequest, GreeksRequest, ImpliedVolRequest, CalibrationRequest, ProblemDetail,
+    PriceRequest, GreeksRequest, ScenariosRequest, ImpliedVolRequest, CalibrationRequest, ProblemDetail,
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from service import fitted
 from service.answers import Reply, Task, alone, answer, check_machine
-from service.examples import GREEKS, IMPLIED_VOL, PRICE
+from service.examples import GREEKS, IMPLIED_VOL, PRICE, SCENARIOS
 from service.settings import Settings
 from service.workers import Handle, Tell
 
@@ -19,7 +19,12 @@ def prepare(settings: Settings) -> Handle:
     torch.set_num_threads(1)  # the digits of shared simulations depend on it
     fitted.open_library(settings)
     check_machine()
-    for endpoint, examples in (("price", PRICE), ("greeks", GREEKS), ("implied_vol", IMPLIED_VOL)):
+    for endpoint, examples in (
+        ("price", PRICE),
+        ("greeks", GREEKS),
+        ("scenarios", SCENARIOS),
+        ("implied_vol", IMPLIED_VOL),
+    ):
         for example in examples.values():
             status, body = alone(endpoint, to_json(example))
             assert status == 200, body
