@@ -22,6 +22,7 @@ from qsde.schemes.sde import SDEScheme, Step
 from qsde.solve.compiled import OrEager
 from qsde.solve.loop import Job, Tensors
 from qsde.solve.once import once
+from qsde.solve.pullback import pullback
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,12 @@ class ReversibleWalk(Walk):
         forth = self.scheme.one_step(equation, c, normals)
         before = self.scheme.advance(equation, after, Step(forth.t + forth.dt, -forth.dt, -forth.dw))
 
-        def again(state: State, c: Tensor, constants: Tensors) -> State:
+        def again(state: State, c: Tensors, constants: Tensors) -> State:
             equation = self.equation(constants)
-            return self.scheme.advance(equation, state, self.scheme.one_step(equation, c, normals))
+            return self.scheme.advance(equation, state, self.scheme.one_step(equation, c[0], normals))
 
-        return before, *torch.func.vjp(again, before, c, constants)[1](flow)
+        _, (flow, (of_c,), of_constants) = pullback(again, (before, (c,), constants), lambda _: flow)
+        return before, flow, of_c, of_constants
 
 
 @dataclass(frozen=True)
@@ -99,18 +101,20 @@ class AdjointWalk(Walk):
         """Two vector-Jacobian products of drift and diffusion."""
         normals = block.draw(step)[0]
 
-        def slope(y: Tensor, c: Tensor, constants: Tensors, late: bool) -> Tensor:
-            equation = self.equation(constants)
-            s = self.scheme.one_step(equation, c, normals)
-            return _increment(equation, s.t + s.dt if late else s.t, y, s)
+        def slope(late: bool) -> Callable[..., Tensors]:
+            def at(y: Tensors, c: Tensors, constants: Tensors) -> Tensors:
+                equation = self.equation(constants)
+                s = self.scheme.one_step(equation, c[0], normals)
+                return (_increment(equation, s.t + s.dt if late else s.t, y[0], s),)
+
+            return at
 
         (y,), (a,) = after, flow
-        found = torch.func.vjp(lambda y, c, w: slope(y, c, w, late=True), y, c, constants)
-        at_end, (dy_end, dc_end, dw_end) = found[0], found[1](a)
-        found = torch.func.vjp(lambda y, c, w: slope(y, c, w, late=False), y - at_end, c, constants)
-        at_start, (dy, dc, dw) = found[0], found[1](a + dy_end)
-        parts = tuple(0.5 * (u + v) for u, v in zip(dw_end, dw, strict=True))
-        return (y - 0.5 * (at_end + at_start),), (a + 0.5 * (dy_end + dy),), 0.5 * (dc_end + dc), parts
+        (end,), ((dy_end,), (dc_end,), w_end) = pullback(slope(late=True), ((y,), (c,), constants), lambda _: (a,))
+        back = (y - end,), (c,), constants
+        (start,), ((dy,), (dc,), w) = pullback(slope(late=False), back, lambda _: (a + dy_end,))
+        parts = tuple(0.5 * (u + v) for u, v in zip(w_end, w, strict=True))
+        return (y - 0.5 * (end + start),), (a + 0.5 * (dy_end + dy),), 0.5 * (dc_end + dc), parts
 
 
 def simulate_backwards(

@@ -20,6 +20,7 @@ from qsde.errors import InputError
 from qsde.noise.base import BlockNoise
 from qsde.schemes.base import Scheme, State
 from qsde.solve.grid import TimeGrid
+from qsde.solve.pullback import pullback
 from qsde.solve.transforms import inside_transform
 
 #: States stored by the forward sweep.
@@ -59,9 +60,12 @@ class Kernel:
             state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: Tensor, gradient: State
         ) -> tuple[State, Tensor, Tensors]:
             normals, uniforms = draws(block, step, spare)
-            found = torch.func.vjp(lambda *s: scheme.step(s[0], s[1], normals, uniforms, s[2]), state, c, constants)
-            state_gradient, c_gradient, constants_gradient = found[1](gradient)
-            return state_gradient, c_gradient, constants_gradient
+
+            def step_of(state: State, c: Tensors, constants: Tensors) -> State:
+                return scheme.step(state, c[0], normals, uniforms, constants)
+
+            _, (flow, (of_c,), of_constants) = pullback(step_of, (state, (c,), constants), lambda _: gradient)
+            return flow, of_c, of_constants
 
         return cls(scheme, advance, pull, spare)
 
