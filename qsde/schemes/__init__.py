@@ -8,13 +8,34 @@ from qsde.schemes.leverage import Leveraged
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
 from qsde.schemes.multi_asset import Correlated
-from qsde.schemes.sde import EulerMaruyama, Heun, ItoMilstein, ReversibleHeun, SDEScheme
+from qsde.schemes.sde import (
+    SRA1,
+    SRID2,
+    UBU,
+    EulerHeun,
+    EulerMaruyama,
+    Heun,
+    ItoMilstein,
+    LogODE,
+    Midpoint,
+    NinomiyaVictoir,
+    PlatenWeak2,
+    ReversibleHeun,
+    SDEScheme,
+    ShARK,
+    Strang,
+    StratonovichMilstein,
+)
 from qsde.schemes.table import SCHEMES, SchemeRow, scheme_for
 from qsde.schemes.with_jumps import WithJumps
 
 __all__ = [
     "SCHEMES",
+    "SRA1",
+    "SRID2",
+    "UBU",
     "Correlated",
+    "EulerHeun",
     "EulerMaruyama",
     "Exact",
     "HestonQE",
@@ -23,12 +44,19 @@ __all__ = [
     "ItoMilstein",
     "Leveraged",
     "LogEuler",
+    "LogODE",
+    "Midpoint",
     "Milstein",
+    "NinomiyaVictoir",
+    "PlatenWeak2",
     "ReversibleHeun",
     "SDEScheme",
     "Scheme",
     "SchemeRow",
+    "ShARK",
     "State",
+    "Strang",
+    "StratonovichMilstein",
     "WithJumps",
     "scheme_for",
 ]

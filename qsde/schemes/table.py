@@ -21,7 +21,23 @@ from qsde.schemes.leverage import Leveraged
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
 from qsde.schemes.multi_asset import Correlated
-from qsde.schemes.sde import EulerMaruyama, Heun, ItoMilstein, ReversibleHeun
+from qsde.schemes.sde import (
+    SRA1,
+    SRID2,
+    UBU,
+    EulerHeun,
+    EulerMaruyama,
+    Heun,
+    ItoMilstein,
+    LogODE,
+    Midpoint,
+    NinomiyaVictoir,
+    PlatenWeak2,
+    ReversibleHeun,
+    ShARK,
+    Strang,
+    StratonovichMilstein,
+)
 from qsde.schemes.with_jumps import WithJumps
 
 
@@ -57,6 +73,17 @@ SCHEMES: dict[str, SchemeRow] = {
         _row("ito_milstein", ItoMilstein, SDE),
         _row("heun", Heun, SDE),
         _row("reversible_heun", ReversibleHeun, SDE),
+        _row("stratonovich_milstein", StratonovichMilstein, SDE),
+        _row("midpoint", Midpoint, SDE),
+        _row("euler_heun", EulerHeun, SDE),
+        _row("sra1", SRA1, SDE),
+        _row("srid2", SRID2, SDE),
+        _row("log_ode", LogODE, SDE),
+        _row("shark", ShARK, SDE),
+        _row("platen_weak2", PlatenWeak2, SDE),
+        _row("ninomiya_victoir", NinomiyaVictoir, SDE),
+        _row("strang", Strang, SDE),
+        _row("ubu", UBU, SDE),
     )
 }
 
