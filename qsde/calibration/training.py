@@ -103,7 +103,7 @@ def train(
         surface: the quotes.
         engine: None takes 2^15 paths of Sobol points and steps of 1/64 year. Memory does not grow with the steps beyond
             100 stored states (`qsde.solve.loop`), except for Sobol points.
-        weights: "spread" divides errors by `sqrt(half_spread^2 + (3 bp)^2)`; "equal" by the same for all, which fits the
+        weights: "spread" divides errors by `sqrt(half_spread^2 + (3 bp)^2)`; "equal" by one number, which fits the
             middle of wide quotes, too.
         held_out: quotes not to train on: every n-th, or one boolean per row of `surface.quotes`.
         parameters: names of the parameters to train; None takes those of the leverage.

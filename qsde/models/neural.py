@@ -141,9 +141,9 @@ class NeuralLeverage(Leverage):
         s = (torch.log(t) - 0.5 * (low + high)) / max(0.5 * (high - low), 0.5)
         inner = torch.stack(torch.broadcast_tensors(u, s), -1)
         first = torch.tanh(inner @ w["inner"].mT + w["inner_bias"])
-        second = torch.tanh(first @ w["hidden"].mT + w["hidden_bias"])
-        half = len(w["outer"]) // 2
-        # two sums of equal order, so that halves that are alike cancel to the last digit
-        out = (second[..., :half] * w["outer"][:half]).sum(-1) + (second[..., half:] * w["outer"][half:]).sum(-1)
+        # two products of one shape, so that halves that are alike cancel to the last digit
+        halves = zip(*(w[name].chunk(2) for name in ("hidden", "hidden_bias", "outer")), strict=True)
+        parts = [torch.tanh(first @ hidden.mT + bias) @ outer for hidden, bias, outer in halves]
+        out = parts[0] + parts[1]
         factor = torch.exp(self.cap * torch.tanh(out / self.cap))
         return factor if self.base is None else factor * self.base.at(t.squeeze(-1) - early, x)
