@@ -242,7 +242,7 @@ class FitItem(Answer):
         id: its id, which is also that of its job.
         created: when it was stored.
         surface: id of the surface.
-        model: the calibrated model.
+        family: name of the model, as a calibration asks for it.
         status: how the calibration ended: converged, max_iterations, stalled, inaccurate or failed.
         rmse_bp: root mean square error, basis points of vol.
     """
@@ -250,7 +250,7 @@ class FitItem(Answer):
     id: Id
     created: datetime
     surface: Id
-    model: ModelSpec
+    family: str
     status: str
     rmse_bp: float | None
 
@@ -259,6 +259,7 @@ class FitAnswer(FitItem):
     """A fit with its quality; its numbers by quote are in the report.
 
     Attributes:
+        model: the calibrated model.
         status_text: the status as a sentence.
         std_errors: standard errors of the fitted parameters.
         correlation: of the fitted parameters, in the order of `free`.
@@ -273,6 +274,7 @@ class FitAnswer(FitItem):
         qsde_version: version that fitted.
     """
 
+    model: ModelSpec
     status_text: str
     std_errors: dict[str, float | None]
     correlation: list[list[float | None]]

@@ -10,7 +10,6 @@ import torch
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
-from qsde.calibration import calibrate
 from qsde.errors import QsdeError
 from qsde.spec import CalibrationSpec
 from service.log import log
@@ -41,7 +40,7 @@ def _fitted(database: Database, job_id: str, tell: Tell) -> str | None:
     spec = CalibrationSpec.model_validate(job.request)
     try:
         surface = read_surface(database, job.surface_id)
-        fit = calibrate(spec.build_template(), surface, **spec.arguments(), progress=_sparing(tell))
+        fit = spec.fit(surface, _sparing(tell))
         record, payload = write_fit(database, fit)
     except QsdeError as error:
         return str(error)

@@ -14,8 +14,8 @@ from service.storage.tables import FitRow
 from service.submission import json
 
 router = APIRouter(tags=["fits"])
-_LISTED = ("model", "status", "rmse_bp")
-_FULL = tuple(FitAnswer.model_fields.keys() - {"id", "created", "surface"})
+_LISTED = ("status", "rmse_bp")
+_FULL = tuple(FitAnswer.model_fields.keys() - {"id", "created", "surface", "family"})
 
 
 @router.get("/v1/fits", response_model=Fits, responses=LISTS, summary="Stored fits")
@@ -32,4 +32,5 @@ def fit(request: Request, fit_id: str) -> Response:
 
 
 def _answer(row: FitRow, names: tuple[str, ...]) -> dict[str, Any]:
-    return {"id": row.id, "created": row.created, "surface": row.surface_id, **{n: row.record[n] for n in names}}
+    own = {"id": row.id, "created": row.created, "surface": row.surface_id, "family": row.model}
+    return own | {name: row.record[name] for name in names}

@@ -17,7 +17,6 @@ import torch
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 httpx = pytest.importorskip("httpx")
 
-from qsde.calibration import calibrate
 from qsde.io import read_quotes
 from qsde.spec import CalibrationSpec, MarketSpec, PriceRequest, PriceResult
 from service.examples import CALIBRATIONS, UPLOADS
@@ -182,7 +181,7 @@ def test_a_calibration_is_that_of_the_library(client: Any, dax: str) -> None:
     assert found["created"] <= found["ended"]
     spec = CalibrationSpec.model_validate(sent["calibration"])
     surface = MarketSpec().surface(next(read_quotes(DAX).surfaces()))
-    expected = calibrate(spec.build_template(), surface, **spec.arguments())
+    expected = spec.fit(surface)
     fit = client.get(f"/v1/fits/{job}").json()
     assert {name: fit["model"][name] for name in expected.params} == expected.params
     assert fit["std_errors"] == pytest.approx(expected.std_errors, nan_ok=True, rel=0)

@@ -17,7 +17,6 @@ import pytest
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 httpx = pytest.importorskip("httpx")
 
-from qsde.calibration import calibrate
 from qsde.io import read_quotes
 from qsde.spec import CalibrationSpec, MarketSpec
 
@@ -48,7 +47,7 @@ def expected() -> list[dict[str, float]]:
     """Parameters by the library itself."""
     surface = MarketSpec().surface(next(read_quotes(DAX).surfaces()))
     specs = [CalibrationSpec.model_validate(spec) for spec in SPECS]
-    return [calibrate(spec.build_template(), surface, **spec.arguments()).params for spec in specs]
+    return [spec.fit(surface).params for spec in specs]
 
 
 @pytest.fixture
