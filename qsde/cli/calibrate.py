@@ -23,10 +23,16 @@ def calibrate(
     file: o.ChainFile,
     model: Annotated[
         list[str],
-        typer.Option("--model", "-m", help="black_scholes, heston, merton, kou, bates, heston_kou, local_vol, lsv, "
-                     "neural_local_vol or neural_lsv. Repeatable."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="black_scholes, heston, merton, kou, bates, heston_kou, local_vol, lsv, "
+            "neural_local_vol or neural_lsv. Repeatable.",
+        ),
     ],
-    out: Annotated[Path | None, typer.Option(help="Write the fits to this JSON file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the fits to this file: JSON, or .safetensors, smaller with networks.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the HTML report to this file.")] = None,
     date: Date = None,
     symbol: Symbol = None,
@@ -130,11 +136,9 @@ def _warnings(fit: Fit) -> list[str]:
 
 def _write(fits: list[Fit], out: Path | None, report: Path | None) -> None:
     if out is not None:
-        from qsde.io.files import write_atomic
-        from qsde.spec import dump_fits
+        from qsde.io.fits import write_fits
 
-        with write_atomic(out) as file:
-            file.write(dump_fits(fits))
+        write_fits(fits, out)
     if report is not None:
         from qsde.report import write_report
 

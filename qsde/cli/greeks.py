@@ -99,7 +99,7 @@ def _european(
         "market": _given({"spot": spot, "rate": o.rate(rate, "--rate"),
                           "dividend_yield": o.rate(dividend_yield, "--dividend-yield")}),
         "payoffs": [{"type": "european", "strike": strike, "expiry": t, "kind": kind} for strike in strikes],
-        "engine": {"type": "fourier"},
+        "engine": {"type": "fourier" if model.has_cf else "monte_carlo"},
         "greeks": _given(wanted),
     }  # fmt: skip
     request: GreeksRequest = checked(GreeksRequest, values)

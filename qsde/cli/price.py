@@ -9,10 +9,12 @@ import typer
 
 from qsde.cli import options as o
 from qsde.cli.request import price_request
-from qsde.cli.show import number, table
+from qsde.cli.show import number, progress, table
 from qsde.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from qsde.calibration.fit import Fit
     from qsde.models import Model
     from qsde.spec import Contract
@@ -77,18 +79,40 @@ def price(
         raise InputError("give --strike and --expiry, or a request file: qsde price request.json")
     fitted, priced = model_of(model, param, fit)
     contract = contract_of(strike, expiry, put, now, spot, forward, rate, dividend_yield, fitted)
+    value, error, vols = _exact(priced, contract) if priced.has_cf else _simulated(priced, contract)
+    rows = [
+        [number(k, ",.10g"), number(v, ".10g"), number(100 * vol, ".6f") if vol > 0 else "-", number(e, ".1g")]
+        for k, v, vol, e in zip(*(x.tolist() for x in (contract.strike, value, vols, error)), strict=True)
+    ]
+    _market_line(priced.name, contract)
+    kind = "numerical error of the price" if priced.has_cf else "std. error of the price"
+    table("", ["strike", "price", "implied vol, %", kind], rows, text_columns=0)
+
+
+def _exact(model: Model, c: Contract) -> tuple[Tensor, Tensor, Tensor]:
+    """Prices, their errors, and implied vols."""
     from qsde.pricing.fourier import model_vols, price_european
 
-    result = price_european(priced, contract.strike, contract.t, contract.forward, contract.discount_factor,
-                            contract.is_call)  # fmt: skip
-    vols = model_vols(priced, contract.t, contract.strike, contract.forward)
-    rows = [
-        [number(k, ",.10g"), number(value, ".10g"), number(100 * vol, ".6f") if vol > 0 else "-", number(error, ".1g")]
-        for k, value, vol, error in zip(contract.strike.tolist(), result.value.tolist(), vols.tolist(),
-                                        result.error.tolist(), strict=True)
-    ]  # fmt: skip
-    _market_line(priced.name, contract)
-    table("", ["strike", "price", "implied vol, %", "numerical error of the price"], rows, text_columns=0)
+    result = price_european(model, c.strike, c.t, c.forward, c.discount_factor, c.is_call)
+    return result.value, result.error, model_vols(model, c.t, c.strike, c.forward)
+
+
+def _simulated(model: Model, c: Contract) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for a model without Fourier prices; errors are standard errors."""
+    import torch
+
+    from qsde.market.implied_vol import implied_vol as invert
+    from qsde.market.underlying import Market
+    from qsde.payoffs import European
+    from qsde.pricing.montecarlo import MonteCarlo
+    from qsde.pricing.montecarlo import price as simulate
+
+    kind = "call" if c.is_call else "put"
+    book = [European(k, c.t, kind) for k in c.strike.tolist()]  # type: ignore[arg-type]
+    with torch.no_grad(), progress("simulating") as tell:
+        found = simulate(model, book, Market(c.forward), MonteCarlo(n_paths=1 << 17, max_dt=1 / 128), tell)
+    vols = invert(found.value, c.forward, c.strike, c.t, is_call=c.is_call).vol
+    return found.value * c.discount_factor, found.std_error * c.discount_factor, vols
 
 
 def implied_vol(
@@ -161,9 +185,10 @@ def model_of(name: str | None, param: list[str] | None, path: Path | None) -> tu
 
 
 def _chosen_fit(path: Path, name: str | None) -> Fit:
-    from qsde.spec import choose_fit, load_fits
+    from qsde.io.fits import read_fits
+    from qsde.spec import choose_fit
 
-    return choose_fit(load_fits(path.read_bytes(), str(path)), name, str(path), "--model")
+    return choose_fit(read_fits(path), name, str(path), "--model")
 
 
 def contract_of(

@@ -82,9 +82,9 @@ def _read(path: Path) -> bytes:
 
 def library(file: str) -> list[Fit]:
     """The fits of a file."""
-    from qsde.spec import load_fits
+    from qsde.io.fits import read_fits
 
-    return load_fits(Path(file).read_bytes(), file)
+    return read_fits(file)
 
 
 def write(result: BaseModel, out: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from qsde import __version__
 from qsde.calibration.fit import Fit
 from qsde.calibration.penalties import Feller, Penalty, Prior
+from qsde.calibration.training import TrainedFit
 from qsde.errors import FitStatus, InputError
 from qsde.market.quotes import COLUMNS, TEXT_COLUMNS, TIME_COLUMNS, empty_rejected
 from qsde.market.surface import Surface
-from qsde.spec.base import parsed
+from qsde.spec.base import checked, parsed
 from qsde.spec.leveraged import ModelSpec, spec_of
+from qsde.spec.training import TrainingRecord
 
 Cell = str | float | int | bool | None
 Table = dict[str, list[Cell]]
@@ -124,6 +127,7 @@ class FitRecord(_Record):
     jacobian: list[Numbers]
     objective: str = "implied_vol"
     penalties: list[PenaltyRecord] | None = None
+    training: TrainingRecord | None = None
 
     @classmethod
     def of(cls, fit: Fit) -> FitRecord:
@@ -147,6 +151,7 @@ class FitRecord(_Record):
             weight=_numbers(fit.weight),
             jacobian=_matrix(fit.jacobian),
             penalties=_penalty_records(fit.penalties),
+            training=_training_record(fit),
             **same,
         )
 
@@ -154,11 +159,13 @@ class FitRecord(_Record):
         """The fit; measures such as `rmse_bp` follow from the vols and are computed again.
 
         Raises:
-            InputError: the status is unknown.
+            InputError: the status is unknown, or a table has another size than there are quotes.
         """
         same: dict[str, Any] = {name: getattr(self, name) for name in _SAME}
-        return Fit(
-            model=self.model.build(),
+        self._check_sizes()
+        model = self.model.build()
+        fit = Fit(
+            model=model,
             surface=self.surface.build(),
             status=_status(self.status),
             model_iv=_array(self.model_iv),
@@ -168,6 +175,25 @@ class FitRecord(_Record):
             penalties=None if self.penalties is None else tuple(_penalty(record) for record in self.penalties),
             **same,
         )
+        if self.training is None:
+            return fit
+        absent = [name for name in self.training.names if name not in model.params]
+        if absent:
+            raise InputError(f"training.names: {model.name} has no {absent[0]!r}")
+        weights = sum(model.params[name].numel() for name in self.training.names)
+        training = self.training.build(len(fit.surface), weights)
+        return TrainedFit(**{f.name: getattr(fit, f.name) for f in fields(Fit)}, training=training)
+
+    def _check_sizes(self) -> None:
+        quotes = max(map(len, self.surface.quotes.values()), default=0)
+        sizes = {name: len(column) for name, column in self.surface.quotes.items()}
+        sizes |= {"model_iv": len(self.model_iv), "weight": len(self.weight), "jacobian": len(self.jacobian)}
+        for name, size in sizes.items():
+            if size != quotes:
+                raise InputError(f"{name}: has {size} entries for {quotes} quotes")
+        widths = {len(row) for row in (*self.jacobian, *self.covariance)} - {len(self.free)}
+        if widths or len(self.covariance) != len(self.free):
+            raise InputError(f"jacobian, covariance: need {len(self.free)} columns, one for each free parameter")
 
 
 _SAME = ("free", "at_bounds", "iterations", "starts", "starts_agreeing", "seconds", "warnings", "objective")
@@ -190,6 +216,28 @@ def load_fits(text: str | bytes, source: str = "fit file") -> list[Fit]:
         InputError: the text is not such a file; the message names the field.
     """
     return [record.build() for record in parsed(_FitFile, text, source).fits]
+
+
+def fits_as_data(fits: list[Fit]) -> dict[str, Any]:
+    """What `dump_fits` writes, as dictionaries and lists."""
+    return _FitFile(fits=[FitRecord.of(fit) for fit in fits]).model_dump(mode="json")
+
+
+def fits_from_data(data: dict[str, Any], source: str = "fit file") -> list[Fit]:
+    """The fits of `fits_as_data`.
+
+    Raises:
+        InputError: the data are not such; the message names the field.
+    """
+    try:
+        record: _FitFile = checked(_FitFile, data)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    return [r.build() for r in record.fits]
+
+
+def _training_record(fit: Fit) -> TrainingRecord | None:
+    return TrainingRecord.of(fit.training) if isinstance(fit, TrainedFit) and fit.training is not None else None
 
 
 def _penalty_records(penalties: Sequence[Penalty] | None) -> list[FellerRecord | PriorRecord] | None:
