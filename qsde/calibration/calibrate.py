@@ -20,6 +20,7 @@ from qsde.calibration.penalties import Penalty
 from qsde.calibration.quality import AGREE, fit_warnings, parameter_covariance
 from qsde.calibration.simulated import SurfaceJob
 from qsde.calibration.space import Space
+from qsde.calibration.training import is_neural, trained
 from qsde.errors import FitStatus, InputError, NumericsError, QuoteError
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
@@ -100,6 +101,8 @@ def calibrate(
     fresh paths, each as many as the fit's, say how good the fit is and how far the noise moved the parameters, and 4
     with half the step how far the time steps did (`Fit.simulation`); standard errors include the noise.
 
+    Models with a network are trained (`train`, which has more settings).
+
     Args:
         model: template: its type says what to fit, its parameter values are the first start. Parameters of several
             numbers, such as the initial state of an SDE, stay.
@@ -153,6 +156,12 @@ def calibrate(
     if isinstance(target, Surface):
         if market is not None:
             raise InputError("a surface brings its own forwards and discount factors: leave market out")
+        if is_neural(model):
+            if starts is not None or bounds or fixed or penalties or objective != "implied_vol":
+                raise InputError(
+                    f"{model.name} is trained, so starts, bounds, fixed, penalties and objective are to be left out"
+                )
+            return trained(model, target, engine, weights, max_iterations, progress or (lambda done, total: None))
         if not isinstance(engine, MonteCarlo):
             return calibrate_many(
                 model, [target], engine=engine, weights=weights, objective=objective, starts=starts, bounds=bounds,

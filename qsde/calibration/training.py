@@ -19,8 +19,11 @@ from qsde.calibration.training_state import Round, State, load, save
 from qsde.errors import FitStatus, InputError, QuoteError
 from qsde.market.surface import Surface
 from qsde.models.base import Model
+from qsde.models.lsv import LocalStochasticVol
+from qsde.models.neural import NeuralLeverage
 from qsde.noise import Sobol
 from qsde.pricing.engine import MonteCarlo
+from qsde.schemes.layers import layers
 
 #: Stages: shares of the paths for errors and for their Jacobian, and most steps.
 _STAGES = ((8, 32, 6), (1, 8, 100))
@@ -33,6 +36,8 @@ _FALL, _RISE, _LEAST, _TRIALS = 0.25, 6.0, 1e-6, 4
 _GAIN = 0.03
 #: Longest step of all weights together.
 _LONGEST = 1.0
+#: Steps after which a training ends anyway.
+_MOST_STEPS = 25
 #: The Jacobian's noise is that of another seed.
 _OTHER = 1 << 20
 
@@ -83,7 +88,7 @@ def train(
     weights: str = "spread",
     held_out: int | Sequence[bool] | np.ndarray | None = None,
     parameters: Sequence[str] | None = None,
-    max_steps: int = 25,
+    max_steps: int = _MOST_STEPS,
     checkpoint: str | Path | None = None,
     progress: Callable[[Round], None] | None = None,
 ) -> TrainedFit:
@@ -134,6 +139,38 @@ def train(
     engine = engine or MonteCarlo(n_paths=1 << 15, max_dt=1 / 64, noise=Sobol(0, scrambles=4))
     job = _Job(model, surface, engine, names, _mask(surface, held_out), weights, progress or (lambda _: None))
     return job.run(max_steps, None if checkpoint is None else Path(checkpoint))
+
+
+def is_neural(model: Model) -> bool:
+    """Whether the model has a network to train."""
+    inner, _ = layers(model)
+    return isinstance(inner, LocalStochasticVol) and isinstance(inner.leverage, NeuralLeverage)
+
+
+def trained(
+    model: Model,
+    surface: Surface,
+    engine: object,
+    weights: object,
+    max_steps: int,
+    progress: Callable[[int, int], None],
+) -> TrainedFit:
+    """`train` with the arguments of `calibrate`.
+
+    Raises:
+        InputError: an engine that does not simulate.
+    """
+    if not isinstance(engine, MonteCarlo | None):
+        raise InputError(f"{model.name} has no Fourier prices: give engine=MonteCarlo(...), or none")
+    most = min(max_steps, _MOST_STEPS)
+    return train(
+        model,
+        surface,
+        engine=engine,
+        weights=weights,  # type: ignore[arg-type]
+        max_steps=most,
+        progress=lambda r: progress(r.step, most),
+    )
 
 
 @dataclass(frozen=True)

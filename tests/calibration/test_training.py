@@ -1,0 +1,145 @@
+"""Training of neural leverage: what it fits, that its parts are right, and that it can be stopped and repeated."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qsde.calibration import Round, calibrate, neural_local_vol, neural_lsv, train
+from qsde.calibration.training_paths import Quoted, QuotedPaths
+from qsde.calibration.training_start import at_the_money, term_structure
+from qsde.errors import FileFormatError, InputError, QuoteError
+from qsde.market.surface import Surface
+from qsde.models import BlackScholes, GridLeverage, Heston, bates, leveraged
+from qsde.noise import Sobol
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.fourier import model_vols
+
+TRUTH = Heston(v0=0.04, kappa=1.5, theta=0.05, sigma=0.5, rho=-0.7)
+ENGINE = MonteCarlo(n_paths=1 << 11, max_dt=1 / 16, noise=Sobol(0, scrambles=4))
+
+
+def quoted_by(model: Heston, expiries: tuple[float, ...] = (0.25, 0.5, 1.0), strikes: int = 7) -> Surface:
+    """Vols of a model within 1.5 deviations, with a spread of 10 bp."""
+    t = np.repeat(expiries, strikes)
+    k = np.exp(np.tile(np.linspace(-1.5, 1.2, strikes), len(expiries)) * 0.2 * np.sqrt(t))
+    vol = np.concatenate(
+        [model_vols(model, torch.tensor(x), torch.tensor(k[t == x]), 1.0).flatten().numpy() for x in expiries]
+    )
+    return Surface.from_vols(t, k, vol, 1.0, 1.0, vol - 0.0005, vol + 0.0005)
+
+
+SURFACE = quoted_by(TRUTH)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        leveraged(BlackScholes(0.2), GridLeverage([0.5], [-0.2, 0.2], [[1.2, 0.9]])),
+        leveraged(TRUTH, GridLeverage([0.5], [-0.2, 0.2], [[1.1, 0.9]])),
+        leveraged(bates(0.03, 1.5, 0.04, 0.4, -0.6, 0.3, -0.1, 0.1), GridLeverage([0.5], [-0.2, 0.2], [[1.1, 0.9]])),
+    ],
+    ids=["local_vol", "heston", "bates"],
+)
+def test_jacobian_is_that_of_differences(model: BlackScholes) -> None:
+    quoted = Quoted.of(SURFACE)
+    paths = QuotedPaths(quoted, model, MonteCarlo(n_paths=1 << 10, max_dt=1 / 8))
+    paths._control = None  # whose regression moves
+    none = torch.zeros(len(SURFACE), dtype=torch.float64)
+    found = paths.jacobian(model, ["leverage.values"], none)
+    values = model.params["leverage.values"]
+    for i in range(values.numel()):
+        h = 1e-5 * torch.nn.functional.one_hot(torch.tensor(i), values.numel()).view_as(values)
+        up, down = (paths._simulation(model.with_params({"leverage.values": v})) for v in (values + h, values - h))
+        both = [
+            torch.cat([paths._payoff(rows, x[e]).mean(-1) for e, rows in enumerate(paths.rows)])
+            for x in (s.block(0).states[0] for s in (up, down))
+        ]
+        assert torch.allclose(found[:, i], (both[0] - both[1]) / 2e-5, rtol=1e-3, atol=1e-6)
+
+
+def test_control_variate_makes_the_backbone_exact() -> None:
+    """At leverage 1 the option under the backbone is the option itself."""
+    model = leveraged(TRUTH, GridLeverage([0.0], [0.0], [[1.0]]))
+    quoted = Quoted.of(SURFACE)
+    priced = QuotedPaths(quoted, model, MonteCarlo(n_paths=1 << 10, max_dt=1 / 8)).prices(model)
+    assert torch.allclose(quoted.vols(priced.value)[0], quoted.vol, atol=1e-6)
+
+
+def test_term_structure_repeats_the_vols_at_the_money() -> None:
+    surface = Surface.from_vols([0.1, 0.5, 1.0], [100.0] * 3, [0.3, 0.2, 0.25], forward=100.0)
+    base = term_structure(surface, BlackScholes(0.25))
+    t = torch.linspace(0.0, 1.0, 100_001, dtype=torch.float64)[:-1]
+    variance = (0.25 * base.at(t, torch.zeros(len(t), 1).double())).square().cumsum(0).squeeze() * 1e-5
+    wanted = torch.tensor([0.3, 0.2, 0.25]).double().square() * torch.tensor([0.1, 0.5, 1.0])
+    assert torch.allclose(variance[[9_999, 49_999, 99_999]], wanted, rtol=1e-4)
+    assert at_the_money(surface)[1].tolist() == [0.3, 0.2, 0.25]
+
+
+def test_a_network_fits_heston_without_knowing_it_and_repeats_itself() -> None:
+    seen: list[Round] = []
+    model = neural_local_vol(SURFACE, width=16)
+    fit = train(model, SURFACE, engine=ENGINE, held_out=5, max_steps=7, progress=seen.append)
+    assert fit.training is not None
+    assert fit.simulation is not None
+    assert fit.rmse_bp < 15
+    assert fit.training.held_out_bp < 20
+    assert seen[0].rmse_bp > 10 * fit.rmse_bp
+    assert "bp, held out" in str(seen[-1])
+    assert fit.training.jacobian.shape == (len(SURFACE), sum(w.numel() for w in model.params.values()) - 1)
+    assert not fit.weight[fit.training.held_out].any()
+    again = train(model, SURFACE, engine=ENGINE, held_out=5, max_steps=7)
+    assert np.array_equal(fit.model_iv, again.model_iv)
+
+
+def test_the_ladder_answers_a_quote_that_moves() -> None:
+    """Vols of the model move as the quotes do: the Jacobian times the response is about the identity."""
+    fit = train(neural_lsv(SURFACE, TRUTH, width=16), SURFACE, engine=ENGINE, max_steps=2)
+    assert fit.training is not None
+    moved = fit.training.jacobian @ fit.training.response() @ torch.full((len(SURFACE),), 0.01, dtype=torch.float64)
+    assert float((moved - 0.01).abs().max()) < 0.002
+
+
+def test_training_goes_on_from_a_checkpoint_to_the_same_digits(tmp_path: Path) -> None:
+    model, file = neural_local_vol(SURFACE, width=16), tmp_path / "training.safetensors"
+    engine = MonteCarlo(n_paths=1 << 11, max_dt=1 / 8, noise=Sobol(0, scrambles=4))
+    whole = train(model, SURFACE, engine=engine, max_steps=3)
+    train(model, SURFACE, engine=engine, max_steps=2, checkpoint=file)
+    resumed = train(model, SURFACE, engine=engine, max_steps=3, checkpoint=file)
+    assert np.array_equal(whole.model_iv, resumed.model_iv)
+    assert whole.training is not None
+    assert resumed.training is not None
+    assert [r.rmse_bp for r in whole.training.rounds] == [r.rmse_bp for r in resumed.training.rounds]
+    with pytest.raises(InputError, match="weights, the model"):
+        train(neural_local_vol(SURFACE, width=8), SURFACE, engine=engine, checkpoint=file)
+    file.write_bytes(b"nonsense")
+    with pytest.raises(FileFormatError, match="no checkpoint"):
+        train(model, SURFACE, engine=engine, checkpoint=file)
+
+
+def test_calibrate_trains_a_neural_model() -> None:
+    fit = calibrate(neural_local_vol(SURFACE, width=16), SURFACE, engine=ENGINE, max_iterations=2)
+    assert fit.simulation is not None
+    assert fit.iterations == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"held_out": 1}, "at least 2"),
+        ({"held_out": [True]}, "booleans"),
+        ({"weights": "price"}, "weights must be"),
+        ({"parameters": ["volume"]}, "has no"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train(neural_local_vol(SURFACE), SURFACE, engine=ENGINE, **options)  # type: ignore[arg-type]
+
+
+def test_models_without_a_leverage_are_sent_elsewhere() -> None:
+    with pytest.raises(InputError, match="calibrate"):
+        train(TRUTH, SURFACE)
+    with pytest.raises(QuoteError, match="no quotes"):
+        train(neural_local_vol(SURFACE), SURFACE.select(np.zeros(len(SURFACE), dtype=bool)))
