@@ -3,7 +3,8 @@
 from qsde.solve.adaptive import PID, Adaptive
 from qsde.solve.grid import TimeGrid
 from qsde.solve.integrate import sdeint
+from qsde.solve.jumps import Jumps
 from qsde.solve.loop import STORED, Job, Kernel, simulate
 from qsde.solve.strategies import STRATEGIES
 
-__all__ = ["PID", "STORED", "STRATEGIES", "Adaptive", "Job", "Kernel", "TimeGrid", "sdeint", "simulate"]
+__all__ = ["PID", "STORED", "STRATEGIES", "Adaptive", "Job", "Jumps", "Kernel", "TimeGrid", "sdeint", "simulate"]

@@ -14,6 +14,7 @@ from qsde.numerics import holds
 from qsde.schemes import SDEScheme
 from qsde.solve.adaptive import Adaptive
 from qsde.solve.compiled import Compile
+from qsde.solve.jumps import Jumps
 from qsde.solve.run import Options, Run
 from qsde.solve.strategies import Gradient
 
@@ -33,6 +34,7 @@ def sdeint(
     per_path: Mapping[str, Tensor] | None = None,
     gradient: Gradient = "checkpoint",
     adaptive: Adaptive | None = None,
+    jumps: Jumps | None = None,
     compile: Compile = "auto",
     memory_budget: int = 1 << 30,
 ) -> Tensor:
@@ -68,6 +70,8 @@ def sdeint(
         gradient: see above.
         adaptive: steps that follow the error, in place of `max_dt`. The grid is found first, without gradients; the
             solution on it, and its gradient, is then that of given steps.
+        jumps: jumps of a Poisson process besides; steps end where a path jumps, and the functions are given `t` as
+            [P, 1, ...].
         compile: "auto" compiles when the job is large enough to pay, "always" or "never". A kernel belongs to its
             functions: define them once, not anew for each call.
         memory_budget: bytes that one block of paths may take; it decides the size of blocks, never the result.
@@ -102,8 +106,8 @@ def sdeint(
     times = _checked_times(ts)
     own = _checked_per_path(per_path or {}, sde, y0)
     model = sde.with_params({name: p.to(y0.device, y0.dtype) for name, p in sde.params.items()})
-    options = Options(max_dt, scheme, noise, gradient, adaptive, compile, memory_budget)
-    return Run.of(model, y0, times, own, options).paths()
+    options = Options(max_dt, scheme, noise, gradient, adaptive, compile, memory_budget, jumps)
+    return Run.of(model, y0, times, own, options).paths()[0]
 
 
 def _check_states(sde: SDE, y0: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +20,12 @@ from qsde.schemes.layers import refusal
 from qsde.solve.adaptive import Adaptive, accepted_steps, check_adaptive, tree_for
 from qsde.solve.compiled import Compile, kernel_for
 from qsde.solve.grid import TimeGrid
+from qsde.solve.jumps import Jumping, JumpNoise, Jumps, jump_times, jumping_steps
 from qsde.solve.loop import STORED, Job, Kernel
 from qsde.solve.steps import Steps
 from qsde.solve.strategies import Gradient, Strategy, strategy_for
 from qsde.solve.transforms import inside_transform, outside_transforms
+from qsde.solve.wrapped import Wrapped
 
 #: More paths in a block do not run faster, fewer pay more for each operation.
 _MOST_PATHS, _LEAST_PATHS = 1 << 16, 1 << 10
@@ -40,6 +42,8 @@ class Options:
     adaptive: Adaptive | None
     compile: Compile
     memory_budget: int
+    jumps: Jumps | None = None
+    wrap: Callable[[SDEScheme], Wrapped] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,15 +87,20 @@ class Run:
         if not isinstance(scheme, SDEScheme):
             raise refusal(f"{type(scheme).__name__} does not step functions", model)
         scheme = scheme.bound(dynamics)
-        strategy = strategy_for(options.gradient, scheme)
+        strategy = strategy_for(options.gradient, scheme, wrapped=options.jumps is not None or options.wrap is not None)
         shared = scheme.constants(model)
         n_paths, entries = len(y0), math.prod(y0.shape[1:])
-        if options.adaptive is None:
-            grid, steps, noise = _fixed(ts, options)
-            kernel = kernel_for(scheme, n_paths * steps.n_steps * entries, options.compile)
-        else:
+        flags: Tensor | None = None
+        if options.jumps is not None:
+            scheme, steps, noise, flags = _with_jumps(options, options.jumps, scheme, y0, ts)
+            grid, kernel = steps.grid(ts), Kernel.eager(scheme)
+        elif options.adaptive is not None:
             steps, noise = _found(options, options.adaptive, scheme, y0, (*shared, *own.values()), ts)
             grid, kernel = steps.grid(ts), Kernel.eager(scheme)
+        else:
+            scheme = options.wrap(scheme) if options.wrap else scheme
+            grid, steps, noise = _fixed(ts, options)
+            kernel = kernel_for(scheme, n_paths * steps.n_steps * entries, options.compile)
         normals = scheme.normals(dynamics)
         stored = 0 if strategy.constant_memory else min(steps.n_steps, STORED) + steps.n_steps // STORED
         held = noise.bytes_per_path(max(1, steps.n_steps), normals, 0, y0.dtype)
@@ -99,14 +108,19 @@ class Run:
         most = min(_MOST_PATHS, max(_LEAST_PATHS, options.memory_budget // per_path))
         size = math.ceil(n_paths / math.ceil(n_paths / most))
         coefficients = steps.coefficients(scheme, model, ts).to(y0.device, y0.dtype)
-        return cls(y0, shared, tuple(own.values()), Job.of(kernel, grid), coefficients, noise, strategy, size)
+        if flags is not None:
+            coefficients = torch.cat([coefficients, flags.unsqueeze(1).to(coefficients)], 1)
+        seen = scheme.seen if isinstance(scheme, Wrapped) else (0,)
+        return cls(y0, shared, tuple(own.values()), Job.of(kernel, grid, seen), coefficients, noise, strategy, size)
 
-    def paths(self) -> Tensor:
-        """All paths at all times, [dates, P, *shape]."""
+    def paths(self) -> tuple[Tensor, ...]:
+        """All paths at all times, [dates, P, *shape], and what else the scheme shows."""
         parts = [self.block(first) for first in range(0, len(self.y0), self.size)]
-        return torch.cat(parts, 1)[:, : len(self.y0)] if len(parts) > 1 else parts[0]
+        if len(parts) == 1:
+            return parts[0]
+        return tuple(torch.cat(column, 1)[:, : len(self.y0)] for column in zip(*parts, strict=True))
 
-    def block(self, first: int) -> Tensor:
+    def block(self, first: int) -> tuple[Tensor, ...]:
         """The paths from this one on, [dates, size, *shape]; past the last path it is repeated, to keep the size."""
         scheme = self.scheme
         assert scheme.dynamics is not None
@@ -117,8 +131,8 @@ class Run:
             c = self._rows(c.movedim(-1, 0), first).movedim(0, -1)
         equation = scheme.dynamics.at(constants)
         initial = scheme.start(equation, c[0, 0, 0], self._rows(self.y0, first).contiguous())
-        (out,) = self.strategy.simulate(self.job, draws, c, initial, constants)
-        if not holds(torch.isfinite(out.detach())):
+        out = self.strategy.simulate(self.job, draws, c, initial, constants)
+        if not holds(torch.isfinite(out[0].detach())):
             raise NumericsError(self._where_not_finite(draws, c.detach(), initial, constants))
         return out
 
@@ -131,10 +145,11 @@ class Run:
 
     def _draws(self, first: int, normals: int) -> BlockNoise:
         y0, n_steps = self.y0, max(1, self.job.n_steps)
+        uniforms = self.scheme.uniforms if isinstance(self.scheme, Wrapped) else 0
         with outside_transforms():
             paths = torch.arange(first, first + self.size).clamp(max=len(y0) - 1)
             times = torch.tensor(self.job.grid.times, dtype=torch.float64)
-            draws = self.noise.block(paths, n_steps, normals, 0, y0.dtype, y0.device, times)
+            draws = self.noise.block(paths, n_steps, normals, uniforms, y0.dtype, y0.device, times)
             return draws if self.job.kernel.compiled else draws.ahead(n_steps)
 
     def _rows(self, values: Tensor, first: int) -> Tensor:
@@ -190,6 +205,32 @@ def _found(
         state = scheme.start(scheme.dynamics.at(constants), ts[0].detach().to(y0), y0.detach())
     steps = accepted_steps(adaptive, scheme, state, constants, ts.detach(), motion)
     return steps, BrownianSteps(tree, motions, *steps.times(ts.detach()))
+
+
+def _with_jumps(
+    options: Options, jumps: Jumps, scheme: SDEScheme, y0: Tensor, ts: Tensor
+) -> tuple[SDEScheme, Steps, Noise, Tensor]:
+    """The scheme with jumps, steps that end at them, their noise, and at which steps paths jump."""
+    noise = options.noise
+    if options.adaptive is not None or options.wrap is not None:
+        raise InputError("jumps go with steps of max_dt, not with adaptive steps or events")
+    if options.compile == "always":
+        raise InputError("steps that end at jumps are not compiled; use compile='auto'")
+    if not isinstance(noise, Threefry):
+        raise InputError(f"steps that end at jumps draw from a Brownian tree, got {noise}; use noise=Threefry(seed)")
+    if inside_transform():
+        raise InputError("jumps depend on values and do not work inside torch.func transforms")
+    if ts.requires_grad:
+        raise InputError("with jumps there is no gradient to ts, since jumps come and go; pass ts.detach()")
+    assert scheme.dynamics is not None
+    if len(scheme.tails) > 1:
+        raise InputError(f"{type(scheme).__name__} carries more than y along, which a jump would break; use Heun()")
+    counts = _fixed(ts, options)[1].counts
+    paths = torch.arange(len(y0), device=y0.device)
+    times = jump_times(jumps, noise, paths, float(ts[0]), float(ts[-1]))
+    steps, flags, which = jumping_steps(counts, ts, times)
+    source = JumpNoise.of(noise, scheme.dynamics.motions, jumps.marks, steps, ts, which)
+    return Jumping(scheme.dynamics, inner=scheme, law=jumps), steps, source, flags
 
 
 def _few_paths(y0: Tensor) -> Tensor:

@@ -57,8 +57,13 @@ STRATEGIES: dict[Gradient, Strategy] = {
 }
 
 
-def strategy_for(gradient: Gradient, scheme: SDEScheme) -> Strategy:
+def strategy_for(gradient: Gradient, scheme: SDEScheme, wrapped: bool = False) -> Strategy:
     """The row of this name.
+
+    Args:
+        gradient: the name.
+        scheme: what moves y.
+        wrapped: whether there are jumps or events.
 
     Raises:
         InputError: there is none, the scheme cannot be undone, or it does not work here.
@@ -71,6 +76,8 @@ def strategy_for(gradient: Gradient, scheme: SDEScheme) -> Strategy:
             "scheme=ReversibleHeun() on a Stratonovich SDE, or gradient='checkpoint', which is exact for every scheme"
         )
     strategy = STRATEGIES[gradient]
+    if wrapped and gradient in ("reversible", "stochastic_adjoint"):
+        raise InputError(f"gradient={gradient!r} steps back through no jumps or events; use gradient='checkpoint'")
     if inside_transform() and not strategy.transforms:
         raise InputError(
             f"gradient={gradient!r} does not work inside torch.func transforms; use gradient='checkpoint' or 'direct'"
