@@ -37,7 +37,7 @@ class Service:
         self.port = free_port()
         self.address = f"http://{HOST}:{self.port}"
         self._log = log
-        self._environment = {**os.environ, "QSDE_HOST": HOST, "QSDE_PORT": str(self.port)}
+        self._environment = {**os.environ, "QSDE_HOST": HOST, "QSDE_PORT": str(self.port), "QSDE_AUTH": "off"}
         self._environment |= {f"QSDE_{name.upper()}": str(value) for name, value in settings.items()}
         self.process: subprocess.Popen[bytes] | None = None
 
