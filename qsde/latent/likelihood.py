@@ -18,6 +18,8 @@ Channel = Literal["level", "return"]
 _LOG_2PI = math.log(2 * math.pi)
 #: Noise of a level, in standard deviations of the channel: at the start, and at least.
 _FIRST_NOISE, _LEAST_NOISE = 0.5, 1e-3
+#: Largest share of wide returns, and what a share and a width start from.
+_MOST_WIDE, _FIRST_TAIL = 0.5, (-2.0, 0.5)
 
 
 class Likelihood(nn.Module):
@@ -26,9 +28,10 @@ class Likelihood(nn.Module):
     In units of the channel's own mean and standard deviation (see `standardise`):
 
         level:   x = m(z) + s e
-        return:  x = m + exp(l(z)) e
+        return:  x = m + exp(l(z)) e b,  b = c with probability p, else 1
 
-    with linear m(z), l(z), e ~ N(0, 1), and learned s or m.
+    with linear m(z), l(z), e ~ N(0, 1), and learned s, m, p < 1/2 and c > 1: returns have fat tails beyond what the
+    movement of their size explains.
 
     Args:
         channels: the law of each.
@@ -48,6 +51,7 @@ class Likelihood(nn.Module):
         self.decode = nn.Linear(latent, d)
         start = [0.0 if c == "return" else math.log(math.expm1(_FIRST_NOISE)) for c in channels]
         self.extra = nn.Parameter(torch.tensor(start))
+        self.tail = nn.Parameter(torch.tensor(_FIRST_TAIL).unsqueeze(-1).repeat(1, d))
         self.register_buffer("shift", torch.zeros(d))
         self.register_buffer("scale", torch.ones(d))
         self.register_buffer("is_return", torch.tensor([c == "return" for c in channels]), persistent=False)
@@ -72,17 +76,26 @@ class Likelihood(nn.Module):
         centre, _ = self._law(z)
         return self.shift + self.scale * centre
 
-    def spread(self, z: Tensor) -> Tensor:
-        """Standard deviations [*, d] of the values given states [*, k]."""
-        _, log_spread = self._law(z)
-        return self.scale * torch.exp(log_spread)
+    def sample(self, z: Tensor, normals: Tensor, uniforms: Tensor) -> Tensor:
+        """Values [*, d] given states [*, k], from as many normals and uniforms."""
+        centre, log_spread = self._law(z)
+        share, width = self._wide()
+        wide = torch.where(self.is_return & (uniforms < share), width, 1.0)
+        return self.shift + self.scale * (centre + torch.exp(log_spread) * wide * normals)
 
     def log_prob(self, values: Tensor, mask: Tensor, z: Tensor) -> Tensor:
         """Log densities of the values [*, d] given states [*, k], summed over the channels that were seen: [*]."""
         centre, log_spread = self._law(z)
         error = (self.standard(values) - centre) * torch.exp(-log_spread)
-        log_density = -0.5 * (error * error + _LOG_2PI) - log_spread - torch.log(self.scale)
+        share, width = self._wide()
+        plain = -0.5 * error * error
+        fat = torch.logaddexp(torch.log1p(-share) + plain, torch.log(share / width) + plain / (width * width))
+        log_density = torch.where(self.is_return, fat, plain) - 0.5 * _LOG_2PI - log_spread - torch.log(self.scale)
         return torch.where(mask, log_density, 0.0).sum(-1)
+
+    def _wide(self) -> tuple[Tensor, Tensor]:
+        """Share and width of the wide returns of each channel."""
+        return _MOST_WIDE * torch.sigmoid(self.tail[0]), 1 + functional.softplus(self.tail[1])
 
     def _law(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of each channel, in its units."""

@@ -209,9 +209,10 @@ class LatentSDE(nn.Module):
 
     def observe(self, z: Tensor, noise: Noise) -> Tensor:
         """Observations [N, P, d] drawn given states [N, P, k]."""
-        d = len(self.sizes.channels)
-        shock = normals(other(noise, _SEEN), z.shape[1], d * len(z), z).view(-1, len(z), d).movedim(1, 0)
-        return self.likelihood.mean(z) + self.likelihood.spread(z) * shock
+        n, paths, d = len(z), torch.arange(z.shape[1]), len(self.sizes.channels)
+        block = other(noise, _SEEN).block(paths, n, d, d, z.dtype, z.device)
+        draws = [[x.movedim(0, -1) for x in block.draw(i)] for i in range(n)]
+        return self.likelihood.sample(z, *(torch.stack(x) for x in zip(*draws, strict=True)))
 
     def _solve(
         self, drift: Any, diffusion: Any, y: Tensor, times: Tensor, noise: Noise, per_path: Mapping[str, Tensor]
