@@ -5,6 +5,22 @@ from qsde.solve.grid import TimeGrid
 from qsde.solve.integrate import sdeint
 from qsde.solve.jumps import Jumps
 from qsde.solve.loop import STORED, Job, Kernel, simulate
+from qsde.solve.stopping import Killed, Stopped, killed, stopped
 from qsde.solve.strategies import STRATEGIES
 
-__all__ = ["PID", "STORED", "STRATEGIES", "Adaptive", "Job", "Jumps", "Kernel", "TimeGrid", "sdeint", "simulate"]
+__all__ = [
+    "PID",
+    "STORED",
+    "STRATEGIES",
+    "Adaptive",
+    "Job",
+    "Jumps",
+    "Kernel",
+    "Killed",
+    "Stopped",
+    "TimeGrid",
+    "killed",
+    "sdeint",
+    "simulate",
+    "stopped",
+]

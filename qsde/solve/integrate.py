@@ -102,12 +102,19 @@ def sdeint(
         >>> abs(float(slope) + 0.1353) < 0.02  # -exp(-2)
         True
     """
+    model, times, own = prepared(sde, y0, ts, per_path)
+    options = Options(max_dt, scheme, noise, gradient, adaptive, compile, memory_budget, jumps)
+    return Run.of(model, y0, times, own, options).paths()[0]
+
+
+def prepared(
+    sde: SDE, y0: Tensor, ts: Tensor | Sequence[float], per_path: Mapping[str, Tensor] | None
+) -> tuple[SDE, Tensor, dict[str, Tensor]]:
+    """The SDE in the dtype of `y0`, the times, and the parameters of each path, all checked."""
     _check_states(sde, y0)
     times = _checked_times(ts)
     own = _checked_per_path(per_path or {}, sde, y0)
-    model = sde.with_params({name: p.to(y0.device, y0.dtype) for name, p in sde.params.items()})
-    options = Options(max_dt, scheme, noise, gradient, adaptive, compile, memory_budget, jumps)
-    return Run.of(model, y0, times, own, options).paths()[0]
+    return sde.with_params({name: p.to(y0.device, y0.dtype) for name, p in sde.params.items()}), times, own
 
 
 def _check_states(sde: SDE, y0: Tensor) -> None:
