@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from qsde.calibration.fit import Fit
+from qsde.calibration.training import TrainedFit
 from qsde.errors import InputError
 from qsde.greeks.implicit import Hessian, quote_jacobian
 from qsde.greeks.ladder import MONEYNESS, Edges, Ladder, ladder_groups
 from qsde.greeks.parameters import ParameterGradient, error_of_mean, parameter_gradient
 from qsde.greeks.table import Units
+from qsde.greeks.trained import training_of, weight_gradient
 from qsde.market.curves import PillarCurve
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
@@ -140,6 +142,10 @@ def quote_sensitivities(
     quotes. Held fixed: forwards, discount factors, spot, the weights of the quotes, and parameters that are fixed or at
     a bound. A quote that has weight 0 has sensitivity 0.
 
+    A trained model (`qsde.calibration.training`) follows its quotes by one more step of its training: the damped
+    Gauss-Newton inverse of the derivatives of its vols to the weights, whatever `hessian` says; held-out quotes have
+    sensitivity 0.
+
     The model follows its quotes only as far as it fits them: the ladder of a quoted option is not all in its own quote,
     and with 5 parameters no 6 quotes have independent sensitivities.
 
@@ -176,12 +182,15 @@ def quote_sensitivities(
     if units not in get_args(Units):
         raise InputError(f"units must be 'trader' or 'raw', got {units!r}")
     book = (payoffs,) if isinstance(payoffs, Payoff) else tuple(payoffs)
-    jacobian = quote_jacobian(fit, hessian)
+    jacobian = quote_jacobian(fit, hessian) if not isinstance(fit, TrainedFit) else training_of(fit).response()
     if market is None:
         market = market_of(fit.surface)
     else:
         _check_market(market, fit.surface)
-    gradient = parameter_gradient(fit.model, book, market, engine, fit.free)
+    if isinstance(fit, TrainedFit):
+        gradient, hessian = weight_gradient(fit, book, market, engine), "gauss-newton"
+    else:
+        gradient = parameter_gradient(fit.model, book, market, engine, fit.free)
     return QuoteSensitivities(
         fit, book, market, gradient, jacobian, units, hessian, _warnings(fit, book, gradient, hessian)
     )
@@ -226,6 +235,8 @@ def _warnings(fit: Fit, book: Sequence[Payoff], gradient: ParameterGradient, hes
         found.append(f"{', '.join(beyond)}: beyond the last quoted expiry ({last:.4g} years): the model extrapolates")
     if fit.at_bounds:
         found.append(f"at a bound, and held there: {', '.join(fit.at_bounds)}")
+    if isinstance(fit, TrainedFit):
+        return (*found, "the weights follow the quotes by one damped Gauss-Newton step of their training")
     if fit.penalties is None:
         found.append("the fit does not say whether it had penalties (it was read from a file): taken to have none")
     if hessian == "gauss-newton":
