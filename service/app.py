@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from qsde import __version__
 from service import errors, openapi
@@ -28,6 +29,7 @@ from service.routes import (
     scenarios,
     surfaces,
 )
+from service.security.gate import Gate
 from service.settings import Settings
 from service.stored import Stored
 from service.submission import Service
@@ -40,18 +42,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: None reads them from the environment.
     """
     settings = settings or Settings()
-    metrics = Metrics()
+    metrics, gate = Metrics(), Gate(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stored = app.state.stored
         await asyncio.to_thread(stored.open)
+        await gate.open(stored.database)
         await app.state.service.batcher.start()
         stored.start()  # later: what is started first is ready first
         settle()
         log.info("ready", workers=settings.workers)
         yield
         await app.state.service.batcher.close()
+        await gate.close()
         await asyncio.to_thread(stored.close)
         log.info("closed")
 
@@ -64,7 +68,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.service = Service(settings, metrics, Batcher(settings, metrics))
     app.state.stored = Stored(settings)
-    app.add_middleware(Edge, metrics=metrics, api_keys=settings.api_keys)
+    app.add_middleware(Edge, metrics=metrics, gate=gate)
+    if settings.cors_origins:  # outermost: browsers ask without a key whether they may ask
+        origins = settings.cors_origins.split(",")
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     errors.install(app)
     for module in (price, greeks, scenarios, implied_vol, surfaces, calibrations, jobs, fits, reports, models, health):
         app.include_router(module.router)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 import time
 import uuid
@@ -14,9 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import Problem, internal
 from service.log import log
 from service.metrics import Metrics
+from service.security.gate import Gate
 
 _ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
-_OPEN = ("/healthz", "/readyz")
 _DOCS = "default-src 'self'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; \
 style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; \
 frame-ancestors 'none'"
@@ -31,9 +29,8 @@ _SECURE = {
 class Edge:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, api_keys: str) -> None:
-        self._app, self._metrics = app, metrics
-        self._digests = [key for key in api_keys.split(",") if key]
+    def __init__(self, app: ASGIApp, metrics: Metrics, gate: Gate) -> None:
+        self._app, self._metrics, self._gate = app, metrics, gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -55,10 +52,10 @@ class Edge:
             await send(message)
 
         try:
-            if self._may_enter(scope["path"], headers):
-                await self._app(scope, receive, answered)
-            else:
-                await _no_key().response()(scope, receive, answered)
+            scope.setdefault("state", {})["owner"] = await self._gate.owner(scope["path"], headers)
+            await self._app(scope, receive, answered)
+        except Problem as problem:
+            await problem.response()(scope, receive, answered)
         except Exception:
             log.exception("failed", path=scope["path"])
             if not status:
@@ -70,18 +67,6 @@ class Edge:
             log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6))
             structlog.contextvars.unbind_contextvars("request_id")
 
-    def _may_enter(self, path: str, headers: dict[bytes, bytes]) -> bool:
-        if not self._digests or path in _OPEN:
-            return True
-        key = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
-        digest = hashlib.sha256(key).hexdigest()
-        return any(hmac.compare_digest(digest, known) for known in self._digests)
-
 
 def _policy(path: str) -> bytes:
     return (_DOCS if path == "/docs" else "default-src 'none'; frame-ancestors 'none'").encode()
-
-
-def _no_key() -> Problem:
-    fix = "send an API key in the header X-API-Key, or as Authorization: Bearer KEY"
-    return Problem(401, fix, headers={"WWW-Authenticate": "Bearer"})

@@ -38,7 +38,11 @@ GREEKS: dict[str, Any] = {
 
 SCENARIOS: dict[str, Any] = {
     "europeans": {**PRICE["europeans"], "scenarios": {"spots": [-0.1, 0.1], "vols": [-0.02, 0.02]}},
-    "barrier": {**PRICE["barrier"], "scenarios": {"spots": [-0.2, 0.3], "vols": [0.05], "which": ["delta"]}},
+    "barrier": {
+        **PRICE["barrier"],
+        "engine": {"type": "monte_carlo", "paths": 1024, "noise": "sobol", "seed": 7},
+        "scenarios": {"spots": [-0.2, 0.3], "vols": [0.05], "which": ["delta"]},
+    },
 }
 
 IMPLIED_VOL: dict[str, Any] = {

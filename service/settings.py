@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,7 +26,11 @@ class Settings(BaseSettings):
         max_batch: requests that are sent to a worker together.
         workers: processes that compute, on one thread each.
         worker_memory_bytes: data of one worker process; 0 is without limit.
-        api_keys: SHA-256 hex digests of the keys that are let in, separated by commas; empty lets everybody in.
+        auth: "keys" asks for an API key of `qsde keys create`, "off" lets everybody in: for local use.
+        api_keys: SHA-256 hex digests of more keys, separated by commas.
+        key_rate: requests a second of one key, unless the key has a rate of its own; 0 is without limit.
+        key_quota: requests a day (UTC) of one key, unless the key has a quota of its own; 0 is without limit.
+        cors_origins: web pages that may call from browsers, such as `https://desk.example`, separated by commas.
         max_upload_bytes: size of an uploaded file.
         max_unpacked_bytes: size of an uploaded file after decompression.
         max_uploads: files that are received or read at a time; those that come later are told to come again.
@@ -53,7 +58,11 @@ class Settings(BaseSettings):
     max_batch: int = Field(default=64, ge=1, le=1024)
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     worker_memory_bytes: int = Field(default=4 << 30, ge=0)
+    auth: Literal["keys", "off"] = "keys"
     api_keys: str = ""
+    key_rate: float = Field(default=1_000.0, ge=0, le=1e6)
+    key_quota: int = Field(default=0, ge=0)
+    cors_origins: str = ""
     max_upload_bytes: int = Field(default=64 << 20, ge=1 << 10)
     max_unpacked_bytes: int = Field(default=512 << 20, ge=1 << 10)
     max_uploads: int = Field(default=16, ge=1)

@@ -12,6 +12,7 @@ from qsde.cli.calibrate import calibrate
 from qsde.cli.greeks import greeks
 from qsde.cli.guard import GuardedGroup
 from qsde.cli.inspect import inspect
+from qsde.cli.keys import keys
 from qsde.cli.price import implied_vol, price
 from qsde.cli.serve import serve
 
@@ -48,6 +49,7 @@ def _root(
 for command, name in ((inspect, "inspect"), (calibrate, "calibrate"), (batch, "batch"), (price, "price"),
                       (greeks, "greeks"), (implied_vol, "implied-vol"), (serve, "serve")):  # fmt: skip
     app.command(name)(command)
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from qsde.errors import FileFormatError
 from qsde.io.files import Limits
 from qsde.io.source import BROKEN, ROW, Origin, Source
 
-_ROWS = 250_000
+#: Rows that are read at a time, and bytes of a value in memory.
+_ROWS, _NUMBER = 250_000, 8
 
 
 def open_parquet(path: Path, limits: Limits) -> Source:
@@ -31,6 +32,7 @@ def open_parquet(path: Path, limits: Limits) -> Source:
         raise _incomplete(path, error) from error
     found = tuple(file.schema_arrow.names)
     total = file.metadata.num_rows
+    limits.check(path, _NUMBER * total * len(found))  # equal values take next to no room in the file
 
     def batches(names: Sequence[str], wanted: Collection[str]) -> Iterator[pd.DataFrame]:
         chosen = {n: f for n, f in zip(names, found, strict=True) if n in wanted}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import JSON, BigInteger, DateTime, Double, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -126,3 +126,41 @@ class AnsweredRow(Base):
     status: Mapped[int]
     location: Mapped[str] = mapped_column(String(200))
     body: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class KeyRow(Base):
+    """An API key.
+
+    Attributes:
+        name: what it is called.
+        digest: SHA-256 of the key, hex digits.
+        rate: requests a second; None is the service's own limit.
+        quota: requests a day; None is the service's own limit.
+        created: when it was made.
+        revoked: when it was revoked.
+    """
+
+    __tablename__ = "keys"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    rate: Mapped[float | None] = mapped_column(Double)
+    quota: Mapped[int | None]
+    created: Mapped[datetime] = mapped_column(Utc, default=now)
+    revoked: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class UsageRow(Base):
+    """Requests of a key on a day.
+
+    Attributes:
+        name: of the key.
+        day: such as "2026-01-31", UTC.
+        requests: how many.
+    """
+
+    __tablename__ = "usage"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def serving(**settings: object) -> Iterator[str]:
     from service.settings import Settings
 
     with tempfile.TemporaryDirectory() as folder:
-        app = create_app(Settings(**{"workers": 1, "job_workers": 0, "data_dir": folder, **settings}))
+        app = create_app(Settings(**{"workers": 1, "job_workers": 0, "data_dir": folder, "auth": "off", **settings}))
         yield from _served(app)
 
 
@@ -67,7 +68,7 @@ def short() -> Iterator[str]:
     """A service with keys that cuts requests off after one and a half seconds."""
     pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
     digest = hashlib.sha256(KEY.encode()).hexdigest()
-    with serving(max_seconds=1.5, max_queue=2, max_path_steps=1 << 40, api_keys=digest) as found:
+    with serving(max_seconds=1.5, max_queue=2, max_path_steps=1 << 40, auth="keys", api_keys=digest) as found:
         yield found
 
 
@@ -78,3 +79,12 @@ def tight() -> Iterator[str]:
     limits = {"max_upload_bytes": 1 << 14, "max_unpacked_bytes": 1 << 16, "max_surfaces": 2, "max_event_streams": 1}
     with serving(**limits, max_jobs=2, max_job_seconds=1.5, job_workers=1) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A service that asks for keys, and its data folder."""
+    pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
+    folder = tmp_path_factory.mktemp("data")
+    with serving(auth="keys", data_dir=folder) as found:
+        yield found, folder
