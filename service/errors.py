@@ -10,7 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from pydantic_core import to_json
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+
+from service.log import log
 
 MEDIA_TYPE = "application/problem+json"
 #: Longest text of an error: messages quote what was sent.
@@ -124,7 +127,17 @@ def install(app: FastAPI) -> None:
         name = str(first["loc"][-1])
         return Problem(422, f"{name}: {str(first['msg']).lower()}", name).response()
 
-    handlers: dict[Any, Any] = {Problem: problem, HTTPException: http, RequestValidationError: parameter}
+    async def database(request: Request, error: OperationalError) -> Response:
+        log.error("the database does not answer", error=shortened(str(error)))
+        text = "the database does not answer; send the request again later"
+        return Problem(503, text, headers={"Retry-After": "10"}).response()
+
+    handlers: dict[Any, Any] = {
+        Problem: problem,
+        HTTPException: http,
+        RequestValidationError: parameter,
+        OperationalError: database,
+    }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
 

@@ -47,7 +47,7 @@ def _fit(fit_id: str) -> Fit:
     if _database is None:
         raise InputError("fit: this service keeps no fits")
     with _database.session() as session:
-        known = session.get(FitRow, fit_id)
+        known = session.get(FitRow, fit_id) if fit_id.isalnum() else None
     if known is None:
         raise InputError(f"{fit_id[:100]!r} is no fit of this service; GET /v1/fits lists them")
     return read_fit(_database, fit_id)

@@ -83,6 +83,8 @@ def _problem(error: Exception, upload: Upload) -> Problem:
         return Problem.of(_without(upload, str(error)))
     if isinstance(error, MemoryError):
         return Problem(422, f"{upload.name}: reading it needs more memory than a worker has; split the file")
+    if isinstance(error, UnicodeError):
+        return Problem(422, f"{upload.name}: holds text that is no Unicode; save the file as UTF-8")
     log.exception("an upload could not be read")
     return internal()
 
@@ -119,7 +121,7 @@ def _without(upload: Upload, message: str) -> str:
 def _report(part: Quotes, surface: Surface) -> SurfaceReport:
     counts = surface.rejected["reason"].value_counts()
     return SurfaceReport(
-        name=surface.name,
+        name=surface.name.replace("\0", ""),  # which PostgreSQL does not store
         underlying=surface.underlying,
         quote_time=surface.quote_time,
         spot=_number(surface.spot),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from fastapi.responses import Response, StreamingResponse
 from pydantic_core import to_json
@@ -37,26 +38,29 @@ async def follow(stored: Stored, row: JobRow, last_id: str | None) -> Response:
 
 
 async def _events(stored: Stored, row: JobRow, first: int) -> AsyncIterator[bytes]:
-    async with stored.streams:
-        values = stored.queue.events(row.id, first)
-        coming = asyncio.ensure_future(anext(values, None))
-        number = first
+    async with stored.streams, aclosing(stored.queue.events(row.id, first)) as values:
+        closing = asyncio.ensure_future(stored.closing.wait())
         try:
+            number = first
             while True:
-                await asyncio.wait({coming}, timeout=_HEARTBEAT)
-                if not coming.done():
-                    yield b": still here\n\n"
-                    continue
+                coming = asyncio.ensure_future(anext(values, None))
+                while not coming.done():
+                    await asyncio.wait({coming, closing}, timeout=_HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+                    if closing.done():  # the client comes back, to the next service
+                        return
+                    if not coming.done():
+                        yield b": still here\n\n"
                 value = coming.result()
                 if value is None:
                     break
                 yield _event(str(number), value.pop("event"), to_json(value))
                 number += 1
-                coming = asyncio.ensure_future(anext(values, None))
         finally:
+            closing.cancel()
             coming.cancel()
-        ended = await asyncio.to_thread(_ended, stored, row.id)
-        yield _event(_END, ended[0], ended[1])
+            await asyncio.wait({coming})
+        state, job = await asyncio.to_thread(_ended, stored, row.id)
+        yield _event(_END, state, job)
 
 
 def _ended(stored: Stored, job_id: str) -> tuple[str, bytes]:

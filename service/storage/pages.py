@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -46,6 +47,6 @@ def _cursor(created: datetime, row_id: str) -> str:
 def _place(cursor: str) -> tuple[datetime, str]:
     try:
         created, _, row_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        return datetime.fromisoformat(created), row_id
+        return datetime.fromisoformat(created), uuid.UUID(row_id).hex
     except ValueError:
         raise InputError("cursor: give the `next` of the page before, as it is") from None

@@ -135,6 +135,11 @@ def test_forms_json_and_packed_files_make_the_same_surface(client: Any) -> None:
         ("", b"PAR1 and nothing else", "Parquet"),
         ("", b"PK\x03\x04rest", "zip"),
         ("", b"[" * 10_000, "JSON"),
+        (
+            "",
+            b'[{"strike":1,"option_type":"C","t_years":1,"implied_vol":0.2,"forward":1,"underlying":"\\ud800"}]',
+            "UTF-8",
+        ),
         ("?min_days=-1", b"x", "min_days"),
         ("?nonsense=1", b"x", "nonsense"),
         ("?rate=5", b"x", "percent"),
