@@ -18,8 +18,8 @@ from qsde.schemes.sde.base import Orders, SDEScheme, Step
 class _Milstein(SDEScheme):
     """Euler's step plus `(dg/dy) g (dW^2 - c) / 2`, where `c` is dt for Ito and 0 for Stratonovich.
 
-    The derivative is a Jacobian-vector product, no formula is asked of the user, or a difference:
-    `(g(y + f dt + g sqrt(dt)) - g(y)) / sqrt(dt)`.
+    The derivative is a Jacobian-vector product, no formula is asked of the user, or a difference over `g sqrt(dt)`:
+    to one side for Ito, where what it is off by has mean 0, to both sides for Stratonovich.
 
     Args:
         derivative_free: whether to take the difference.
@@ -49,7 +49,10 @@ class _Milstein(SDEScheme):
     def _bend(self, equation: Equation, step: Step, y: Tensor, moved: Tensor, g: Tensor) -> Tensor:
         if self.derivative_free:
             root = torch.sqrt(step.dt)
-            return (equation.diffusion(step.t, moved + g * root) - g) / root
+            if self.interpretation == "ito":
+                return (equation.diffusion(step.t, moved + g * root) - g) / root
+            up, down = (equation.diffusion(step.t, y + sign * g * root) for sign in (1, -1))
+            return (up - down) / (2 * root)
         bend: Tensor = torch.func.jvp(lambda s: equation.diffusion(step.t, s), (y,), (g,))[1]
         return bend
 
@@ -75,10 +78,10 @@ class ItoMilstein(_Milstein):
 class StratonovichMilstein(_Milstein):
     """Euler's step plus `(dg/dy) g dW^2 / 2`: strong order 1 for diagonal and scalar noise.
 
-    The derivative is exact; `derivative_free=True` takes a difference, which costs an evaluation of the diffusion.
+    The derivative is exact; `derivative_free=True` takes a difference, which costs two evaluations of the diffusion.
 
     Reference:
-        Kloeden, Platen (1992), section 10.3, equations (3.2) and (3.13); section 11.1, equation (1.6).
+        Kloeden, Platen (1992), section 10.3, equations (3.2) and (3.13).
 
     Example:
         >>> StratonovichMilstein.interpretation
