@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.noise.base import BlockNoise, Columns, Noise
-from qsde.noise.brownian_tree import BrownianBlock, BrownianTree
+from qsde.noise.brownian_tree import BrownianBlock, BrownianPoint, BrownianTree
 from qsde.noise.threefry import Stretches
 
 #: Draws made together at most.
@@ -24,7 +24,8 @@ class BrownianSteps(Noise):
     Attributes:
         tree: the motions.
         motions: how many each path has.
-        starts, ends: times of the steps, float64 [n_steps, 1], or [n_steps, P] where path i has steps of its own.
+        starts, ends: times of the steps, one after another: float64 [n_steps, 1], or [n_steps, P] where each path has
+            steps of its own.
     """
 
     tree: BrownianTree
@@ -89,9 +90,14 @@ class BrownianStepsBlock(BlockNoise):
         return self.motion.key.new_empty((0, self.motion.key.shape[1]), dtype=self.motion.dtype)
 
     def _normals(self, first: int, last: int) -> Tensor:
-        starts, ends = self.starts[first:last], self.ends[first:last]
-        w, h = self.motion.between(starts, ends)
-        size = (ends - starts).unsqueeze(-1)
+        # each step starts where the one before ends
+        points = self.motion.at(torch.cat([self.starts[first : first + 1], self.ends[first:last]]))
+        before, after = (
+            BrownianPoint(points.time[part], points.value[part], points.area[part])
+            for part in (slice(None, -1), slice(1, None))
+        )
+        w, h = before.until(after, self.motion.dtype)
+        size = (after.time - before.time).unsqueeze(-1)
         root = torch.where(size > 0, size, 1.0).sqrt().to(w)
         normals = torch.cat([w / root, h * math.sqrt(12) / root], -1) if self.n_normals > w.shape[-1] else w / root
         return normals.mT

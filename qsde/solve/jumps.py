@@ -23,7 +23,7 @@ from qsde.solve.wrapped import Wrapped
 #: The seeds of jump times and of marks among those that a seed leads to.
 _TIMES, _MARKS = 101, 102
 #: Length below which the Brownian tree is not halved, in parts of the whole time.
-_FINEST = 2.0**-24
+_FINEST = 2.0**-20
 
 
 @dataclass(frozen=True)
