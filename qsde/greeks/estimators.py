@@ -12,7 +12,7 @@ from qsde.greeks.gaussian import GaussianRun
 from qsde.greeks.inputs import Inputs, Point
 from qsde.greeks.likelihood import Change, LikelihoodRun
 from qsde.greeks.methods import Method, likelihood_for
-from qsde.payoffs import Payoff
+from qsde.payoffs import AtExpiry, Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.path_set import PathSet
 from qsde.pricing.run import Run, simulated
@@ -131,7 +131,9 @@ class Simulated(Estimator):
 
     def _simulated(self, second: bool) -> PathSet:
         """Paths with as much beside the log-prices as the methods need."""
-        means = all(method == "conditional" for method in self._methods)
+        means = all(
+            m == "conditional" and isinstance(p, AtExpiry) for m, p in zip(self._methods, self._book, strict=True)
+        )
         ratios = second and self._ratios is LikelihoodRun and any(map(self._dated, range(len(self._book))))
         weighted = "likelihood" in self._methods and self._ratios is not GaussianRun
         sampled = not means and (ratios or weighted or "conditional" in self._methods)

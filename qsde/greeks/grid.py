@@ -16,6 +16,7 @@ from qsde.greeks.methods import Method
 from qsde.greeks.sampling import SPOT_MOVE, replicates
 from qsde.market.underlying import Market
 from qsde.payoffs import AtExpiry, Claim, European, Flows, Paths, Payoff, Terminal
+from qsde.payoffs.base import Staged
 from qsde.pricing.controls import companion
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
@@ -63,6 +64,10 @@ class Settled(Payoff):
     def flows(self, paths: Paths) -> Flows:
         """Those of the payoff."""
         return self.payoff.flows(paths)
+
+    def stages(self) -> Staged | None:
+        """Those of the payoff."""
+        return self.payoff.stages()
 
 
 def settled(payoff: Payoff) -> Payoff:
@@ -137,7 +142,7 @@ class Grid:
     def params(self, vols: Tensor) -> dict[str, Tensor]:
         """The parameters at these shifts, in the shape of `vols`; those that do not move as they are."""
         slopes = self.inputs.directions.get("", {})
-        found = {name: self.inputs.leaves[name] for name in self.inputs.model.params}
+        found = {name: self.inputs.leaves[name] for name in self.inputs.model.params if name in self.inputs.leaves}
         return {name: p + vols * slopes[name] if name in slopes else p for name, p in found.items()}
 
     def settled_before(self, payoff: Claim, levels: Tensor | None = None) -> Tensor:

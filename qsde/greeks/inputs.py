@@ -35,8 +35,8 @@ class Inputs:
     Attributes:
         model, market: as given.
         labels: what tells the underlyings apart in names: "" for one, "_1", "_2" and so on for several.
-        leaves: spot and dividend_yield (a shift) of each underlying, rate (a shift), and every parameter, each a 0-dim
-            leaf or of the parameter's shape.
+        leaves: spot and dividend_yield (a shift) of each underlying, rate (a shift), and every parameter that is one
+            number, each a 0-dim leaf; tables and weights are held.
         maturity: up to which implied vols count, years.
     """
 
@@ -83,7 +83,8 @@ class Inputs:
         labels = tuple(f"_{i + 1}" for i in range(len(markets))) if isinstance(market, Markets) else ("",)
         zero = torch.zeros((), dtype=torch.float64)
         found = {f"spot{a}": torch.as_tensor(m.spot) for a, m in zip(labels, markets, strict=True)}
-        found |= {"rate": zero} | {f"dividend_yield{a}": zero for a in labels} | model.params
+        found |= {"rate": zero} | {f"dividend_yield{a}": zero for a in labels}
+        found |= {name: value for name, value in model.params.items() if not value.dim()}
         leaves = {name: value.detach().clone() for name, value in found.items()}
         return cls(model, market, labels, leaves, maturity)
 
@@ -133,7 +134,7 @@ class Inputs:
         return replace(point, market=self._market(leaves), leaves=leaves, whole=whole)
 
     def _model(self, leaves: dict[str, Tensor]) -> Model:
-        return self.model.with_params({name: leaves[name] for name in self.model.params})
+        return self.model.with_params({name: leaves[name] for name in self.model.params if name in leaves})
 
     def _market(self, leaves: Mapping[str, Tensor]) -> Market | Markets:
         if isinstance(self.market, Market):

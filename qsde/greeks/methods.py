@@ -18,8 +18,9 @@ Method = Literal["auto", "conditional", "pathwise", "likelihood"]
 def method_for(payoff: Payoff, model: Model, engine: MonteCarlo) -> Method:
     """The method for one payoff.
 
-    - "conditional": it looks at the price at expiry only, and the scheme can leave the price's own noise out: the mean
-      over that noise is a closed form, smooth in everything.
+    - "conditional": it looks at the price at expiry only, or it jumps at dates at which it ends or lives on, and the
+      scheme can leave the price's own noise out: the mean over that noise, date by date, is a closed form, smooth in
+      everything.
     - "pathwise": it is continuous in the path.
     - "likelihood": it jumps.
 
@@ -37,6 +38,8 @@ def method_for(payoff: Payoff, model: Model, engine: MonteCarlo) -> Method:
         return "conditional"
     if payoff.continuous:
         return "pathwise"
+    if conditional is not None and payoff.stages() is not None:
+        return "conditional"
     if payoff.window is None and likelihood_for(model, engine) is not None:
         return "likelihood"
     raise InputError(

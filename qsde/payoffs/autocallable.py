@@ -11,8 +11,9 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Paths, Payoff, check_positive, check_times
+from qsde.payoffs.base import Flows, Paths, Payoff, Piece, Stage, Staged, check_positive, check_times
 from qsde.payoffs.checks import Levels, as_like, check_not_negative, refuse_gradient
+from qsde.payoffs.stages import lowest
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,31 @@ class Autocallable(Payoff):
         amounts = coupons + called.to(level.dtype)
         amounts = torch.cat([amounts[..., :-1], (amounts[..., -1] + last).unsqueeze(-1)], -1)
         return Flows(tuple(self.observations), as_like(self.notional, level) * amounts)
+
+    def stages(self) -> Staged | None:
+        """It ends where it is called, unless coupons or a knock-in remember what came before."""
+        remembers = self.memory and self.coupon_barrier is not None
+        if remembers or self._watched not in ((), (self.maturity,)):
+            return None
+        return [(1.0, [self._stage(k) for k in range(len(self.observations))])]
+
+    def _stage(self, k: int) -> Stage:
+        time, n = self.observations[k], self.notional
+        called, coupon = self._price_of(self.autocall_barrier, k), n * self.coupon
+        earned = called if self.coupon_barrier is None else self._price_of(self.coupon_barrier, k)
+        coupon = coupon * (k + 1) if self.memory else coupon
+        pieces = [Piece(at, None, pays, 0.0, time) for at, pays in ((called, n), (earned, coupon)) if at is not None]
+        if time == self.maturity:
+            pieces.append(Piece(None, called, n, 0.0, time))
+            if self.knock_in is not None:
+                reach = lowest(self.knock_in * self.initial, self.strike * self.initial, called)
+                pieces.append(Piece(None, reach, -n * self.strike, n / self.initial, time))
+        return Stage(time, tuple(pieces), (None, called))
+
+    def _price_of(self, levels: Levels, k: int) -> float | Tensor | None:
+        """The price at the level of one observation; None if it is out of reach."""
+        level = levels if isinstance(levels, float | int) or torch.as_tensor(levels).dim() == 0 else levels[k]
+        return None if bool(torch.isinf(torch.as_tensor(level))) else level * self.initial  # type: ignore[operator]
 
     def _at(self, dates: Sequence[float], level: Tensor) -> Tensor:
         """The columns of `level` at some of `times`."""

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Kind, Paths, Payoff, check_kind, check_positive, vanilla
+from qsde.payoffs.base import Flows, Kind, Paths, Payoff, Piece, Stage, Staged, check_kind, check_positive, vanilla
 from qsde.payoffs.checks import as_like, check_choice, check_finite, refuse_gradient
 from qsde.payoffs.monitoring import Monitoring, Schedule, Watch, checked_monitoring
 from qsde.payoffs.region import Level, Region, check_barriers, region
+from qsde.payoffs.stages import outside, vanilla_piece
 
 Style = Literal["up-and-out", "down-and-out", "up-and-in", "down-and-in"]
 DoubleStyle = Literal["knock-out", "knock-in"]
@@ -100,6 +101,22 @@ class _BarrierOption(Payoff):
         survival = watch.survival(paths)
         weight = 1.0 - survival if self.knocks_in else survival
         return Flows((self.maturity,), (rebate + weight * (amount - rebate)).unsqueeze(-1))
+
+    def stages(self) -> Staged | None:
+        """A knock-out ends at the first date on which the price is outside; a knock-in is the vanilla less that."""
+        if self.continuous:
+            return None
+        looks, end, bounds = self._schedule.looks, float(self.expiry), self.region.bounds
+        within = bounds if end in looks else (None, None)
+        pays = vanilla_piece(self.strike, self.kind, within, end)
+        if self.knocks_in:
+            last = Stage(end, (pays, Piece(*within, -self.rebate, 0.0, end)))
+            earlier = [Stage(t, stays=bounds) for t in looks if t < end]
+            whole = Stage(end, (vanilla_piece(self.strike, self.kind, (None, None), end),))
+            return [(1.0, [whole]), (-1.0, [*earlier, last])]
+        rebates = {t: outside(bounds, self.rebate, 0.0, t if self._schedule.at_hit else end) for t in looks}
+        earlier = [Stage(t, rebates[t], bounds) for t in looks if t < end]
+        return [(1.0, [*earlier, Stage(end, (pays, *rebates.get(end, ())))])]
 
     def check_spot(self, spot: Tensor) -> None:
         """Raises InputError if the option is knocked in or out already."""

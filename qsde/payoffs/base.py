@@ -19,6 +19,42 @@ Kind = Literal["call", "put"]
 
 
 @dataclass(frozen=True)
+class Piece:
+    """`cash + assets S` if the price lies between two levels.
+
+    Attributes:
+        lower, upper: the levels; None is none.
+        cash, assets: the amounts.
+        paid: time of the payment, years.
+    """
+
+    lower: float | Tensor | None
+    upper: float | Tensor | None
+    cash: float | Tensor
+    assets: float | Tensor
+    paid: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One date of a contract that lives.
+
+    Attributes:
+        time: the date, years.
+        pieces: what it pays for the price at the date.
+        stays: the levels between which the price has to be for the contract to live on.
+    """
+
+    time: float
+    pieces: tuple[Piece, ...] = ()
+    stays: tuple[float | Tensor | None, float | Tensor | None] = (None, None)
+
+
+#: A payoff as a sum of contracts, each with a factor: given the price before, the mean of each date is a closed form.
+Staged = Sequence[tuple[float, Sequence[Stage]]]
+
+
+@dataclass(frozen=True)
 class Watched:
     """What is known of paths between the dates of a window that a payoff watches continuously.
 
@@ -135,6 +171,10 @@ class Payoff(Claim):
     @abstractmethod
     def flows(self, paths: Paths) -> Flows:
         """What is paid, and when."""
+
+    def stages(self) -> Staged | None:
+        """The payoff as contracts that pay and end at dates, each date by the price there; None if it is none such."""
+        return None
 
 
 class Terminal(Payoff):

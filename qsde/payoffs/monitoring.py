@@ -84,6 +84,11 @@ class Schedule:
         return tuple(float(t) for t in self.monitoring)
 
     @property
+    def looks(self) -> tuple[float, ...]:
+        """The dates at which it looks."""
+        return self._dates
+
+    @property
     def _booking(self) -> list[float]:
         n = math.ceil(self.expiry / _BOOKING) if self.at_hit else 1
         return [self.expiry * i / n for i in range(1, n)]

@@ -22,6 +22,11 @@ _LEAST_SQUARE = 1e-24
 class Region(ABC):
     """Prices that do not touch a barrier. A price on the barrier has touched it."""
 
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[Level | None, Level | None]:
+        """The barriers below and above, None where there is none."""
+
     @abstractmethod
     def inside(self, price: Tensor) -> Tensor:
         """Which prices have not touched a barrier."""
@@ -52,6 +57,11 @@ class Under(Region):
 
     upper: Level
 
+    @property
+    def bounds(self) -> tuple[Level | None, Level | None]:
+        """The barrier above."""
+        return None, self.upper
+
     def inside(self, price: Tensor) -> Tensor:
         """`price < upper`."""
         return price < self.upper
@@ -79,6 +89,11 @@ class Over(Region):
     """Prices over a lower barrier."""
 
     lower: Level
+
+    @property
+    def bounds(self) -> tuple[Level | None, Level | None]:
+        """The barrier below."""
+        return self.lower, None
 
     def inside(self, price: Tensor) -> Tensor:
         """`price > lower`."""
@@ -108,6 +123,11 @@ class Between(Region):
 
     lower: Level
     upper: Level
+
+    @property
+    def bounds(self) -> tuple[Level | None, Level | None]:
+        """Both barriers."""
+        return self.lower, self.upper
 
     def inside(self, price: Tensor) -> Tensor:
         """`lower < price < upper`."""

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Paths, Payoff
+from qsde.payoffs.base import Flows, Paths, Payoff, Piece, Stage, Staged
 from qsde.payoffs.checks import as_like, check_choice, check_finite, refuse_gradient
 from qsde.payoffs.monitoring import Exits, Monitoring, Schedule, Watch, checked_monitoring
 from qsde.payoffs.region import Level, check_barriers, region
+from qsde.payoffs.stages import outside
 
 Pays = Literal["cash", "asset"]
 PayAt = Literal["hit", "expiry"]
@@ -71,6 +72,17 @@ class _Touch(Payoff):
     def _at_expiry(self, paths: Paths, weight: Tensor) -> Flows:
         amount = paths.prices[..., -1] if self.pays == "asset" else as_like(self.cash, weight)
         return Flows((self.maturity,), (amount * weight).unsqueeze(-1))
+
+    def _untouched(self, cash: Level, assets: float) -> list[Stage]:
+        """An amount at expiry if no barrier was touched."""
+        looks, end, bounds = self._schedule.looks, float(self.expiry), region(self.lower, self.upper).bounds
+        last = Piece(*(bounds if end in looks else (None, None)), cash, assets, end)
+        return [*(Stage(t, stays=bounds) for t in looks if t < end), Stage(end, (last,))]
+
+    @property
+    def _amount(self) -> tuple[Level, float]:
+        """Cash and assets that are paid."""
+        return (0.0, 1.0) if self.pays == "asset" else (self.cash, 0.0)
 
     def _check_inside(self, spot: Tensor, worth: str) -> None:
         if self._schedule.watches_now and not holds(region(self.lower, self.upper).inside(spot)):
@@ -146,6 +158,16 @@ class OneTouch(_Touch):
         amounts = self._assets(exits) if self.pays == "asset" else as_like(self.cash, exits.prices) * exits.left
         return Flows(exits.times, amounts)
 
+    def stages(self) -> Staged | None:
+        """It ends at the first date on which the price is outside; paid at expiry, it is all less no touch."""
+        if self.continuous:
+            return None
+        if not self._at_hit:
+            whole = Stage(float(self.expiry), (Piece(None, None, *self._amount, float(self.expiry)),))
+            return [(1.0, [whole]), (-1.0, self._untouched(*self._amount))]
+        bounds = region(self.lower, self.upper).bounds
+        return [(1.0, [Stage(t, outside(bounds, *self._amount, t), bounds) for t in self._schedule.looks])]
+
     def _assets(self, exits: Exits) -> Tensor:
         level = self.lower if self.upper is None else self.upper
         assert level is not None, "checked when the payoff was made"
@@ -197,6 +219,10 @@ class NoTouch(_Touch):
             InputError: a gradient to a barrier that is looked at on dates only: the amount jumps there.
         """
         return self._at_expiry(paths, self._watch().survival(paths))
+
+    def stages(self) -> Staged | None:
+        """It ends at the first date on which the price is outside."""
+        return None if self.continuous else [(1.0, self._untouched(*self._amount))]
 
     def check_spot(self, spot: Tensor) -> None:
         """Raises InputError if a barrier is touched already."""

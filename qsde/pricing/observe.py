@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -10,7 +12,9 @@ from torch import Tensor
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.payoffs import Claim, Paths, Watched
+from qsde.payoffs.base import Stage
 from qsde.pricing.simulation import Block, Bridges, Simulation, later
+from qsde.pricing.survival import survived
 from qsde.pricing.variation import with_cash
 from qsde.solve.loop import first_order
 
@@ -27,7 +31,7 @@ class Observer:
     def __init__(self, simulation: Simulation, market: Market | Markets, claim: Claim, elapsed: float = 0.0) -> None:
         self._simulation = simulation
         self._market = market
-        self._claim = claim
+        self._claim, self._elapsed = claim, elapsed
         times = later(claim.times, elapsed)
         self._horizon = times[-1]
         grid = simulation.job.grid
@@ -60,6 +64,17 @@ class Observer:
         column = self._columns[-1]
         mean, variance = block.mean[column], block.variance[column]
         return self._scale[0, -1].unsqueeze(-1) * torch.exp(mean + 0.5 * variance), variance
+
+    def survived(self, block: Block, stages: Sequence[Stage], discount: Callable[[float], Tensor]) -> Tensor:
+        """Present value of a contract that ends or lives on at dates, date by date (`survival.survived`)."""
+        times = later((stage.time for stage in stages), self._elapsed)
+        columns = [self._simulation.job.grid.column(t) for t in times]
+        x, means, variances = (s[columns] for s in (block.states[0], block.mean, block.variance))
+        with torch.no_grad():
+            own, spread = (torch.diff(v, dim=0, prepend=torch.zeros_like(v[:1])) for v in (x - means, variances))
+            uniforms = 0.5 * torch.special.erfc(-math.sqrt(0.5) * own / torch.sqrt(spread.clamp(min=_LEAST_VARIANCE)))
+        scale, shift = (v[0].unsqueeze(-1) for v in self._affine(times))
+        return survived(stages, means, variances, uniforms, (scale, shift), discount, today=times[0] == 0.0)
 
     def _between(self, block: Block) -> Watched:
         """What lies between the dates of the window: claims with the same window share it, markets the bridges."""

@@ -206,11 +206,20 @@ class Run:
         return torch.stack([torch.expm1(s[last]) for s in states[: simulation.model.assets]], -2)
 
     def _mean(self, payoff: Payoff, observer: Observer, block: Block, forwards: Tensor) -> Sample:
-        """The worth given everything but the price's own noise."""
-        assert isinstance(payoff, AtExpiry)
+        """The mean of the worth given everything but the price's own noise, date by date if there are several."""
+        if not isinstance(payoff, AtExpiry):
+            return Sample(self._staged(payoff, observer, block), forwards)
         mean, variance = payoff.given_lognormal(*observer.lognormal(block))
         discount = self._discount(payoff.times, mean)
         return Sample(mean * discount, forwards, variance * discount.square())
+
+    def _staged(self, payoff: Payoff, observer: Observer, block: Block) -> Tensor:
+        contracts = payoff.stages()
+        assert contracts is not None, "checked by whoever chose the method"
+        times = sorted({piece.paid for _, stages in contracts for stage in stages for piece in stage.pieces})
+        factors = dict(zip(times, self._discount(tuple(times), block.mean).unbind(-1), strict=True))
+        worths = [factor * observer.survived(block, stages, factors.__getitem__) for factor, stages in contracts]
+        return torch.stack(worths).sum(0)
 
     def _sample(
         self,

@@ -154,7 +154,7 @@ def test_an_sde_of_functions_has_pathwise_greeks() -> None:
 def test_what_would_be_wrong_is_refused() -> None:
     digital, barrier = Digital(100.0, 1.0), Barrier(100.0, 85.0, 1.0, "down-and-out", monitoring=QUARTERS)
     with pytest.raises(
-        InputError, match="Barrier jumps, so its pathwise Greeks would be wrong; use method='likelihood'"
+        InputError, match="Barrier jumps, so its pathwise Greeks would be wrong; use method='conditional'"
     ):
         greeks(HESTON, barrier, MARKET, FEW, method="pathwise")
     with pytest.raises(InputError, match="no Greek 'speed' for Heston here; there are price, delta"):
