@@ -79,7 +79,7 @@ class Likelihood(nn.Module):
     def sample(self, z: Tensor, normals: Tensor, uniforms: Tensor) -> Tensor:
         """Values [*, d] given states [*, k], from as many normals and uniforms."""
         centre, log_spread = self._law(z)
-        share, width = self._wide()
+        share, width = self.wide
         wide = torch.where(self.is_return & (uniforms < share), width, 1.0)
         return self.shift + self.scale * (centre + torch.exp(log_spread) * wide * normals)
 
@@ -87,19 +87,25 @@ class Likelihood(nn.Module):
         """Log densities of the values [*, d] given states [*, k], summed over the channels that were seen: [*]."""
         centre, log_spread = self._law(z)
         error = (self.standard(values) - centre) * torch.exp(-log_spread)
-        share, width = self._wide()
+        share, width = self.wide
         plain = -0.5 * error * error
         fat = torch.logaddexp(torch.log1p(-share) + plain, torch.log(share / width) + plain / (width * width))
         log_density = torch.where(self.is_return, fat, plain) - 0.5 * _LOG_2PI - log_spread - torch.log(self.scale)
         return torch.where(mask, log_density, 0.0).sum(-1)
 
-    def _wide(self) -> tuple[Tensor, Tensor]:
-        """Share and width of the wide returns of each channel."""
+    @property
+    def noise(self) -> Tensor:
+        """Standard deviation s [d] of what is seen of each level, in the unit of the series."""
+        return self.scale * (functional.softplus(self.extra) + _LEAST_NOISE)
+
+    @property
+    def wide(self) -> tuple[Tensor, Tensor]:
+        """Share p [d] and width c [d] of the wide returns of each return."""
         return _MOST_WIDE * torch.sigmoid(self.tail[0]), 1 + functional.softplus(self.tail[1])
 
     def _law(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of each channel, in its units."""
         decoded = self.decode(z)
-        noise = torch.log(functional.softplus(self.extra) + _LEAST_NOISE)
+        noise = torch.log(self.noise / self.scale)
         centre = torch.where(self.is_return, self.extra, decoded)
         return centre, torch.where(self.is_return, decoded, noise)
