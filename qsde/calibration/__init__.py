@@ -6,7 +6,7 @@ from qsde.calibration.instruments import Instrument, InstrumentFit
 from qsde.calibration.penalties import Feller, Penalty, Prior
 from qsde.calibration.quality import Simulated
 from qsde.calibration.training import TrainedFit, Training, train
-from qsde.calibration.training_start import neural_local_vol, neural_lsv
+from qsde.calibration.training_start import neural_local_vol, neural_lsv, neural_sv
 from qsde.calibration.training_state import Round
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "calibrate_many",
     "neural_local_vol",
     "neural_lsv",
+    "neural_sv",
     "train",
 ]

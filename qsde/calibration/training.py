@@ -21,6 +21,7 @@ from qsde.market.surface import Surface
 from qsde.models.base import Model
 from qsde.models.lsv import LocalStochasticVol
 from qsde.models.neural import NeuralLeverage
+from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.noise import Sobol
 from qsde.pricing.engine import MonteCarlo
 from qsde.schemes.layers import layers
@@ -104,14 +105,14 @@ def train(
     the model is that of the step that fits them best.
 
     Args:
-        model: from `neural_local_vol`, `neural_lsv`, or any other with a leverage; its weights are the start.
+        model: from `neural_local_vol`, `neural_lsv`, `neural_sv`, or any with a leverage; its weights are the start.
         surface: the quotes.
         engine: None takes 2^15 paths of Sobol points and steps of 1/64 year. Memory does not grow with the steps beyond
             100 stored states (`qsde.solve.loop`), except for Sobol points.
         weights: "spread" divides errors by `sqrt(half_spread^2 + (3 bp)^2)`; "equal" by one number, which fits the
             middle of wide quotes, too.
         held_out: quotes not to train on: every n-th, or one boolean per row of `surface.quotes`.
-        parameters: names of the parameters to train; None takes those of the leverage.
+        parameters: names of the parameters to train; None takes those of the leverage or the network.
         max_steps: most Gauss-Newton steps.
         checkpoint: file (safetensors) written after each step; if it exists, training goes on from it.
         progress: called after each step.
@@ -144,6 +145,8 @@ def train(
 def is_neural(model: Model) -> bool:
     """Whether the model has a network to train."""
     inner, _ = layers(model)
+    if isinstance(inner, NeuralStochasticVol):
+        return True
     return isinstance(inner, LocalStochasticVol) and isinstance(inner.leverage, NeuralLeverage)
 
 
@@ -354,9 +357,11 @@ def _inverse(jacobian: Tensor, weight: Tensor, damping: float) -> Tensor:
 
 def _names(model: Model, parameters: Sequence[str] | None) -> tuple[str, ...]:
     if parameters is None:
-        parameters = [name for name in model.params if name.startswith("leverage.")]
+        parameters = [name for name in model.params if name.startswith(("leverage.", "network."))]
         if not parameters:
-            raise InputError(f"{model.name} has no leverage to train: give parameters=[...], or use calibrate()")
+            raise InputError(
+                f"{model.name} has no leverage or network to train: give parameters=[...], or use calibrate()"
+            )
     unknown = [name for name in parameters if name not in model.params]
     if unknown or not parameters:
         raise InputError(f"parameters: {model.name} has no {unknown}; it has {', '.join(model.params)}")

@@ -13,13 +13,16 @@ from torch import Tensor
 from qsde.calibration.objective import PRICE_FLOOR, black, total_vol
 from qsde.market.surface import Surface
 from qsde.models.base import Model
+from qsde.models.black_scholes import BlackScholes
+from qsde.models.jump_diffusion import JumpDiffusion
 from qsde.models.lsv import unleveraged
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import model_vols
 from qsde.pricing.moments import Control, Moments
 from qsde.pricing.simulation import Simulation
 from qsde.schemes import Leveraged, WithJumps
-from qsde.schemes.leverage import without_smile
+from qsde.schemes.jump_samplers import SAMPLERS
+from qsde.schemes.leverage_free import FreeVolatility
 
 #: Quotes times paths pulled back at once: what is kept per step stays near the size of a processor's cache.
 _CHUNK = 1 << 17
@@ -94,29 +97,30 @@ class QuotedPaths:
         self.quoted, self.engine = quoted, engine
         self.rows = [torch.nonzero(quoted.slice == e).squeeze(1) for e in range(len(quoted.t))]
         self._control: list[Tensor] | None = None
-        backbone = unleveraged(model).map(lambda p: p.detach())
-        if backbone.has_cf and backbone is not model:
-            with torch.no_grad():
-                self._start(model, backbone)
+        with torch.no_grad():
+            self._start(model)
 
-    def _start(self, model: Model, backbone: Model) -> None:
+    def _start(self, model: Model) -> None:
         """Simulates the control variate, the model without its smile, and works out its exact prices.
 
-        A constant variance keeps the leverage at x = 0, which makes it a function of time.
+        Where that is a volatility that depends on time, it is Black-Scholes to each expiry, or Merton.
         """
         simulation = self._simulation(model)
-        scheme = simulation.scheme.diffusion if isinstance(simulation.scheme, WithJumps) else simulation.scheme
-        assert isinstance(scheme, Leveraged)
-        constant = "vol" in backbone.params
-        c = without_smile(scheme.nodes, simulation.coefficients, at_one=not constant)
-        self._control = [x for _, x in self._blocks(replace(simulation, coefficients=c))]
-        variance = (c[:, -1].square() * c[:, -scheme.nodes - 3]).cumsum(0).flatten()
+        scheme, of_jumps = simulation.scheme, 0
+        if isinstance(scheme, WithJumps):
+            of_jumps, scheme = sum(SAMPLERS[law].rows for law in scheme.laws), scheme.diffusion
+        assert isinstance(scheme, Leveraged | FreeVolatility)
+        jumps, c = simulation.coefficients.split([of_jumps, simulation.coefficients.shape[1] - of_jumps], 1)
+        c, added = scheme.without_smile(c)
+        self._control = [x for _, x in self._blocks(replace(simulation, coefficients=torch.cat([jumps, c], 1)))]
+        backbone = unleveraged(model) if added is None else constant(model)
+        backbone = backbone.map(lambda p: p.detach())
         self._exact = torch.empty_like(self.quoted.k)
         for t, rows in zip(self.quoted.t, self.rows, strict=True):
             own = backbone
-            if constant:
+            if added is not None:
                 n = simulation.job.grid.observed_after[simulation.job.grid.column(t)]
-                own = backbone.with_params({"vol": (variance[n - 1] / t).sqrt().double().cpu()})
+                own = backbone.with_params({"vol": (added[:n].sum() / t).sqrt().double().cpu()})
             vols = model_vols(own, torch.tensor(t, dtype=torch.float64), torch.exp(self.quoted.k[rows]), 1.0)
             self._exact[rows] = self.quoted.price(vols, rows)
 
@@ -194,6 +198,13 @@ class QuotedPaths:
             other = self._control[block][e]
             controls.append(self._payoff(rows, other) - self._exact[rows].unsqueeze(-1).to(x))
         return Moments.of(self._payoff(rows, x), Control.of(torch.stack(controls, 1)))
+
+
+def constant(model: Model) -> Model:
+    """Black-Scholes under the jumps of the model."""
+    if isinstance(model, JumpDiffusion):
+        return JumpDiffusion(constant(model.diffusion), model.jumps)
+    return BlackScholes(torch.ones((), dtype=torch.float64))
 
 
 def _until(simulation: Simulation, coefficients: Tensor, e: int) -> Simulation:

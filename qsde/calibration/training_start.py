@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -13,6 +15,7 @@ from qsde.models.heston import Heston
 from qsde.models.leverage import GridLeverage, Leverage
 from qsde.models.lsv import leveraged
 from qsde.models.neural import NeuralLeverage
+from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.pricing.fourier import model_vols
 
 #: The leverage of the term structure stays between these.
@@ -37,7 +40,7 @@ def neural_local_vol(surface: Surface, base: Leverage | None = None, width: int 
         'LocalVol'
     """
     vol = at_the_money(surface)[1]
-    return _with_network(surface, BlackScholes(float(vol[-1])), base, width, seed)
+    return _with_network(surface, BlackScholes(torch.tensor(vol[-1])), base, width, seed)
 
 
 def neural_lsv(
@@ -54,6 +57,31 @@ def neural_lsv(
     """
     backbone = calibrate(Heston.typical(), surface, seed=seed).model if backbone is None else backbone
     return _with_network(surface, backbone, base, width, seed)
+
+
+def neural_sv(surface: Surface, start: Heston | None = None, width: int = 32, seed: int = 0) -> Model:
+    """A stochastic volatility whose functions are a network, ready for `train`.
+
+    At the start the logarithm of the volatility reverts with Heston's speed and has its correlation and, at its
+    long-run level, its volatility; the level is the vol at the money as a function of time.
+
+    Args:
+        surface: as for `neural_local_vol`.
+        start: a calibrated Heston; None calibrates one.
+        width: units of each hidden layer.
+        seed: seed of the hidden layers.
+    """
+    heston = calibrate(Heston.typical(), surface, seed=seed).model if start is None else start
+    p = {name: float(value) for name, value in heston.params.items()}
+    speed = min(max(p["kappa"], 0.5), 20.0)
+    amplitude = min(max(p["sigma"] / (2 * math.sqrt(2 * speed * p["theta"])), 0.1), 1.0)
+    rho = min(max(p["rho"], -0.95), 0.95)
+    t, vol = at_the_money(surface)
+    one = term_structure(surface, BlackScholes(torch.tensor(vol[-1])))
+    level = GridLeverage(one.times, one.x, one.values * vol[-1], scale=one.scale)
+    return NeuralStochasticVol.initialised(
+        speed, amplitude, rho, level, shortest=float(t[0]), longest=float(t[-1]), width=width, seed=seed
+    )
 
 
 def term_structure(surface: Surface, backbone: Model) -> GridLeverage:

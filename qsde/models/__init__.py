@@ -9,6 +9,8 @@ from qsde.models.jumps import JumpLaw, KouJumps, MertonJumps
 from qsde.models.leverage import GridLeverage, Leverage
 from qsde.models.lsv import LocalStochasticVol, leveraged, unleveraged
 from qsde.models.multi_asset import MultiAsset
+from qsde.models.neural import NeuralLeverage
+from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.models.sde import SDE
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "MertonJumps",
     "Model",
     "MultiAsset",
+    "NeuralLeverage",
+    "NeuralStochasticVol",
     "Parameter",
     "bates",
     "kou",

@@ -22,6 +22,53 @@ _KNOTS_RATIO, _KNOTS_UNTIL = 1.15, 1 / 6
 _SHAPES = ("inner", "inner_bias", "hidden", "hidden_bias", "outer")
 
 
+def initial_weights(width: int, seed: int, outputs: tuple[int, ...] = ()) -> dict[str, Tensor]:
+    """Weights of a network of two inputs whose outputs are 0, as the difference of two halves that are alike.
+
+    Raises:
+        InputError: `width` is not even.
+    """
+    if width < 2 or width % 2:
+        raise InputError(f"width of a network must be an even number of units, got {width}")
+    source = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=source, dtype=torch.float64)
+
+    half = width // 2
+    outer = normal(half, *outputs) / math.sqrt(half)
+    return {
+        "inner": 1.5 * normal(width, 2),
+        "inner_bias": normal(width),
+        "hidden": (normal(half, width) * math.sqrt(2 / width)).repeat(2, 1),
+        "hidden_bias": (0.5 * normal(half)).repeat(2),
+        "outer": torch.cat([outer, -outer]),
+    }
+
+
+def output(weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """The network at inputs [..., 2]: [...], or [..., outputs]."""
+    w = {name: value.to(inputs) for name, value in weights.items()}
+    first = torch.tanh(inputs @ w["inner"].mT + w["inner_bias"])
+    # two products of one shape, so that halves that are alike cancel to the last digit
+    halves = zip(*(w[name].chunk(2) for name in ("hidden", "hidden_bias", "outer")), strict=True)
+    parts = [torch.tanh(first @ hidden.mT + bias) @ outer for hidden, bias, outer in halves]
+    out: Tensor = parts[0] + parts[1]
+    return out
+
+
+def date(t: Tensor, shortest: float, longest: float) -> Tensor:
+    """The logarithm of a time, -1 at the shortest and 1 at the longest."""
+    low, high = math.log(shortest), math.log(longest)
+    return (torch.log(t) - 0.5 * (low + high)) / max(0.5 * (high - low), 0.5)
+
+
+def early_knots(shortest: float) -> tuple[float, ...]:
+    """Times from a sixteenth of the shortest expiry to two months, each 15 % later than the one before."""
+    count = max(0, math.ceil(math.log(_KNOTS_UNTIL / shortest * 16) / math.log(_KNOTS_RATIO)))
+    return tuple(shortest / 16 * _KNOTS_RATIO**i for i in range(count))
+
+
 @dataclass(frozen=True, eq=False)
 class NeuralLeverage(Leverage):
     """`L = base(t, x) exp(cap tanh(n(u, s) / cap))` with a network n of two smooth hidden layers.
@@ -82,27 +129,15 @@ class NeuralLeverage(Leverage):
         """A network that is exactly its base.
 
         Args:
-            scale, shortest, longest, cap, base: as for the class.
+            scale: as for the class.
+            shortest: likewise.
+            longest: likewise.
+            cap: likewise.
+            base: likewise.
             width: units of each hidden layer, even.
             seed: seed of the hidden layers.
         """
-        if width < 2 or width % 2:
-            raise InputError(f"NeuralLeverage: width must be an even number of units, got {width}")
-        source = torch.Generator().manual_seed(seed)
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=source, dtype=torch.float64)
-
-        half, twice = width // 2, (2, 1)
-        outer = normal(half) / math.sqrt(half)
-        weights = {
-            "inner": 1.5 * normal(width, 2),
-            "inner_bias": normal(width),
-            "hidden": (normal(half, width) * math.sqrt(2 / width)).repeat(*twice),
-            "hidden_bias": (0.5 * normal(half)).repeat(2),
-            "outer": torch.cat([outer, -outer]),
-        }
-        return cls(weights, scale, shortest, longest, cap, base)
+        return cls(initial_weights(width, seed), scale, shortest, longest, cap, base)
 
     @property
     def params(self) -> dict[str, Tensor]:
@@ -112,8 +147,7 @@ class NeuralLeverage(Leverage):
     @property
     def knots(self) -> tuple[float, ...]:
         """Times from a sixteenth of the shortest expiry to two months, each 15 % later than the one before."""
-        count = max(0, math.ceil(math.log(_KNOTS_UNTIL / self.shortest * 16) / math.log(_KNOTS_RATIO)))
-        own = tuple(self.shortest / 16 * _KNOTS_RATIO**i for i in range(count))
+        own = early_knots(self.shortest)
         return own if self.base is None else (*own, *self.base.knots)
 
     @property
@@ -132,18 +166,11 @@ class NeuralLeverage(Leverage):
 
     def at(self, t: Tensor, x: Tensor) -> Tensor:
         """See `Leverage`."""
-        w = {name: value.to(x) for name, value in self.weights.items()}
         early = 0.1 * self.shortest
         t = t.unsqueeze(-1) + early
         y = x / (self.scale * torch.sqrt(t))
         u = y * torch.rsqrt(4 + y.square())
-        low, high = math.log(self.shortest + early), math.log(self.longest + early)
-        s = (torch.log(t) - 0.5 * (low + high)) / max(0.5 * (high - low), 0.5)
-        inner = torch.stack(torch.broadcast_tensors(u, s), -1)
-        first = torch.tanh(inner @ w["inner"].mT + w["inner_bias"])
-        # two products of one shape, so that halves that are alike cancel to the last digit
-        halves = zip(*(w[name].chunk(2) for name in ("hidden", "hidden_bias", "outer")), strict=True)
-        parts = [torch.tanh(first @ hidden.mT + bias) @ outer for hidden, bias, outer in halves]
-        out = parts[0] + parts[1]
+        s = date(t, self.shortest + early, self.longest + early)
+        out = output(self.weights, torch.stack(torch.broadcast_tensors(u, s), -1))
         factor = torch.exp(self.cap * torch.tanh(out / self.cap))
         return factor if self.base is None else factor * self.base.at(t.squeeze(-1) - early, x)

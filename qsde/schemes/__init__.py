@@ -5,6 +5,7 @@ from qsde.schemes.exact import Exact
 from qsde.schemes.heston_qe import HestonQE
 from qsde.schemes.heston_tq import HestonTQ
 from qsde.schemes.leverage import Leveraged
+from qsde.schemes.leverage_free import FreeVolatility
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
 from qsde.schemes.multi_asset import Correlated
@@ -38,6 +39,7 @@ __all__ = [
     "EulerHeun",
     "EulerMaruyama",
     "Exact",
+    "FreeVolatility",
     "HestonQE",
     "HestonTQ",
     "Heun",

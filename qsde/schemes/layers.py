@@ -12,12 +12,14 @@ from qsde.models.jump_diffusion import JumpDiffusion
 from qsde.models.jumps import JumpLaw
 from qsde.models.lsv import LocalStochasticVol
 from qsde.models.multi_asset import MultiAsset
+from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.models.sde import SDE
 
 _MADE_FOR: dict[type[Model], str] = {
     BlackScholes: "Exact()",
     Heston: "HestonQE()",
     LocalStochasticVol: "Leveraged()",
+    NeuralStochasticVol: "FreeVolatility()",
     SDE: "EulerMaruyama()",
 }
 

@@ -20,6 +20,8 @@ from qsde.schemes.rows import rows
 #: Nodes are uniform in `u = y / sqrt(_BEND^2 + y^2)`, `y = x / (scale sqrt(t + dt))`, for |u| up to _REACH (|y| = 40):
 #: 1/16 apart in y at the forward, about the half of that in u for all that is far away.
 _BEND, _REACH = 4.0, 0.995
+#: Rows before the nodes with a constant variance: variance and deviation of the step, inverse width.
+_CONSTANT_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Leveraged(Scheme):
         lsv = _lsv(model)
         t = torch.zeros_like(dt) if t is None else t
         width = lsv.leverage.scale * torch.sqrt(t + dt)
-        x = width.reshape(-1, 1) * self._deviations(dt)
+        x = width.reshape(-1, 1) * positions(self.nodes, dt)
         leverage = lsv.leverage.at(t.reshape(-1).expand(len(x)), x).movedim(-1, 0).reshape(-1, *width.shape)
         if _constant(model):
             vol = lsv.backbone.params["vol"].double()
@@ -91,7 +93,7 @@ class Leveraged(Scheme):
         """One step with either variance, told apart by the state."""
         x = state[0]
         head = len(c) - self.nodes
-        own, level = c[: head - 1], _interpolated(c[head:], x * c[head - 1])
+        own, level = c[: head - 1], interpolated(c[head:], x * c[head - 1])
         if len(state) == 1:
             shock = level * own[1]
             return (x + (shock * normals[0] - 0.5 * level.square() * own[0]),)
@@ -117,17 +119,18 @@ class Leveraged(Scheme):
         local = (high - low) / (2 * width) * _backbone_variance(lsv, before, after, dt, t)
         return local if _constant(model) else local + _at(lsv, t, x) * heston_slope(lsv.backbone, x, dt)
 
-    def _deviations(self, like: Tensor) -> Tensor:
-        u = torch.linspace(-_REACH, _REACH, self.nodes, dtype=torch.float64, device=like.device)
-        return _BEND * u / torch.sqrt(1 - u.square())
+    def without_smile(self, c: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Coefficients [rows, C, *batch, 1] of the same noise under a model with exact prices.
 
-
-def without_smile(nodes: int, coefficients: Tensor, at_one: bool) -> Tensor:
-    """Coefficients [rows, C, *batch, 1] with the leverage of each step the same at all nodes: that at x = 0, or 1."""
-    head = coefficients.shape[1] - nodes
-    middle = coefficients[:, head + nodes // 2].unsqueeze(1)
-    level = torch.ones_like(middle) if at_one else middle
-    return torch.cat([coefficients[:, :head], level.expand(-1, nodes, *middle.shape[2:])], 1)
+        With a constant variance, the leverage at x = 0 everywhere, and the variance of x that each step adds; with
+        Heston's, the leverage 1, and None.
+        """
+        head = c.shape[1] - self.nodes
+        middle = c[:, head + self.nodes // 2].unsqueeze(1)
+        constant = head == _CONSTANT_ROWS
+        level = middle if constant else torch.ones_like(middle)
+        flat = torch.cat([c[:, :head], level.expand(-1, self.nodes, *middle.shape[2:])], 1)
+        return flat, level[:, 0].square() * c[:, 0] if constant else None
 
 
 def _at(lsv: LocalStochasticVol, t: Tensor, x: Tensor) -> Tensor:
@@ -142,7 +145,13 @@ def _backbone_variance(lsv: LocalStochasticVol, before: State, after: State, dt:
     return HestonTQ().variance(lsv.backbone, before, after, dt, t)
 
 
-def _interpolated(values: Tensor, y: Tensor) -> Tensor:
+def positions(nodes: int, like: Tensor) -> Tensor:
+    """Where the nodes are, [nodes]."""
+    u = torch.linspace(-_REACH, _REACH, nodes, dtype=torch.float64, device=like.device)
+    return _BEND * u / torch.sqrt(1 - u.square())
+
+
+def interpolated(values: Tensor, y: Tensor) -> Tensor:
     """Values [nodes, *batch, 1] at `y` [*batch, P], linear in u."""
     last = len(values) - 1
     u = y * torch.rsqrt(y.square() + _BEND**2)

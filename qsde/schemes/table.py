@@ -11,6 +11,7 @@ from qsde.models.heston import Heston
 from qsde.models.jump_diffusion import JumpDiffusion
 from qsde.models.lsv import LocalStochasticVol
 from qsde.models.multi_asset import MultiAsset
+from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.models.sde import SDE
 from qsde.schemes.base import Scheme
 from qsde.schemes.exact import Exact
@@ -18,6 +19,7 @@ from qsde.schemes.heston_qe import HestonQE
 from qsde.schemes.heston_tq import HestonTQ
 from qsde.schemes.layers import layers
 from qsde.schemes.leverage import Leveraged
+from qsde.schemes.leverage_free import FreeVolatility
 from qsde.schemes.log_euler import LogEuler
 from qsde.schemes.milstein import Milstein
 from qsde.schemes.multi_asset import Correlated
@@ -67,6 +69,7 @@ SCHEMES: dict[str, SchemeRow] = {
         _row("heston_qe", HestonQE, Heston),
         _row("heston_tq", HestonTQ, Heston),
         _row("leveraged", Leveraged, LocalStochasticVol),
+        _row("free_volatility", FreeVolatility, NeuralStochasticVol),
         _row("with_jumps", WithJumps, JumpDiffusion),
         _row("correlated", Correlated, MultiAsset),
         _row("euler_maruyama", EulerMaruyama, SDE),
@@ -91,6 +94,7 @@ _DEFAULTS: dict[type[Model], Scheme] = {
     BlackScholes: Exact(),
     Heston: HestonQE(),
     LocalStochasticVol: Leveraged(),
+    NeuralStochasticVol: FreeVolatility(),
 }
 _SDE_DEFAULTS: dict[str, Scheme] = {"ito": EulerMaruyama(), "stratonovich": Heun()}
 
