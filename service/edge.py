@@ -18,6 +18,10 @@ _ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 _DOCS = "default-src 'self'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; \
 style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; \
 frame-ancestors 'none'"
+# a report is one page with its own scripts, which may reach nothing else, nor this service
+_REPORT = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; \
+frame-ancestors 'none'; sandbox allow-scripts allow-downloads"
+_POLICIES = {"/docs": _DOCS, "/v1/report/": _REPORT}
 _SECURE = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
@@ -69,4 +73,5 @@ class Edge:
 
 
 def _policy(path: str) -> bytes:
-    return (_DOCS if path == "/docs" else "default-src 'none'; frame-ancestors 'none'").encode()
+    found = next((policy for start, policy in _POLICIES.items() if path.startswith(start)), None)
+    return (found or "default-src 'none'; frame-ancestors 'none'").encode()

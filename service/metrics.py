@@ -20,6 +20,7 @@ class Metrics:
         self.refused = Counter("qsde_queue_refused", "Requests refused because too many waited.", registry=r)
         self.dropped = Counter("qsde_dropped", "Requests whose client left before the answer.", registry=r)
         self.restarts = Counter("qsde_worker_restarts", "Workers that were replaced.", ["reason"], registry=r)
+        self.jobs = Gauge("qsde_jobs", "Jobs by state.", ["state"], registry=r)
         self._batch = Histogram(
             "qsde_batch_requests", "Requests sent to a worker together.", registry=r, buckets=_REQUESTS
         )

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from qsde.spec import CalibrationSpec
-from service.jobs.queue import Run
+from service.jobs.queue import Run, State
 from service.kept import JobAnswer, JobItem, JobProgress
 from service.storage.tables import FitRow, JobRow
 from service.stored import Stored
@@ -43,3 +43,16 @@ def _item(row: JobRow, run: Run, fitted: datetime | None) -> JobItem:
     return JobItem(
         id=row.id, created=row.created, started=run.started, surface=row.surface_id, calibration=spec, **outcome
     )
+
+
+def counts(stored: Stored) -> dict[State, int]:
+    """Number of jobs in each state."""
+    with stored.database.session() as session:
+        # of a column, count leaves out what is null
+        total, succeeded, cancelled = (
+            session.scalar(select(func.count(column))) or 0 for column in (JobRow.id, FitRow.id, JobRow.cancelled)
+        )
+    running = stored.queue.running(stored.settings.max_jobs)
+    queued = max(0, stored.queue.waiting(stored.settings.max_jobs) - running)
+    failed = max(0, total - succeeded - cancelled - queued - running)  # a job may move between two counts
+    return {"queued": queued, "running": running, "succeeded": succeeded, "failed": failed, "cancelled": cancelled}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from fastapi.responses import RedirectResponse, Response
+from contextlib import suppress
 
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse, Response
+from sqlalchemy.exc import OperationalError
+
+from service.jobs.state import counts
 from service.schemas import Health
+from service.stored import stored_of
 from service.submission import json, service_of
 
 router = APIRouter(tags=["operations"])
@@ -26,8 +32,12 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response, summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
-    """Latency by route, batch sizes, queue, path-steps, workers replaced."""
-    return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    """Latency by route, batch sizes, queue, path-steps, workers replaced, jobs by state."""
+    found = service_of(request).metrics
+    with suppress(OperationalError):  # without the database, all others are there
+        for state, number in (await run_in_threadpool(counts, stored_of(request))).items():
+            found.jobs.labels(state).set(number)
+    return Response(found.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", include_in_schema=False)

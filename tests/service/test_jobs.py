@@ -206,6 +206,7 @@ def test_a_calibration_is_that_of_the_library(client: Any, dax: str) -> None:
     report = client.get(f"/v1/report/{job}")
     assert report.headers["content-type"].startswith("text/html")
     assert "DAX" in report.text
+    assert "sandbox allow-scripts" in report.headers["content-security-policy"]
 
 
 def test_a_fit_that_is_none(client: Any) -> None:
@@ -260,6 +261,18 @@ def test_a_job_that_cannot_be_done_says_why(client: Any, dax: str) -> None:
     assert (found["state"], found["fit"]) == ("failed", None)
     assert "kappa" in found["error"]
     assert _events(client, found["id"])[-1][1] == "failed"
+
+
+def test_metrics_count_jobs_by_state(client: Any) -> None:
+    def count(state: str) -> float:
+        (line,) = (x for x in client.get("/metrics").text.splitlines() if x.startswith(f'qsde_jobs{{state="{state}"}}'))
+        return float(line.split()[-1])
+
+    before = count("succeeded"), count("cancelled")
+    _ended(client, client.post("/v1/calibrations", json=CALIBRATIONS["black_scholes"]).json()["job"])
+    client.delete(f"/v1/jobs/{client.post('/v1/calibrations', json=LONG).json()['job']}")
+    assert (count("succeeded"), count("cancelled")) == (before[0] + 1, before[1] + 1)
+    assert count("queued") == 0
 
 
 def test_jobs_are_listed_in_pages(client: Any) -> None:

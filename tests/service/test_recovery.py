@@ -121,12 +121,16 @@ def test_two_services_on_postgresql_of_which_one_is_killed(tmp_path: Path, expec
     if missing:
         pytest.skip(missing)
     settings = {"data_dir": tmp_path / "data", "workers": 1, "job_workers": 1}
-    with processes.postgres() as url, contextlib.ExitStack() as stack:
-        services = [processes.Service(tmp_path / f"log{i}", database_url=url, **settings) for i in range(2)]
-        for service in services:
-            service.start()
-            stack.callback(service.kill)
-        jobs = _sent(services[0])
-        _until(services[1], jobs[5], "running", "succeeded")
-        services[0].kill()
-        _check(services[1], jobs, expected)
+    with contextlib.ExitStack() as stack:
+        with processes.postgres() as url:
+            services = [processes.Service(tmp_path / f"log{i}", database_url=url, **settings) for i in range(2)]
+            for service in services:
+                service.start()
+                stack.callback(service.kill)
+            jobs = _sent(services[0])
+            _until(services[1], jobs[5], "running", "succeeded")
+            services[0].kill()
+            _check(services[1], jobs, expected)
+        with httpx.Client(base_url=services[1].address, timeout=60) as client:
+            assert client.get(f"/v1/jobs/{jobs[0]}").status_code == 503, "PostgreSQL has ended, the service has not"
+            assert client.get("/metrics").status_code == 200
