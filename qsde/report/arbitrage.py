@@ -9,8 +9,9 @@ from torch import Tensor
 
 from qsde.calibration.fit import Fit
 from qsde.market.arbitrage import model_arbitrage, quote_arbitrage
-from qsde.pricing.fourier import Fourier, price_european
+from qsde.pricing.fourier import Fourier
 from qsde.report import tables
+from qsde.report.prices import calls
 from qsde.report.smiles import representative
 from qsde.report.tables import escape
 
@@ -19,6 +20,8 @@ _EXPIRIES, _STRIKES = 16, 61
 #: Violations count from 1e-8 of the forward. A loose tolerance leaves errors of 1e-5 of it in far wings, which a
 #: reader would take for arbitrage of the model.
 _ENGINE = Fourier(tolerance=1e-8)
+#: Smallest violation, in forwards: of Fourier prices, and of means over paths, whose noise is above the first.
+_EXACT, _SIMULATED = 1e-8, 1e-4
 
 
 def arbitrage_section(fits: list[Fit], names: list[str]) -> str:
@@ -38,11 +41,12 @@ def fitted_arbitrage(fit: Fit) -> pd.DataFrame:
     t, forward, discount = (slices[c].to_numpy(dtype=float) for c in ("t", "forward", "discount_factor"))
     vol = float(np.median(fit.surface.quotes["iv"]))
 
-    def calls(years: Tensor, forwards: Tensor, strikes: Tensor) -> Tensor:
-        return price_european(fit.model, strikes, years, forwards, engine=_ENGINE).value
+    def prices(years: Tensor, forwards: Tensor, strikes: Tensor) -> Tensor:
+        return calls(fit.model, years, forwards, strikes, _ENGINE)
 
+    tolerance = _EXACT if fit.model.has_cf else _SIMULATED
     with torch.no_grad():
-        return model_arbitrage(calls, t, forward, discount, vol=vol, n_strikes=_STRIKES)
+        return model_arbitrage(prices, t, forward, discount, vol=vol, n_strikes=_STRIKES, tolerance=tolerance)
 
 
 def _block(name: str, violations: pd.DataFrame, where: str) -> str:

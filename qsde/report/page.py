@@ -19,6 +19,7 @@ from qsde.report import figures, tables
 from qsde.report.arbitrage import arbitrage_section
 from qsde.report.assets import CSS, SCRIPT
 from qsde.report.expiry import expiry_figure, expiry_layout
+from qsde.report.leverage import leverage_figures, leverage_section
 from qsde.report.smiles import Smile, smiles, variance_lines
 from qsde.report.tables import escape, number
 
@@ -56,6 +57,7 @@ def render(fits: Fit | Sequence[Fit], title: str | None = None) -> str:
         _smile_section(all_smiles),
         _residual_section(),
         _variance_section(names),
+        leverage_section(several, names),
         arbitrage_section(several, names),
         _forward_section(several[0]),
         _correlation_section(several, names),
@@ -89,6 +91,7 @@ def _data(fits: list[Fit], names: list[str], all_smiles: list[Smile]) -> dict[st
             "residuals": figures.residual_heat_maps(all_smiles, names),
             "variance": figures.total_variance(variance_lines(fits, all_smiles), names),
             "forwards": figures.forwards(fits[0].surface.slices, fits[0].surface.spot),
+            **leverage_figures(fits),
         },
         "expiries": [expiry_figure(s, names) for s in all_smiles],
         "layout": expiry_layout(),

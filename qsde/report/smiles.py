@@ -11,7 +11,8 @@ import torch
 from qsde.calibration.fit import Fit
 from qsde.market.surface import Surface
 from qsde.models import Model
-from qsde.pricing.fourier import Fourier, model_vols
+from qsde.pricing.fourier import Fourier
+from qsde.report.prices import vols
 
 Array = np.ndarray
 CURVE_POINTS = 61
@@ -94,8 +95,8 @@ def _model_vols(model: Model, surface: Surface, strikes: Array) -> Array:
     """Vols of `model` in percent at `strikes` [expiries, K]; NaN where it gives the option no time value."""
     t, forward = (torch.tensor(surface.slices[c].to_numpy(dtype=float)) for c in ("t", "forward"))
     with torch.no_grad():
-        vols = model_vols(model, t, torch.tensor(strikes), forward, _ENGINE).numpy()
-    return np.where(vols > 0, 100 * vols, np.nan)
+        found = vols(model, t, forward, torch.tensor(strikes), _ENGINE).numpy()
+    return np.where(found > 0, 100 * found, np.nan)
 
 
 def representative(count: int, wanted: int = 12) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from qsde.calibration.fit import Fit
+from qsde.calibration.training import TrainedFit
 from qsde.market.surface import Surface
 
 Cell = str
@@ -58,6 +59,9 @@ def quality(fits: list[Fit], names: list[str]) -> str:
         ("Status", [_status(f) for f in fits]),
         ("RMSE, bp of implied vol", [number(f.rmse_bp, ".1f") for f in fits]),
         ("Weighted RMSE, bp of implied vol", [number(f.weighted_rmse_bp, ".1f") for f in fits]),
+        ("Standard error of the RMSE by the paths, bp", [_simulated(f, "rmse_error") for f in fits]),
+        ("RMSE on the paths of the fit, bp", [_simulated(f, "fitted_rmse") for f in fits]),
+        ("RMSE of held-out quotes, bp", [_trained(f, "held_out_bp") for f in fits]),
         ("RMSE, price, currency of the strike", [number(f.rmse_price, ".4g") for f in fits]),
         ("Two-sided quotes with the model inside bid/ask", [number(100 * f.inside_share, ".1f", " %") for f in fits]),
         ("Quotes fitted", [f"{len(f.quotes):,}" for f in fits]),
@@ -74,6 +78,15 @@ def _status(fit: Fit) -> str:
     kind = "good" if fit.status.converged else "bad"
     label = "converged" if fit.status.converged else fit.status.name.replace("_", " ").lower()
     return f'<span class="badge {kind}" title="{escape(fit.status.value)}">{label}</span>'
+
+
+def _simulated(fit: Fit, name: str) -> str:
+    return PLACEHOLDER if fit.simulation is None else number(getattr(fit.simulation, name), ".2f")
+
+
+def _trained(fit: Fit, name: str) -> str:
+    training = fit.training if isinstance(fit, TrainedFit) else None
+    return PLACEHOLDER if training is None else number(getattr(training, name), ".2f")
 
 
 def _feller(fit: Fit) -> str:
