@@ -101,7 +101,7 @@ class QuotedPaths:
             self._start(model)
 
     def _start(self, model: Model) -> None:
-        """Simulates the control variate, the model without its smile, and works out its exact prices.
+        """Simulates the control variate, the model without its smile, and works out its exact prices; others have none.
 
         Where that is a volatility that depends on time, it is Black-Scholes to each expiry, or Merton.
         """
@@ -109,7 +109,8 @@ class QuotedPaths:
         scheme, of_jumps = simulation.scheme, 0
         if isinstance(scheme, WithJumps):
             of_jumps, scheme = sum(SAMPLERS[law].rows for law in scheme.laws), scheme.diffusion
-        assert isinstance(scheme, Leveraged | FreeVolatility)
+        if not isinstance(scheme, Leveraged | FreeVolatility):
+            return
         jumps, c = simulation.coefficients.split([of_jumps, simulation.coefficients.shape[1] - of_jumps], 1)
         c, added = scheme.without_smile(c)
         self._control = [x for _, x in self._blocks(replace(simulation, coefficients=torch.cat([jumps, c], 1)))]
