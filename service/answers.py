@@ -26,6 +26,7 @@ from qsde.spec import (
     PriceResult,
     PricingModelSpec,
     choose_fit,
+    dump_fits,
     spec_of,
 )
 from qsde.spec.result import known
@@ -217,6 +218,10 @@ def _model(request: JobRequest) -> PricingModelSpec:
     return spec_of(choose_fit(library(request.fit.file), request.fit.model, request.fit.file).model)
 
 
+def _fit_file(body: bytes) -> bytes:
+    return dump_fits(library(from_json(body))).encode()
+
+
 def _report(body: bytes) -> bytes:
     return report(from_json(body)).encode()
 
@@ -349,4 +354,5 @@ _ANSWERS: dict[str, Callable[[bytes], bytes]] = {
     "scenarios": _scenarios,
     "implied_vol": _implied_vol,
     "report": _report,
+    "fit_file": _fit_file,
 }

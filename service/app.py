@@ -18,6 +18,7 @@ from service.log import log
 from service.metrics import Metrics
 from service.routes import (
     calibrations,
+    fit_files,
     fits,
     greeks,
     health,
@@ -33,6 +34,10 @@ from service.security.gate import Gate
 from service.settings import Settings
 from service.stored import Stored
 from service.submission import Service
+
+_ROUTES = (
+    price, greeks, scenarios, implied_vol, surfaces, calibrations, jobs, fits, fit_files, reports, models, health,
+)  # fmt: skip
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -73,7 +78,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         origins = settings.cors_origins.split(",")
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     errors.install(app)
-    for module in (price, greeks, scenarios, implied_vol, surfaces, calibrations, jobs, fits, reports, models, health):
+    for module in (
+        price,
+        greeks,
+        scenarios,
+        implied_vol,
+        surfaces,
+        calibrations,
+        jobs,
+        fits,
+        fit_files,
+        reports,
+        models,
+        health,
+    ):
         app.include_router(module.router)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app
