@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from qsde import __version__
 from qsde.errors import InputError
-from qsde.spec import CalibrationSpec, MarketSpec, ModelSpec, ReadingSpec, Spec
+from qsde.spec import CalibrationSpec, MarketSpec, ModelSpec, ReadingSpec, Spec, checked
 from qsde.spec.settings import Rate
 from service.jobs.queue import State
 from service.schemas import Answer
@@ -61,11 +61,13 @@ class SurfaceOptions(Spec):
 
     def reading(self) -> ReadingSpec:
         """How to read the file."""
-        return ReadingSpec.model_validate({name: getattr(self, name) for name in _READING})
+        found: ReadingSpec = checked(ReadingSpec, {name: getattr(self, name) for name in _READING})
+        return found
 
     def market(self) -> MarketSpec:
         """Which quotes to use, and the curves."""
-        return MarketSpec.model_validate({name: getattr(self, name) for name in _MARKET})
+        found: MarketSpec = checked(MarketSpec, {name: getattr(self, name) for name in _MARKET})
+        return found
 
 
 _READING = ReadingSpec.model_fields.keys() & SurfaceOptions.model_fields.keys()
