@@ -19,7 +19,7 @@ from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.noise import Sobol
-from qsde.payoffs import Payoff
+from qsde.payoffs import Autocallable, Barrier, FixedLookback, ForwardStart, Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import model_vols
 from qsde.pricing.montecarlo import price
@@ -153,6 +153,26 @@ class HeldOut:
         """All that are held out."""
         both: np.ndarray = self.strikes | self.expiry
         return both
+
+
+def exotic_book(spot: float, t: float) -> dict[str, Payoff]:
+    """Contracts whose prices vanillas do not settle, on a spot and up to a time in years.
+
+    What they see of a model: how vol moves after the price has moved (forward start, autocallable), and where paths go
+    in between (lookback, barriers).
+
+    Example:
+        >>> list(exotic_book(100.0, 1.0))
+        ['lookback call', 'down-and-out put', 'up-and-out call', 'autocallable', 'forward-start call']
+    """
+    quarters = tuple(t * (i + 1) / 4 for i in range(4))
+    return {
+        "lookback call": FixedLookback(spot, t),
+        "down-and-out put": Barrier(spot, 0.8 * spot, t, "down-and-out", "put"),
+        "up-and-out call": Barrier(spot, 1.2 * spot, t, "up-and-out", "call"),
+        "autocallable": Autocallable(quarters, spot, 0.02, knock_in=0.75, notional=spot),
+        "forward-start call": ForwardStart(start=0.5 * t, expiry=t),
+    }
 
 
 @dataclass(frozen=True)

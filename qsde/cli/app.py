@@ -9,6 +9,7 @@ import typer
 from qsde import __version__
 from qsde.cli.batch import batch
 from qsde.cli.calibrate import calibrate
+from qsde.cli.evaluate import evaluate
 from qsde.cli.greeks import greeks
 from qsde.cli.guard import GuardedGroup
 from qsde.cli.inspect import inspect
@@ -46,8 +47,8 @@ def _root(
     """
 
 
-for command, name in ((inspect, "inspect"), (calibrate, "calibrate"), (batch, "batch"), (price, "price"),
-                      (greeks, "greeks"), (implied_vol, "implied-vol"), (serve, "serve")):  # fmt: skip
+for command, name in ((inspect, "inspect"), (calibrate, "calibrate"), (batch, "batch"), (evaluate, "evaluate"),
+                      (price, "price"), (greeks, "greeks"), (implied_vol, "implied-vol"), (serve, "serve")):  # fmt: skip
     app.command(name)(command)
 app.add_typer(keys, name="keys")
 
