@@ -118,7 +118,7 @@ def test_options_are_the_request_for_european_options(write: Any, tmp_path: Path
     assert rows(quick) == rows(qsde("greeks", write()))
     assert parsed(GreeksResult, out.read_bytes()).request.engine.type == "fourier"
     raw = qsde("greeks", *FLAT, "--spot", 100, "--rate", "0.05", "-g", "vega", "--units", "raw", "--put")
-    assert rows(raw) == [["vega", "37.524035", "-", "per 1.00 and year", "fourier"]]
+    assert rows(raw) == [["vega", "37.524035", "-", "per 1.00 of vol", "fourier"]]
     assert "strike 100, expiry 1, kind put" in raw.stdout
     price = qsde("price", *FLAT, "--spot", 100, "--rate", 0.05).stdout.strip().splitlines()[-1].split()[1]
     worth = rows(qsde("greeks", *FLAT, "--spot", 100, "--rate", 0.05, "-g", "price"))[0][1]

@@ -63,7 +63,7 @@ class Greeks:
     def unit(self, name: str) -> str:
         """The unit of one Greek, in words."""
         greek = self.greeks[self._column(name)]
-        return greek.unit if self.units == "trader" or greek.scale == 1.0 else "per 1.00 and year"
+        return greek.unit if self.units == "trader" else greek.raw_unit
 
     def frame(self) -> pd.DataFrame:
         """One row for each payoff and Greek: value, standard error, unit, method."""

@@ -24,6 +24,7 @@ class Greek:
         by: what it is differentiated by: "spot", "vol", "time", "rate", "dividend_yield", or nothing for the price.
         scale: what the raw derivative is multiplied by in the units of traders.
         unit: that unit, in words.
+        raw: the unit of the raw derivative, in words; empty if it is the same.
     """
 
     name: str
@@ -32,6 +33,12 @@ class Greek:
     by: str
     scale: float
     unit: str
+    raw: str = ""
+
+    @property
+    def raw_unit(self) -> str:
+        """The unit of the raw derivative, in words."""
+        return self.raw or self.unit
 
 
 #: Every Greek that is not a derivative to a parameter of the model.
@@ -41,15 +48,45 @@ GREEKS: dict[str, Greek] = {
         Greek("price", "present value", "price", "", 1.0, "currency"),
         Greek("delta", "to the spot", "price", "spot", 1.0, "per 1.00 of spot"),
         Greek("gamma", "delta to the spot", "delta", "spot", 1.0, "per 1.00 of spot, twice"),
-        Greek("vega", "to a parallel shift of implied vols", "price", "vol", 0.01, "per vol point"),
-        Greek("theta", "to the passing of time", "price", "time", 1 / DAYS, "per calendar day"),
-        Greek("rho", "to a parallel shift of interest rates", "price", "rate", 0.01, "per 1 %"),
-        Greek("dividend_rho", "to a parallel shift of dividend yields", "price", "dividend_yield", 0.01, "per 1 %"),
+        Greek("vega", "to a parallel shift of implied vols", "price", "vol", 0.01, "per vol point", "per 1.00 of vol"),
+        Greek("theta", "to the passing of time", "price", "time", 1 / DAYS, "per calendar day", "per year"),
+        Greek("rho", "to a parallel shift of interest rates", "price", "rate", 0.01, "per 1 %", "per 1.00 of rate"),
         Greek(
-            "vanna", "delta to a parallel shift of implied vols", "delta", "vol", 0.01, "per 1.00 of spot, vol point"
+            "dividend_rho",
+            "to a parallel shift of dividend yields",
+            "price",
+            "dividend_yield",
+            0.01,
+            "per 1 %",
+            "per 1.00 of yield",
         ),
-        Greek("volga", "vega to a parallel shift of implied vols", "vega", "vol", 1e-4, "per vol point, twice"),
-        Greek("charm", "delta to the passing of time", "delta", "time", 1 / DAYS, "per 1.00 of spot, calendar day"),
+        Greek(
+            "vanna",
+            "delta to a parallel shift of implied vols",
+            "delta",
+            "vol",
+            0.01,
+            "per 1.00 of spot, vol point",
+            "per 1.00 of spot, 1.00 of vol",
+        ),
+        Greek(
+            "volga",
+            "vega to a parallel shift of implied vols",
+            "vega",
+            "vol",
+            1e-4,
+            "per vol point, twice",
+            "per 1.00 of vol, twice",
+        ),
+        Greek(
+            "charm",
+            "delta to the passing of time",
+            "delta",
+            "time",
+            1 / DAYS,
+            "per 1.00 of spot, calendar day",
+            "per 1.00 of spot, year",
+        ),
     )
 }
 

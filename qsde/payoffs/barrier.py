@@ -11,9 +11,9 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Kind, Paths, Payoff, Piece, Stage, Staged, check_kind, check_positive, vanilla
+from qsde.payoffs.base import Flows, Kind, Paths, Piece, Stage, Staged, check_kind, check_positive, vanilla
 from qsde.payoffs.checks import as_like, check_choice, check_finite, refuse_gradient
-from qsde.payoffs.monitoring import Monitoring, Schedule, Watch, checked_monitoring
+from qsde.payoffs.monitoring import Crossing, Monitoring, Schedule, Watch, checked_monitoring
 from qsde.payoffs.region import Level, Region, check_barriers, region
 from qsde.payoffs.stages import outside, vanilla_piece
 
@@ -22,7 +22,7 @@ DoubleStyle = Literal["knock-out", "knock-in"]
 RebateAt = Literal["hit", "expiry"]
 
 
-class _BarrierOption(Payoff):
+class _BarrierOption(Crossing):
     """A vanilla that is knocked in or out when the price leaves a region, with a rebate."""
 
     strike: Level
@@ -53,26 +53,6 @@ class _BarrierOption(Payoff):
         check_finite(self.name, rebate=self.rebate)
         check_choice(self.name, "rebate_at", self.rebate_at, RebateAt)
         object.__setattr__(self, "monitoring", checked_monitoring(self.name, self.monitoring, self.expiry))
-
-    @property
-    def continuous(self) -> bool:  # type: ignore[override]
-        """True if it is watched continuously: the probability of survival has no jumps, a look at a date has one."""
-        return self._schedule.continuous
-
-    @property
-    def steep(self) -> bool:  # type: ignore[override]
-        """As `continuous`: the probability of survival falls to 0 at the barrier as fast as little variance is left."""
-        return self.continuous
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        """Monitoring dates, or dates for booking rebates, and the expiry."""
-        return self._schedule.times
-
-    @property
-    def window(self) -> tuple[float, float] | None:
-        """From now to the expiry if watched continuously."""
-        return self._schedule.window
 
     @property
     def _schedule(self) -> Schedule:

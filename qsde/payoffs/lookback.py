@@ -10,25 +10,20 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Kind, Paths, Payoff, check_kind, check_positive, vanilla
+from qsde.payoffs.base import Flows, Kind, Paths, check_kind, check_positive, vanilla
 from qsde.payoffs.bridge import sampled_maximum, sampled_minimum
 from qsde.payoffs.checks import as_like
-from qsde.payoffs.monitoring import Monitoring, Schedule, checked_monitoring
+from qsde.payoffs.monitoring import Monitored, Monitoring, Schedule, checked_monitoring
 from qsde.payoffs.region import Level
 
 
-class _Lookback(Payoff):
+class _Lookback(Monitored):
     """An option on the maximum or the minimum, looked for on dates or at every moment of a window."""
 
     expiry: float
     kind: Kind
     extreme: Level | None
     monitoring: Monitoring
-
-    @property
-    @abstractmethod
-    def _schedule(self) -> Schedule:
-        """When it looks."""
 
     @property
     @abstractmethod
@@ -47,16 +42,6 @@ class _Lookback(Payoff):
             raise InputError(f"{self.name}: {field} is for continuous monitoring; give the dates of the window alone")
         if not 0 < time < self.expiry:
             raise InputError(f"{self.name}: {field} = {time} must lie between today (0) and the expiry {self.expiry}")
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        """Monitoring dates, or the ends of the window, and the expiry."""
-        return self._schedule.times
-
-    @property
-    def window(self) -> tuple[float, float] | None:
-        """The stretch whose extreme counts, if watched continuously."""
-        return self._schedule.window
 
     def _found(self, paths: Paths) -> Tensor:
         """The maximum or minimum [*, path], the past one included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Paths, Watched, check_positive, check_times
+from qsde.payoffs.base import Paths, Payoff, Watched, check_positive, check_times
 from qsde.payoffs.bridge import where_near
 from qsde.payoffs.region import Region
 
@@ -106,6 +107,39 @@ class Schedule:
     def seen(self, paths: Paths) -> Tensor:
         """Prices at the monitoring dates."""
         return paths.prices[..., : len(self.monitoring)]
+
+
+class Monitored(Payoff):
+    """A payoff that looks at the price on dates or at every moment of a window."""
+
+    @property
+    @abstractmethod
+    def _schedule(self) -> Schedule:
+        """When it looks."""
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Monitoring dates, or what a continuous watch needs, and the expiry."""
+        return self._schedule.times
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """The stretch in which every moment counts, if watched continuously."""
+        return self._schedule.window
+
+
+class Crossing(Monitored):
+    """A payoff that turns on whether the price leaves a region."""
+
+    @property
+    def continuous(self) -> bool:  # type: ignore[override]
+        """True if it is watched continuously: the probability of survival has no jumps, a look at a date has one."""
+        return self._schedule.continuous
+
+    @property
+    def steep(self) -> bool:  # type: ignore[override]
+        """As `continuous`: the probability of survival falls to 0 at the barrier as fast as little variance is left."""
+        return self.continuous
 
 
 @dataclass(frozen=True)

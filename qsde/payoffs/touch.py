@@ -9,9 +9,9 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Paths, Payoff, Piece, Stage, Staged
+from qsde.payoffs.base import Flows, Paths, Piece, Stage, Staged
 from qsde.payoffs.checks import as_like, check_choice, check_finite, refuse_gradient
-from qsde.payoffs.monitoring import Exits, Monitoring, Schedule, Watch, checked_monitoring
+from qsde.payoffs.monitoring import Crossing, Exits, Monitoring, Schedule, Watch, checked_monitoring
 from qsde.payoffs.region import Level, check_barriers, region
 from qsde.payoffs.stages import outside
 
@@ -19,7 +19,7 @@ Pays = Literal["cash", "asset"]
 PayAt = Literal["hit", "expiry"]
 
 
-class _Touch(Payoff):
+class _Touch(Crossing):
     """A contract on whether the price leaves the region between its barriers."""
 
     expiry: float
@@ -34,26 +34,6 @@ class _Touch(Payoff):
         check_choice(self.name, "pays", self.pays, Pays)
         check_finite(self.name, cash=self.cash)
         object.__setattr__(self, "monitoring", checked_monitoring(self.name, self.monitoring, self.expiry))
-
-    @property
-    def continuous(self) -> bool:  # type: ignore[override]
-        """True if it is watched continuously: the probability of survival has no jumps, a look at a date has one."""
-        return self._schedule.continuous
-
-    @property
-    def steep(self) -> bool:  # type: ignore[override]
-        """As `continuous`: the probability of survival falls to 0 at the barrier as fast as little variance is left."""
-        return self.continuous
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        """Monitoring dates, or dates for booking payments at the hit, and the expiry."""
-        return self._schedule.times
-
-    @property
-    def window(self) -> tuple[float, float] | None:
-        """From now to the expiry if watched continuously."""
-        return self._schedule.window
 
     @property
     def _schedule(self) -> Schedule:
