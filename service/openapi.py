@@ -43,8 +43,15 @@ def upload(options: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]
 
 
 def _parameters(options: type[BaseModel]) -> list[dict[str, Any]]:
-    schemas = options.model_json_schema(ref_template=_REF)["properties"]
-    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in schemas.items()]
+    found = options.model_json_schema(ref_template=_REF)["properties"]
+    return [{"name": name, "in": "query", "required": False} | _sent(schema) for name, schema in found.items()]
+
+
+def _sent(schema: dict[str, Any]) -> dict[str, Any]:
+    """How a parameter is sent: as it is, or as JSON where it may be an object; never as null."""
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    own = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    return {"content": {"application/json": {"schema": own}}} if "object" in str(kinds) else {"schema": own}
 
 
 #: The header of operations that create.

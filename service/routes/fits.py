@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from service.errors import FINDS, LISTS
 from service.kept import FitAnswer, FitItem, Fits
-from service.routes.pages import Cursor, Limit, found, listed
+from service.routes.pages import Cursor, Id, Limit, found, listed
 from service.storage.tables import FitRow
 from service.submission import json
 
@@ -26,7 +26,7 @@ def fits(request: Request, limit: Limit = 50, cursor: Cursor = None) -> Response
 
 
 @router.get("/v1/fits/{fit_id}", response_model=FitAnswer, responses=FINDS, summary="A stored fit")
-def fit(request: Request, fit_id: str) -> Response:
+def fit(request: Request, fit_id: Id) -> Response:
     """Parameters, errors and status; a pricing request names it as `"fit": "ID"` instead of a model."""
     return json(FitAnswer(**_answer(found(request, FitRow, fit_id, "fit"), _FULL)))
 

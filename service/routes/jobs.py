@@ -13,7 +13,7 @@ from service.errors import ENDS, FINDS, LISTS, Problem
 from service.jobs.events import MEDIA_TYPE, follow
 from service.jobs.state import answer, items
 from service.kept import JobAnswer, Jobs
-from service.routes.pages import Cursor, Limit, found, listed
+from service.routes.pages import Cursor, Id, Limit, found, listed
 from service.storage.tables import FitRow, JobRow, now
 from service.stored import Stored, stored_of
 from service.submission import json
@@ -30,13 +30,13 @@ def jobs(request: Request, limit: Limit = 50, cursor: Cursor = None) -> Response
 
 
 @router.get("/v1/jobs/{job_id}", response_model=JobAnswer, responses=FINDS, summary="A job")
-def job(request: Request, job_id: str) -> Response:
+def job(request: Request, job_id: Id) -> Response:
     """Its state and progress, and its fit once it has succeeded."""
     return json(answer(stored_of(request), found(request, JobRow, job_id, "job")))
 
 
 @router.delete("/v1/jobs/{job_id}", response_model=JobAnswer, responses=ENDS, summary="Cancel a job")
-def cancel(request: Request, job_id: str) -> Response:
+def cancel(request: Request, job_id: Id) -> Response:
     """A job that has not ended is cancelled, whether it waits or runs; 409 if it has."""
     stored = stored_of(request)
     before = answer(stored, found(request, JobRow, job_id, "job"))
@@ -47,7 +47,7 @@ def cancel(request: Request, job_id: str) -> Response:
     raise Problem(409, f"the job has ended: {state}; nothing is left to cancel")
 
 
-def _cancelled(stored: Stored, job_id: str) -> bool:
+def _cancelled(stored: Stored, job_id: Id) -> bool:
     """Whether it was marked in time: before a fit was stored, and by nobody else."""
     fitted = select(FitRow.id).where(FitRow.id == job_id).exists()
     mark = update(JobRow).where(JobRow.id == job_id, JobRow.cancelled.is_(None), ~fitted).values(cancelled=now())
@@ -62,7 +62,7 @@ def _cancelled(stored: Stored, job_id: str) -> bool:
     responses={**FINDS, 200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
     summary="What a job tells, as server-sent events",
 )
-async def events(request: Request, job_id: str, last_event_id: LastEvent = None) -> Response:
+async def events(request: Request, job_id: Id, last_event_id: LastEvent = None) -> Response:
     """`started`, `progress` (`done` of `total`), then `succeeded`, `failed` or `cancelled` with the whole job.
 
     A client that comes back with `Last-Event-ID` gets what it missed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from fastapi import Query, Request
+from fastapi import Path, Query, Request
 
 from qsde.errors import QsdeError
 from service.errors import Problem
@@ -12,6 +12,7 @@ from service.storage.pages import page
 from service.stored import stored_of
 
 R = TypeVar("R")
+Id = Annotated[str, Path(description="32 hex digits", examples=["0f8fad5bd9cb469fa16570867728950e"])]
 Limit = Annotated[int, Query(ge=1, le=200, description="rows of a page")]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
 

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic_core import to_json
 
 from service.errors import FINDS, responses
-from service.routes.pages import found
+from service.routes.pages import Id, found
 from service.storage.tables import FitRow
 from service.submission import submit
 
@@ -24,7 +24,7 @@ Beside = Annotated[list[str] | None, Query(max_length=5, description="ids of mor
     responses={**FINDS, **responses(429, 503, 504)},
     summary="The report of a fit, as `qsde calibrate --report` writes it",
 )
-async def report(request: Request, fit_id: str, beside: Beside = None) -> Response:
+async def report(request: Request, fit_id: Id, beside: Beside = None) -> Response:
     """One HTML page that needs no other file: smiles, residuals, forwards, parameters, arbitrage checks."""
     ids = [fit_id, *(beside or [])]
     for one in ids:

@@ -12,7 +12,7 @@ from service.idempotency import once
 from service.kept import SurfaceAnswer, SurfaceOptions, Surfaces, Uploaded
 from service.making import made, surface_answer
 from service.receiving import received
-from service.routes.pages import Cursor, Limit, found, listed
+from service.routes.pages import Cursor, Id, Limit, found, listed
 from service.storage.tables import SurfaceRow
 from service.stored import stored_of
 from service.submission import json
@@ -48,6 +48,6 @@ def surfaces(request: Request, limit: Limit = 50, cursor: Cursor = None) -> Resp
 
 
 @router.get("/v1/surfaces/{surface_id}", response_model=SurfaceAnswer, responses=FINDS, summary="A stored surface")
-def surface(request: Request, surface_id: str) -> Response:
+def surface(request: Request, surface_id: Id) -> Response:
     """Its quality report."""
     return json(surface_answer(found(request, SurfaceRow, surface_id, "surface")))
