@@ -165,7 +165,7 @@ def accepted_steps(
         search = _Search(adaptive, scheme, state, tuple(k.detach() for k in constants), ts.detach(), motion)
         parts = [search.interval(float(a), float(b - a)) for a, b in pairwise(ts)]
     begins, ends = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Steps(tuple(len(part[0]) for part in parts), begins, ends)
+    return Steps.between([len(part[0]) for part in parts], begins, ends)
 
 
 class _Search:

@@ -129,7 +129,7 @@ def jumping_steps(counts: tuple[int, ...], ts: Tensor, times: Tensor) -> tuple[S
         flags.append(torch.cat([torch.zeros_like(equal), real.to(edges)]).gather(0, rank))
         which.append(torch.cat([torch.zeros_like(equal, dtype=order.dtype), order]).gather(0, rank))
         found.append(len(edges))
-    return Steps(tuple(found), torch.cat(begins), torch.cat(ends)), torch.cat(flags), torch.cat(which)
+    return Steps.between(found, torch.cat(begins), torch.cat(ends)), torch.cat(flags), torch.cat(which)
 
 
 @dataclass(frozen=True)

@@ -21,17 +21,25 @@ class Steps:
         counts: number of steps in each interval.
         begins, ends: float64 [n_steps, 1], or [n_steps, P] where each path has steps of its own; steps of paths that
             need fewer are empty.
+        parts: what lies between, likewise; apart, because differences of large numbers of small steps round.
     """
 
     counts: tuple[int, ...]
     begins: Tensor
     ends: Tensor
+    parts: Tensor
 
     @classmethod
     def equal(cls, counts: Sequence[int]) -> Steps:
         """Steps of equal size in each interval."""
         edges = [torch.arange(n + 1, dtype=torch.float64).unsqueeze(-1) / n for n in counts]
-        return cls(tuple(counts), torch.cat([e[:-1] for e in edges]), torch.cat([e[1:] for e in edges]))
+        parts = torch.cat([e.new_full((len(e) - 1, 1), 1 / (len(e) - 1)) for e in edges])
+        return cls(tuple(counts), torch.cat([e[:-1] for e in edges]), torch.cat([e[1:] for e in edges]), parts)
+
+    @classmethod
+    def between(cls, counts: Sequence[int], begins: Tensor, ends: Tensor) -> Steps:
+        """Steps of any size."""
+        return cls(tuple(counts), begins, ends, ends - begins)
 
     @property
     def n_steps(self) -> int:
@@ -49,10 +57,9 @@ class Steps:
         """Numbers of all steps, [n_steps, 3, 1 or P], differentiable in the times; an empty step has no size."""
         counts = torch.tensor(self.counts, device=self.begins.device)
         starts, _ = self.times(ts)
-        parts = self.ends - self.begins
-        full = parts > 0
+        full = self.parts > 0
         span = ts.to(self.begins.device).diff().repeat_interleave(counts).unsqueeze(-1)
-        sizes = torch.where(full, parts, 1.0) * span
+        sizes = torch.where(full, self.parts, 1.0) * span
         c = scheme.coefficients(model, sizes, starts)
         return torch.cat([c[:1], torch.where(full, c[1:], 0.0)]).movedim(1, 0)
 
