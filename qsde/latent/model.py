@@ -264,9 +264,13 @@ class LatentSDE(nn.Module):
 
 def called(module: nn.Module, name: str, p: Params, *args: Tensor) -> Tensor:
     """The module with the weights that a step is given under its name."""
+    own = next(module.named_parameters(), None)
+    if own is None or p[f"{name}.{own[0]}"] is own[1]:
+        plain: Tensor = module(*args)  # gradient="direct" steps with the weights themselves; this is twice as fast
+        return plain
     start = f"{name}."
     weights = {key.removeprefix(start): w for key, w in p.items() if key.startswith(start)}
-    out: Tensor = torch.func.functional_call(module, weights, args)
+    out: Tensor = torch.func.functional_call(module, weights, args, tie_weights=False)
     return out
 
 

@@ -118,7 +118,7 @@ class Series:
                 f"length={length}, stride={stride}"
             )
         values, mask = (x[0].unfold(0, length, stride).movedim(-1, 1) for x in (self.values, self.seen))
-        return Series(self.times[:length] - self.times[0], values, mask)
+        return Series(torch.arange(length, dtype=torch.float64) * gaps.mean(), values, mask)
 
 
 def _checked_times(times: Tensor, n: int) -> Tensor:
