@@ -19,6 +19,7 @@ httpx = pytest.importorskip("httpx")
 
 from qsde.io import read_quotes
 from qsde.spec import CalibrationSpec, MarketSpec
+from service.examples import CALIBRATIONS
 
 ROOT = Path(__file__).parents[2]
 DAX = ROOT / "data" / "dax_2002-07-05" / "dax_2002-07-05.csv"
@@ -102,6 +103,19 @@ def test_killed_while_jobs_run_and_wait(service: Any, expected: list[dict[str, f
         pytest.fail("processes of the service outlive it")
     service.start()
     _check(service, jobs, expected)
+    _check_stop(service)
+
+
+def _check_stop(service: Any) -> None:
+    """Told to end, it does not wait for clients that follow a job; the job is left to the next service."""
+    with httpx.Client(base_url=service.address, timeout=60) as client:
+        sent = {**CALIBRATIONS["heston"], "calibration": {"model": "heston_kou", "starts": 10_000}}
+        job = client.post("/v1/calibrations", json=sent).json()["job"]
+        with client.stream("GET", f"/v1/jobs/{job}/events") as following:
+            lines = following.iter_lines()
+            assert next(lines) == "id: 0"
+            service.stop()
+            assert "event: succeeded" not in list(lines)
 
 
 @pytest.mark.slow  # starts a service of its own
