@@ -28,6 +28,7 @@ from qsde.market.surface import Surface
 from qsde.models.black_scholes import BlackScholes
 from qsde.models.leverage import GridLeverage
 from qsde.models.lsv import LocalStochasticVol
+from qsde.models.neural import early_knots
 
 Floats = NDArray[np.float64]
 #: Nodes of the correction in moneyness, and how far in relative vol it may go.
@@ -84,7 +85,9 @@ class LocalVolatility:
         """The volatility on a grid of times and points, as the leverage on a Black-Scholes model of volatility 1."""
         nodes = torch.cat([self.interpolated.t.new_zeros(1), self.interpolated.t])
         share = torch.linspace(0.01, 0.99, _ROWS).to(nodes)  # the volatility jumps at the slices
-        t = (nodes[:-1, None] + nodes.diff()[:, None] * share).flatten()
+        within = (nodes[:-1, None] + nodes.diff()[:, None] * share).flatten()
+        early = torch.tensor(early_knots(float(nodes[1]))).to(nodes)  # where paths of all steps start from one point
+        t = torch.cat([early[early < nodes[1]], within]).unique()
         theta, _, _ = self.interpolated.slice_at(t)
         x = torch.linspace(-_REACH, _REACH, _POINTS).to(nodes) * torch.sqrt(theta).unsqueeze(-1)
         values = torch.sqrt(self.variance(t.unsqueeze(-1), x))

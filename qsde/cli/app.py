@@ -48,7 +48,8 @@ def _root(
 
 
 for command, name in ((inspect, "inspect"), (calibrate, "calibrate"), (batch, "batch"), (evaluate, "evaluate"),
-                      (price, "price"), (greeks, "greeks"), (implied_vol, "implied-vol"), (serve, "serve")):  # fmt: skip
+                      (price, "price"), (greeks, "greeks"), (implied_vol, "implied-vol"),
+                      (serve, "serve")):  # fmt: skip
     app.command(name)(command)
 app.add_typer(keys, name="keys")
 

@@ -111,6 +111,11 @@ class GridLeverage(Leverage):
         """One row: positive numbers."""
         return {"values": Parameter("leverage on a grid", constraints.positive, BOUNDS, (0.5, 2.0), 1.0)}
 
+    @property
+    def knots(self) -> tuple[float, ...]:
+        """The times of a table in x: between them it is linear. A function of time alone needs no steps of its own."""
+        return tuple(t for t in self.times.tolist() if t > 0) if self.x.shape[-1] > 1 else ()
+
     def at(self, t: Tensor, x: Tensor) -> Tensor:
         """See `Leverage`: linear in x along the rows on both sides of t, then linear in t."""
         times = self.times.to(t)
