@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 
 
-@pytest.mark.parametrize("name", ["service.errors", "service.reading"])
+@pytest.mark.parametrize("name", ["service.errors", "service.reading", "service.storage.database"])
 def test_examples(name: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert tried > 0
