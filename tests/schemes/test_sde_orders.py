@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qsde.models import SDE
-from qsde.noise import Noise, Threefry
+from qsde.noise import Noise
 from qsde.noise.base import BlockNoise, Columns
 from qsde.schemes import (
     SCHEMES,
@@ -51,8 +51,8 @@ class Path:
 
     @classmethod
     def drawn(cls, n_paths: int, motions: int, fine: int) -> Path:
-        block = Threefry(7).block(torch.arange(n_paths), fine, 2 * motions, 0, D, "cpu")
-        normals = torch.stack([block.draw(k)[0] for k in range(fine)]) / math.sqrt(fine)
+        generator = torch.Generator().manual_seed(7)
+        normals = torch.randn(fine, 2 * motions, n_paths, generator=generator, dtype=D) / math.sqrt(fine)
         return cls(normals[:, :motions], normals[:, motions:] / math.sqrt(12))
 
     @functools.cache  # noqa: B019 (a path lives as long as the tests)

@@ -35,7 +35,7 @@ class ReversibleHeun(SDEScheme):
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {
         "diagonal": Orders(1.0, 1.0),
         "scalar": Orders(1.0, 1.0),
-        "additive": Orders(1.0, 1.0),
+        "additive": Orders(1.0, 2.0),
         "general": Orders(0.5, 1.0),
     }
     reversible: ClassVar[bool] = True

@@ -62,7 +62,7 @@ _NOISE = ((-1.0, 1.0, 2.0, -2.0), (4 / 3, -4 / 3, -4 / 3, 5 / 3), (2 / 3, 1 / 3,
 
 @dataclass(frozen=True)
 class SRID2(SDEScheme):
-    """Rossler's SRID2 for diagonal and scalar noise: strong order 1.5, weak order 2.
+    """Rossler's SRID2 for diagonal and scalar noise: strong and weak order 1.5.
 
     Three evaluations of the drift and four of the diffusion, no derivatives.
 
@@ -75,10 +75,10 @@ class SRID2(SDEScheme):
     """
 
     interpretation: ClassVar[Interpretation] = "ito"
-    orders: ClassVar[Mapping[NoiseKind, Orders]] = {"diagonal": Orders(1.5, 2.0), "scalar": Orders(1.5, 2.0)}
+    orders: ClassVar[Mapping[NoiseKind, Orders]] = {"diagonal": Orders(1.5, 1.5), "scalar": Orders(1.5, 1.5)}
     levy: ClassVar[bool] = True
     strong_order: ClassVar[float] = 1.5
-    weak_order: ClassVar[float] = 2.0
+    weak_order: ClassVar[float] = 1.5
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """Stage by stage; each drift and diffusion is found at its own point."""
