@@ -25,6 +25,7 @@ _TITLES = {
     401: "no valid API key",
     404: "not found",
     405: "method not allowed",
+    408: "the request did not arrive",
     409: "in conflict with what is there",
     413: "request too large",
     422: "the request cannot be used",
@@ -145,6 +146,7 @@ def install(app: FastAPI) -> None:
 _TEXTS = {
     401: "API keys are in use, and this is none",
     404: "there is nothing of this id",
+    408: "the body took longer than `max_seconds` to arrive",
     409: "in conflict with what is there; `detail` says with what",
     413: "the body is larger than `max_body_bytes`, or an upload than `max_upload_bytes`",
     422: "the request cannot be read, or goes beyond a limit; `field`, `detail` and `limit` say which",
@@ -161,7 +163,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 #: Of operations that compute.
-RESPONSES = responses(401, 413, 422, 429, 503, 504)
+RESPONSES = responses(401, 408, 413, 422, 429, 503, 504)
 #: Of operations that create.
 CREATES = responses(401, 409, 413, 422, 429, 503, 504)
 #: Of lists, and of operations on one thing.

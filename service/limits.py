@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,18 +43,29 @@ async def body_of(request: Request, settings: Settings) -> bytes:
     """The body, read as far as it may go.
 
     Raises:
-        Problem: 413 if it is larger than `max_body_bytes`, whatever its header says.
+        Problem: 413 if it is larger than `max_body_bytes`, whatever its header says; 408 if it takes `max_seconds`.
     """
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and len(declared) < 20 and int(declared) <= settings.max_body_bytes:
-        parts = bytearray()
-        async for part in request.stream():
-            parts += part
-            if len(parts) > settings.max_body_bytes:
-                break
-        else:
-            return bytes(parts)
+        try:
+            async with asyncio.timeout(settings.max_seconds):
+                parts = await _parts(request, settings.max_body_bytes)
+        except TimeoutError:
+            fix = "the body did not arrive; send it faster"
+            raise exceeded("max_seconds", settings.max_seconds, "seconds for a request", fix, 408) from None
+        if len(parts) <= settings.max_body_bytes:
+            return parts
     raise exceeded("max_body_bytes", settings.max_body_bytes, "bytes in a body", "send fewer contracts at a time", 413)
+
+
+async def _parts(request: Request, most: int) -> bytes:
+    """The body, and little more than `most` bytes of it."""
+    parts = bytearray()
+    async for part in request.stream():
+        parts += part
+        if len(parts) > most:
+            break
+    return bytes(parts)
 
 
 def check_contracts(count: int, settings: Settings, field: str = "payoffs") -> None:
