@@ -87,10 +87,10 @@ def test_reversible_heun_is_undone_exactly(noise: str, gradient: str) -> None:
 
 
 @pytest.mark.parametrize("noise", DIFFUSIONS)
-@pytest.mark.parametrize(("interpretation", "most"), [("ito", 0.06), ("stratonovich", 2e-3)])
+@pytest.mark.parametrize(("interpretation", "most"), [("ito", 0.08), ("stratonovich", 4e-3)])
 def test_the_stochastic_adjoint_approaches_the_exact_gradient(noise: str, interpretation: str, most: float) -> None:
     gaps = []
-    for max_dt in (1 / 16, 1 / 256):
+    for max_dt in (1 / 16, 1 / 128):
         exact = solved(noise, interpretation, "checkpoint", max_dt=max_dt)[1]
         gaps.append(gap(solved(noise, interpretation, "stochastic_adjoint", max_dt=max_dt)[1], exact))
     assert gaps[1] < most
