@@ -32,12 +32,13 @@ class Solver:
     Attributes:
         max_dt: largest step in the unit of the times. The posterior of a state given the one before cannot be narrower
             than a step of the diffusion: precise observations want several steps between them.
-        gradient: strategy of the gradient.
+        gradient: strategy of the gradient: exact by replay ("checkpoint"), exact and twice as fast with all steps in
+            memory ("direct"), or the paper's own in constant memory, within the error of the steps.
         compile: whether the step is compiled.
     """
 
     max_dt: float
-    gradient: Literal["checkpoint", "direct"] = "checkpoint"
+    gradient: Literal["checkpoint", "direct", "stochastic_adjoint"] = "checkpoint"
     compile: Literal["auto", "always", "never"] = "never"
 
 
