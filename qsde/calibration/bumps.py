@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qsde.calibration.space import Space
 from qsde.models.base import Model
+from qsde.models.jumps import moves_by_jumps
 
 #: Bumps as a share of the distance to the nearer bound: parameters that move paths smoothly, and all others. Even the
 #: smooth ones are large: the branches of a scheme (`HestonQE`) make prices rough in the small, and only the trend of
@@ -53,11 +54,6 @@ def slopes(values: Tensor, widths: Tensor) -> Tensor:
     n, count = widths.shape
     rise = (values[:, 1 : 1 + count] - values[:, 1 + count :]).movedim(1, -1)
     return rise / (2 * widths).reshape(n, *(1,) * (rise.dim() - 2), count)
-
-
-def moves_by_jumps(name: str) -> bool:
-    """Whether paths jump as this parameter moves, so that only averages over many of them have a slope."""
-    return name.endswith("intensity")
 
 
 def models(space: Space, p: Tensor) -> list[Model]:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from qsde.calibration.bumps import Bumps, models, moves_by_jumps, slopes
+from qsde.calibration.bumps import Bumps, models, slopes
 from qsde.calibration.objective import Data, SurfaceObjective
 from qsde.calibration.penalties import Penalty
 from qsde.calibration.space import Space
+from qsde.models.jumps import moves_by_jumps
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.simulation import Simulation
 

@@ -8,7 +8,7 @@ import torch
 
 from qsde.models.base import Model
 from qsde.models.jump_diffusion import JumpDiffusion
-from qsde.models.jumps import JumpLaw
+from qsde.models.jumps import JumpLaw, moves_by_jumps
 from qsde.noise import Noise, Threefry
 from qsde.noise.seeds import seed_of
 from qsde.pricing.simulation import Block
@@ -66,7 +66,7 @@ def extra_jumps(model: Model, span: float, noise: Noise) -> dict[str, ExtraJump]
     """
     found: dict[str, ExtraJump] = {}
     while isinstance(model, JumpDiffusion):
-        name = next(k for k in model.params if k not in model.diffusion.params and k.endswith("intensity"))
+        name = next(k for k in model.params if k not in model.diffusion.params and moves_by_jumps(k))
         found[name] = ExtraJump(model.jumps, span, Threefry(seed_of(noise, _PURPOSE + len(found))))
         model = model.diffusion
     return found

@@ -15,6 +15,7 @@ from qsde.market.curves import Curve, ShiftedCurve
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
+from qsde.models.jumps import moves_by_jumps
 from qsde.models.multi_asset import MultiAsset
 from qsde.payoffs import Payoff
 from qsde.pricing.controls import companion
@@ -211,7 +212,7 @@ def parallel_shift(model: Model, market: Market, maturity: float) -> dict[str, T
         >>> parallel_shift(BlackScholes(0.2), Market(100.0), 1.0)
         {'vol': tensor(1.0000, dtype=torch.float64)}
     """
-    names = [name for name in model.params if not name.endswith("intensity")]
+    names = [name for name in model.params if not moves_by_jumps(name)]
     point = torch.stack([model.params[name].detach().double() for name in names])
     size = torch.where(point.abs() > 1e-6, point.abs(), 1.0)
 

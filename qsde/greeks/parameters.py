@@ -15,6 +15,7 @@ from qsde.greeks.methods import check_method
 from qsde.greeks.sampling import sampled
 from qsde.market.underlying import Market
 from qsde.models.base import Model
+from qsde.models.jumps import moves_by_jumps
 from qsde.payoffs import AtExpiry, Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
@@ -106,7 +107,7 @@ def parameter_gradient(
     left = [i for i in range(len(book)) if i not in exact]
     inputs = Inputs.of(model, market, max(payoff.maturity for payoff in book))
     columns = ("price", "delta", *(f"d_{name}" for name in names))
-    intensities = tuple(name for name in names if name.endswith("intensity")) if left else ()
+    intensities = tuple(name for name in names if moves_by_jumps(name)) if left else ()
     methods = ["fourier"] * len(book)
     table, n_paths = torch.empty(1, 0, len(columns), dtype=torch.float64), 0
     if left:

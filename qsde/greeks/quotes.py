@@ -30,6 +30,8 @@ from qsde.pricing.fourier import Fourier
 
 #: Relative gap between the forwards (or discount factors) of a market and those of the surface that is refused.
 _FAR_OFF = 0.01
+#: Standard errors above this share of the sensitivities, root mean squares of both, are warned of.
+_NOISY = 0.5
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,8 @@ def quote_sensitivities(
         gradient, hessian = weight_gradient(fit, book, market, engine), "gauss-newton"
     else:
         gradient = parameter_gradient(fit.model, book, market, engine, fit.free)
-    return QuoteSensitivities(
-        fit, book, market, gradient, jacobian, units, hessian, _warnings(fit, book, gradient, hessian)
-    )
+    warnings = (*_warnings(fit, book, gradient, hessian), *_noise(book, gradient, jacobian))
+    return QuoteSensitivities(fit, book, market, gradient, jacobian, units, hessian, warnings)
 
 
 def market_of(surface: Surface) -> Market:
@@ -225,6 +226,19 @@ def _check_market(market: Market, surface: Surface) -> None:
                 f"market: its {name} at {t[worst]:.4g} years is {float(ours[worst]):.6g}, that of the surface "
                 f"{float(theirs[worst]):.6g}: the model was calibrated to the surface's; leave market out to take them"
             )
+
+
+def _noise(book: Sequence[Payoff], gradient: ParameterGradient, jacobian: Tensor) -> tuple[str, ...]:
+    """Payoffs whose sensitivities are mostly the noise of the simulation."""
+    samples = gradient.samples[..., 2:] @ jacobian
+    error, size = (v.square().mean(-1).sqrt() for v in (error_of_mean(samples), samples.mean(0)))
+    noisy = [payoff.name for payoff, e, s in zip(book, error, size, strict=True) if float(e) > _NOISY * float(s)]
+    if not noisy:
+        return ()
+    return (
+        f"{', '.join(noisy)}: the errors of the sensitivities are more than half of them; take more paths, or "
+        "fix parameters that the quotes hardly determine (jump parameters next to a volatility of volatility)",
+    )
 
 
 def _warnings(fit: Fit, book: Sequence[Payoff], gradient: ParameterGradient, hessian: Hessian) -> tuple[str, ...]:

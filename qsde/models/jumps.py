@@ -16,6 +16,16 @@ from qsde.models.base import Parameter, Parametric
 _INTENSITY = Parameter("jumps per year", constraints.nonnegative, (1e-4, 50.0), (0.05, 3.0), 0.3)
 
 
+def moves_by_jumps(name: str) -> bool:
+    """Whether paths jump as this parameter of a model moves, so that only averages over many of them have a slope.
+
+    Example:
+        >>> [moves_by_jumps(name) for name in ("vol", "intensity", "jumps2_intensity")]
+        [False, True, True]
+    """
+    return name.endswith("intensity")
+
+
 class JumpLaw(Parametric):
     """A compound Poisson process of `intensity` jumps per year with iid sizes `J` in `log S`, compensated."""
 

@@ -13,6 +13,7 @@ from qsde.errors import InputError
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
+from qsde.models.jumps import moves_by_jumps
 from qsde.noise import Noise
 from qsde.noise.base import BlockNoise
 from qsde.noise.folded import Folded
@@ -321,7 +322,7 @@ def _anchor(dates: Iterable[float], elapsed: float) -> float:
 
 def refuse_intensity_gradient(model: Model) -> None:
     """Raises InputError if a gradient to a jump intensity is asked for, which paths do not have."""
-    moving = [name for name, p in model.params.items() if name.endswith("intensity") and differentiated(p)]
+    moving = [name for name, p in model.params.items() if moves_by_jumps(name) and differentiated(p)]
     if moving:
         raise InputError(
             f"{model.name}: the number of jumps on a path does not move smoothly with {moving[0]}, so the pathwise "

@@ -272,6 +272,14 @@ def test_a_fit_of_unknown_penalties_gives_the_same_and_says_what_it_does_not_kno
     assert any("penalties" in text for text in two.warnings)
 
 
+def test_a_ladder_that_is_mostly_noise_says_so(spx) -> None:
+    fit = calibrate(Heston.typical(), spx)
+    option = Asian(4200.0, FIXINGS)
+    few, many = (quote_sensitivities(fit, option, engine=MonteCarlo(n, compile="never")) for n in (64, 1 << 13))
+    assert any("take more paths" in text for text in few.warnings)
+    assert not any("take more paths" in text for text in many.warnings)
+
+
 @pytest.mark.parametrize("options", [{"objective": "price"}, {"penalties": [Prior({"kappa": 4.0}, {"kappa": 0.1})]}])
 def test_a_file_keeps_what_was_minimised_and_a_fit_that_forgot_it_is_noticed(options, spx) -> None:
     fit = calibrate(Heston.typical(), spx, starts=1, **options)
