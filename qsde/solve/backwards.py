@@ -20,7 +20,7 @@ from qsde.noise.base import BlockNoise
 from qsde.schemes.base import State
 from qsde.schemes.sde import SDEScheme, Step
 from qsde.solve.compiled import OrEager
-from qsde.solve.loop import Job, Tensors
+from qsde.solve.loop import Job, Tensors, added
 from qsde.solve.once import once
 from qsde.solve.pullback import pullback
 
@@ -176,7 +176,7 @@ def _swept(
     date = len(dates) - 1
     for k in range(job.n_steps, -1, -1):
         while date >= 0 and dates[date] == k:
-            flow = _added(flow, job.seen, [g[date] for g in gradient])
+            flow = added(flow, job.seen, [g[date] for g in gradient])
             if walk.restarts:
                 state = tuple(o[date] for o in out)
             date -= 1
@@ -188,13 +188,6 @@ def _swept(
         of_constants = tuple(u + v for u, v in zip(of_constants, parts, strict=True))
     rest = tuple(torch.zeros_like(s) for s in inputs[1 + len(flow) : 1 + n])
     return (of_c, *flow, *rest, *of_constants)
-
-
-def _added(flow: State, seen: tuple[int, ...], gradient: list[Tensor]) -> State:
-    out = list(flow)
-    for i, g in zip(seen, gradient, strict=True):
-        out[i] = out[i] + g
-    return tuple(out)
 
 
 def _increment(equation: Equation, t: Tensor, y: Tensor, step: Step) -> Tensor:

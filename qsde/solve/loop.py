@@ -255,7 +255,7 @@ class _Pull(torch.autograd.Function):
                 states.append(_advance(job, block, coefficients, constants, states[-1], k))
             for k in range(last - 1, first - 1, -1):
                 while date >= 0 and dates[date] == k + 1:
-                    flow = _added(flow, job.seen, [g[date] for g in gradient])
+                    flow = added(flow, job.seen, [g[date] for g in gradient])
                     date -= 1
                 row = job.rows[k]
                 step = torch.tensor(k, device=flow[0].device)
@@ -264,7 +264,7 @@ class _Pull(torch.autograd.Function):
                 c_parts[row] = c_part if known is None else known + c_part
                 of_constants = w_part if of_constants is None else _sum(of_constants, w_part)
         while date >= 0:
-            flow = _added(flow, job.seen, [g[date] for g in gradient])
+            flow = added(flow, job.seen, [g[date] for g in gradient])
             date -= 1
         of_c = torch.stack([torch.zeros_like(coefficients[0]) if p is None else p for p in c_parts])
         return (of_c, *flow, *(of_constants if of_constants is not None else map(torch.zeros_like, constants)))
@@ -338,7 +338,8 @@ def _advance(job: Job, block: BlockNoise, coefficients: Tensor, constants: Tenso
     return job.kernel.advance(state, coefficients[job.rows[k]], constants, block, step)
 
 
-def _added(flow: State, seen: tuple[int, ...], gradient: Sequence[Tensor]) -> State:
+def added(flow: State, seen: tuple[int, ...], gradient: Sequence[Tensor]) -> State:
+    """The flow, and the gradient of what is seen at a date."""
     out = list(flow)
     for i, g in zip(seen, gradient, strict=True):
         out[i] = out[i] + g
