@@ -1,0 +1,232 @@
+"""Neural models against real and synthetic quotes, and against the same network in plain autograd.
+
+Fits: SPX 2023-02-15 (the thin set of 96 quotes), BTC of 2023-07-07 and GOOG at the close of 2015-12-23 (12 quotes for
+each expiry of 5 days and more, from 2 deviations below the forward to 1.5 above), every fifth quote held out, errors on
+fresh paths; GOOG and BTC have spreads of 120 bp of vol, which set what a fit to their middle can mean. Synthetic: vols
+of a Heston model, refitted by a network that knows nothing of Heston.
+
+Laws: forwards at all dates, and calls on 50 dates and 50 strikes from one set of paths.
+
+Cost: one gradient of the squared errors of 12 calls to all weights, for the same network, paths, steps and noise, in
+turn. Plain autograd evaluates the network on every path at every step and keeps all of it. Memory is that of a process
+of its own, less that before the gradient.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness import Row, alternate, arguments, report
+from surfaces import ROOT, spx_thin
+from torch import Tensor
+
+from qsde.calibration import TrainedFit, calibrate, neural_local_vol, neural_lsv, neural_sv, train
+from qsde.calibration.training_grid import call_grid
+from qsde.io import read_quotes
+from qsde.market.build import build_surface
+from qsde.market.cleaning import CleaningRules
+from qsde.market.surface import Surface
+from qsde.models import BlackScholes, Heston, Model, NeuralLeverage, leveraged
+from qsde.noise import Sobol, Threefry
+from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.fourier import model_vols
+from qsde.pricing.simulation import Simulation
+from qsde.solve import TimeGrid
+
+ENGINE = MonteCarlo(n_paths=1 << 15, max_dt=1 / 64, noise=Sobol(0, scrambles=4))
+SYNTHETIC = MonteCarlo(n_paths=1 << 16, max_dt=1 / 64, noise=Sobol(0, scrambles=4))
+QUICK = MonteCarlo(n_paths=1 << 12, max_dt=1 / 64, noise=Sobol(0, scrambles=4))
+PATHS, STEPS, LIMIT_MIB = 4096, 128, 2048
+MODELS: dict[str, Callable[[Surface], Model]] = {
+    "neural local vol": neural_local_vol,
+    "neural LSV on Heston": neural_lsv,
+    "neural SV": neural_sv,
+}
+
+
+def thinned(file: str, which: int) -> Surface:
+    """Twelve two-sided quotes of each expiry, nearest to places evenly spaced in deviations."""
+    surface = build_surface(list(read_quotes(ROOT / file).surfaces())[which], rules=CleaningRules(min_days=5))
+    q = surface.quotes.assign(k=np.log(surface.quotes["strike"] / surface.quotes["forward"]))
+    keep = np.zeros(len(q), dtype=bool)
+    for _, part in q[q["iv_bid"].notna()].groupby("slice"):
+        y = (part["k"] / (np.interp(0.0, part["k"], part["iv"]) * np.sqrt(part["t"]))).to_numpy()
+        places = np.linspace(max(-2.0, y.min()), min(1.5, y.max()), 12)
+        keep[part.index[np.abs(y[:, None] - places).argmin(0)]] = True
+    return surface.select(keep)
+
+
+def synthetic() -> Surface:
+    """Ten vols of Heston on each of five expiries, with a spread of 6 bp."""
+    truth, strikes = Heston(0.04, 1.5, 0.05, 0.5, -0.7), 10
+    expiries = np.array([1 / 12, 0.25, 0.5, 1.0, 2.0])
+    t = np.repeat(expiries, strikes)
+    k = np.exp(np.tile(np.linspace(-2.0, 1.5, strikes), 5) * 0.2 * np.sqrt(t))
+    vol = np.concatenate([model_vols(truth, torch.tensor(x), torch.tensor(k[t == x]), 1.0).flatten() for x in expiries])
+    return Surface.from_vols(t, k, vol, 1.0, 1.0, vol - 0.0003, vol + 0.0003)
+
+
+def fit_rows(name: str, fit: TrainedFit, bounds: tuple[float, float, float] | None) -> list[Row]:
+    """Errors of one fit; `bounds` are the largest RMSE, the largest held out and the least share inside, if asked."""
+    training, simulation = fit.training, fit.simulation
+    assert training is not None
+    assert simulation is not None
+    kept = ~training.held_out
+    rmse, held, inside = bounds or (None, None, None)
+    share = float(fit.quotes["inside"][kept].astype(float).mean())
+    half = 5e3 * float((fit.surface.quotes["iv_ask"] - fit.surface.quotes["iv_bid"]).median())
+    steps, error = (float(v.square().mean().sqrt()) for v in (training.step_bias_bp, training.step_bias_error_bp))
+    floor = None if bounds is None else 1.0
+    note = f"se {simulation.rmse_error:.2f}; median half spread {half:.1f} bp; {len(fit.surface)} quotes"
+    rows = [
+        Row(f"{name}: RMSE on fresh paths", simulation.rmse, rmse, floor, "bp", note=note),
+        Row(f"{name}: share inside bid and ask", share, inside, floor, "", larger_is_better=True),
+        Row(f"{name}: change if steps are halved", steps, None, unit="bp", note=f"se {error:.2f}"),
+        Row(f"{name}: seconds", fit.seconds, 600.0, floor, "s"),
+    ]
+    if training.held_out.any():
+        rows.insert(2, Row(f"{name}: RMSE held out", training.held_out_bp, held, floor, "bp"))
+    return rows
+
+
+def martingale(name: str, model: Model, dates: list[float]) -> Row:
+    """Largest error of a forward in standard errors."""
+    simulation = Simulation.of(model, dates, MonteCarlo(n_paths=1 << 16, max_dt=1 / 64, noise=Threefry(77)))
+    growth = torch.exp(simulation.block(0).states[0]).detach()
+    z = (growth.mean(-1) - 1).abs() / (growth.std(-1) / math.sqrt(growth.shape[-1]))
+    return Row(f"{name}: worst forward, standard errors", float(z.max()), 3.0, 1.0, "")
+
+
+def violations(name: str, model: Model, longest: float) -> Row:
+    """Butterflies, call spreads and calendars of negative worth among 50 x 50 calls."""
+    k = torch.linspace(-0.6, 0.4, 50, dtype=torch.float64)
+    calls = call_grid(model, np.linspace(longest / 50, longest, 50).tolist(), k, QUICK)
+    slope = calls.diff(dim=1) / torch.exp(k).diff()
+    bad = (calls.diff(dim=0) < 0).sum() + (slope > 0).sum() + (slope < -1 - 1e-12).sum()
+    count = int(bad) + int((slope.diff(dim=1) < -1e-12).sum())
+    return Row(f"{name}: static arbitrage among 50 x 50 calls", count, None, unit="", note="0 is asked")
+
+
+class Epoch:
+    """One gradient to all weights, ours and in plain autograd."""
+
+    def __init__(self, steps: int) -> None:
+        network = NeuralLeverage.initialised(scale=0.2, shortest=0.1, longest=1.0)
+        source = torch.Generator().manual_seed(1)
+        self.weights = {
+            name: (w + 0.1 * torch.randn(w.shape, generator=source, dtype=w.dtype)).requires_grad_()
+            for name, w in network.params.items()
+        }
+        self.network, self.steps = network, steps
+        self.strikes = torch.linspace(0.8, 1.2, 12, dtype=torch.float64)
+        self.noise = Threefry(0)
+        self.times = TimeGrid.of([1.0], 1 / steps, knots=network.knots).times
+
+    def loss(self, x: Tensor) -> Tensor:
+        """Squares of what calls are worth, as if 0 were right."""
+        growth = torch.exp(x)
+        return torch.stack([(growth - k).clamp(min=0).mean() for k in self.strikes]).square().sum()
+
+    def plain(self) -> list[Tensor]:
+        """The network on every path at every step."""
+        leverage = self.network.with_params(self.weights)
+        block = self.noise.block(torch.arange(PATHS), len(self.times), 1, 0, torch.float64, "cpu")
+        x = torch.zeros(PATHS, dtype=torch.float64)
+        for i, (start, end) in enumerate(pairwise(self.times)):
+            dt = end - start
+            level = 0.2 * leverage.at(torch.tensor([start], dtype=torch.float64), x.unsqueeze(0))[0]
+            x = x - 0.5 * level.square() * dt + level * math.sqrt(dt) * block.draw(i)[0][0]
+        return list(torch.autograd.grad(self.loss(x), list(self.weights.values())))
+
+    def ours(self) -> list[Tensor]:
+        """The network at the nodes of every step, and paths replayed."""
+        model = leveraged(BlackScholes(torch.tensor(0.2)), self.network)
+        model = model.with_params({f"leverage.{name}": w for name, w in self.weights.items()})
+        engine = MonteCarlo(n_paths=PATHS, max_dt=1 / self.steps, noise=self.noise, compile="never")
+        simulation = Simulation.of(model, [1.0], engine)
+        return list(torch.autograd.grad(self.loss(simulation.block(0).states[0][-1]), list(self.weights.values())))
+
+
+def child(which: str, steps: int) -> float:
+    """MiB that a gradient adds to the peak of a process of its own."""
+    command = [sys.executable, str(Path(__file__)), "--child", which, str(steps)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(found.stdout.strip().splitlines()[-1]))
+
+
+def run_child(which: str, steps: int) -> None:
+    """Prints the MiB."""
+    getattr(Epoch(1), which)()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of a process is also that of whoever started it
+    before = peak()
+    getattr(Epoch(steps), which)()
+    print(json.dumps(peak() - before))
+
+
+def peak() -> float:
+    """Largest memory of this process so far, MiB (Linux)."""
+    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM"))
+    return float(line.split()[1]) / 1024
+
+
+def cost_rows() -> list[Row]:
+    """Seconds and memory of one gradient."""
+    epoch = Epoch(STEPS)
+    ours, plain = alternate(epoch.ours, epoch.plain, rounds=3)
+    gap = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(epoch.ours(), epoch.plain(), strict=True))
+    per_step = child("plain", 2 * STEPS) / (2 * STEPS)
+    most = int(LIMIT_MIB / per_step)
+    note = f"{PATHS:,} paths, {STEPS} steps; gradients differ by {gap:.1%} (interpolation)"
+    return [
+        Row("one gradient", ours, plain, 1.0, "s", note=note),
+        Row("memory of one gradient", child("ours", STEPS), child("plain", STEPS), 1.0, "MiB", note=f"{STEPS} steps"),
+        Row(
+            "memory of one gradient on a grid 4 times as long as plain autograd's in 2 GiB",
+            child("ours", 4 * most), LIMIT_MIB, 1.0, "MiB", note=f"{4 * most:,} steps against {most:,}",
+        ),
+    ]  # fmt: skip
+
+
+def main() -> int:
+    """Prints the table; exit code 1 if a figure misses its bound."""
+    if len(sys.argv) > 1 and sys.argv[1] == "--child":
+        torch.set_num_threads(1)
+        run_child(sys.argv[2], int(sys.argv[3]))
+        return 0
+    options = arguments(__doc__)
+    rows: list[Row] = []
+    surfaces = {"SPX": spx_thin()}
+    if not options.quick:
+        surfaces["BTC"] = thinned("data/deribit_btc_eth/btc_2023-07.parquet", 0)
+        surfaces["GOOG"] = thinned("data/goog_2015_intraday/goog_hourly_2015-12-23.parquet", -1)
+    for market, surface in surfaces.items():
+        heston = calibrate(Heston.typical(), surface)
+        rows.append(Row(f"{market}, Heston by Fourier: RMSE", heston.rmse_bp, None, unit="bp"))
+        for name, start in list(MODELS.items())[: 1 if options.quick else None]:
+            engine, most = (QUICK, 10) if options.quick else (ENGINE, 25)
+            fit = train(
+                start(surface), surface, engine=engine, held_out=5, max_steps=most,
+                progress=lambda r: print(r, file=sys.stderr),
+            )  # fmt: skip
+            asked = (10.0, 20.0, 0.6) if name != "neural SV" and not options.quick else None
+            rows += fit_rows(f"{market}, {name}", fit, asked)
+            if market == "SPX":
+                rows.append(martingale(f"SPX, {name}", fit.model, surface.slices["t"].tolist()))
+                rows.append(violations(f"SPX, {name}", fit.model, 1.8))
+    if not options.quick:
+        fit = train(neural_local_vol(synthetic()), synthetic(), engine=SYNTHETIC)
+        rows += fit_rows("Heston's vols, neural local vol", fit, (3.0, 20.0, 0.0))
+    rows += cost_rows()
+    return 0 if report(rows, options.json) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
