@@ -1,1 +1,1 @@
-"""The pricing service: prices, Greeks and implied volatilities over HTTP; start it with `qsde serve`."""
+"""The pricing service: prices, Greeks, scenarios and calibration jobs over HTTP; start it with `qsde serve`."""
