@@ -117,6 +117,6 @@ def scheme_for(model: Model) -> Scheme:
     inner, jumps = layers(model)
     scheme = _SDE_DEFAULTS[inner.interpretation] if isinstance(inner, SDE) else _DEFAULTS.get(type(inner))
     if scheme is None:
-        known = [m.__name__ for m in (*_DEFAULTS, SDE, MultiAsset)]
+        known = [*(m.__name__ for m in _DEFAULTS), SDE.__name__, MultiAsset.__name__]
         raise InputError(f"no scheme steps a {inner.name}; there are schemes for {known}")
     return WithJumps(scheme, tuple(type(law) for law in jumps)) if jumps else scheme
