@@ -1,5 +1,6 @@
 """Training of neural leverage: what it fits, that its parts are right, and that it can be stopped and repeated."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,9 @@ def test_models_without_a_leverage_are_sent_elsewhere() -> None:
         train(TRUTH, SURFACE)
     with pytest.raises(QuoteError, match="no quotes"):
         train(neural_local_vol(SURFACE), SURFACE.select(np.zeros(len(SURFACE), dtype=bool)))
+
+
+def test_paths_in_float32_fit_as_well() -> None:
+    model = neural_local_vol(SURFACE, width=16)
+    fits = [train(model, SURFACE, engine=replace(ENGINE, dtype=d), max_steps=1) for d in (torch.float32, torch.float64)]
+    assert fits[0].rmse_bp == pytest.approx(fits[1].rmse_bp, abs=1.0)
