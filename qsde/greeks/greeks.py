@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.greeks.controlled import controlled
 from qsde.greeks.early import FROZEN, EarlyGreeks, check_early
 from qsde.greeks.exact import exact_greeks
 from qsde.greeks.inputs import Inputs
 from qsde.greeks.methods import Method, check_method, described
-from qsde.greeks.sampling import sampled
 from qsde.greeks.table import Greek, Units, greeks_of, parameter_greek
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
@@ -109,8 +109,9 @@ def greeks(
     continuously, whose pathwise deltas have heavy tails, delta and gamma are differences of values at the spot
     moved up and down by 1 % with the same noise (less where a barrier is closer), and vanna is one of vegas. Theta
     and charm compare with the price one day later at the same spot and curves, which is their definition for
-    traders. Standard errors come from 32 independent parts of the paths, or from the scrambles of a low-discrepancy
-    noise.
+    traders. Where vanna, volga or charm are asked for, payoffs at expiry are regressed on a vanilla with known
+    Greeks (`qsde.greeks.controlled`). Standard errors come from 32 independent parts of the paths, or from the
+    scrambles of a low-discrepancy noise.
 
     Vega is the derivative to a parallel shift of implied vols: along the move of the parameters that shifts them best
     (`qsde.greeks.inputs.parallel_shift`). Derivatives to jump intensities are, by simulation, what one more jump at a
@@ -203,7 +204,7 @@ class _Simulated:
             model, engine = self.inputs.model, self.engine
             some = list(payoffs.values())
             methods = [check_method(payoff, model, engine, self.method) for payoff in some]
-            table, n_paths = sampled(some, methods, self.inputs, engine, columns, total, self._told(0, jobs))
+            table, n_paths = controlled(some, methods, self.inputs, engine, columns, total, self._told(0, jobs))
             tables.append(table)
             names |= {i: described(p, model, engine, m) for (i, p), m in zip(payoffs.items(), methods, strict=True)}
         for claim in rights.values():

@@ -57,7 +57,7 @@ def sampled(
     inputs: Inputs,
     engine: MonteCarlo,
     names: Sequence[str],
-    total: bool = False,
+    total: bool | list[list[int]] = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, int]:
     """Raw Greeks from independent parts of the paths, and the number of paths of all parts.
@@ -68,7 +68,7 @@ def sampled(
         inputs: what they depend on.
         engine: settings.
         names: the Greeks, `d_` and a parameter among them.
-        total: whether the payoffs count as one, their sum.
+        total: whether the payoffs count as one, their sum; or which of them make up each column.
         progress: called with (parts done, parts).
 
     Returns:
@@ -76,7 +76,7 @@ def sampled(
     """
     one, parts = replicates(inputs.model, engine)
     folds = len(parts[0].offsets) if parts[0].folded else 0
-    columns = [list(range(len(book)))] if total else [[i] for i in range(len(book))]
+    columns = [list(range(len(book)))] if total is True else total or [[i] for i in range(len(book))]
     sampler = of_payoffs(book, methods, inputs, one, set(names), columns, folds)
     samples = []
     for done, part in enumerate(parts, 1):
