@@ -27,7 +27,7 @@ def calibrate(
             "--model",
             "-m",
             help="black_scholes, heston, merton, kou, bates, heston_kou, local_vol, lsv, "
-            "neural_local_vol or neural_lsv. Repeatable.",
+            "neural_local_vol, neural_lsv or neural_sv. Repeatable.",
         ),
     ],
     out: Annotated[

@@ -4,7 +4,15 @@ from qsde.spec.base import Spec, checked, parsed
 from qsde.spec.contract import Contract, ContractSpec
 from qsde.spec.engine import EngineSpec, FourierSpec, LeastSquaresSpec, MonteCarloSpec
 from qsde.spec.greeks import GreeksRequest, GreeksResult, GreeksSpec, GreekValue, PayoffGreeks
-from qsde.spec.leveraged import LEVERAGED, GridLeverageSpec, LeveragedSpec, ModelSpec, NeuralLeverageSpec, spec_of
+from qsde.spec.leveraged import (
+    LEVERAGED,
+    GridLeverageSpec,
+    LeveragedSpec,
+    ModelSpec,
+    NeuralLeverageSpec,
+    NeuralStochasticVolSpec,
+    spec_of,
+)
 from qsde.spec.models import (
     MODEL_TEMPLATES,
     BatesSpec,
@@ -57,6 +65,7 @@ __all__ = [
     "MonteCarloSpec",
     "MultiAssetSpec",
     "NeuralLeverageSpec",
+    "NeuralStochasticVolSpec",
     "PayoffGreeks",
     "PayoffSpec",
     "PriceRequest",

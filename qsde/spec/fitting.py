@@ -11,7 +11,7 @@ from qsde.calibration.fit import Fit
 from qsde.calibration.local_vol import calibrate_local_vol
 from qsde.calibration.lsv import calibrate_lsv
 from qsde.calibration.training import train
-from qsde.calibration.training_start import neural_local_vol, neural_lsv
+from qsde.calibration.training_start import neural_local_vol, neural_lsv, neural_sv
 from qsde.market.surface import Surface
 from qsde.models.base import Model
 from qsde.noise import Sobol
@@ -56,6 +56,10 @@ def _neural_lsv(spec: CalibrationSpec, surface: Surface, progress: Progress) -> 
     return _neural(spec, surface, progress, neural_lsv(surface, backbone=_backbone(spec, surface), seed=spec.seed))
 
 
+def _neural_sv(spec: CalibrationSpec, surface: Surface, progress: Progress) -> Fit:
+    return _neural(spec, surface, progress, neural_sv(surface, seed=spec.seed))
+
+
 def _backbone(spec: CalibrationSpec, surface: Surface) -> Model:
     return calibrate(template(spec.backbone or "heston"), surface, weights=spec.weights, seed=spec.seed).model
 
@@ -69,4 +73,5 @@ _FITTERS: dict[str, Callable[[CalibrationSpec, Surface, Progress], Fit]] = {
     "lsv": _lsv,
     "neural_local_vol": _neural_local_vol,
     "neural_lsv": _neural_lsv,
+    "neural_sv": _neural_sv,
 }

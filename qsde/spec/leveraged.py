@@ -13,6 +13,7 @@ from qsde.models import BlackScholes, JumpDiffusion, Model
 from qsde.models.leverage import GridLeverage, Leverage
 from qsde.models.lsv import LocalStochasticVol, leveraged, unleveraged
 from qsde.models.neural import NeuralLeverage
+from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.spec.base import Spec, at
 from qsde.spec.models import (
     BatesSpec,
@@ -34,7 +35,8 @@ _Layer = Annotated[tuple[_Units, ...], Field(min_length=2, max_length=MAX_WIDTH)
 
 #: How a model with a leverage is called: by its variance, and by its leverage.
 LeveragedName = Literal["local_vol", "lsv", "neural_local_vol", "neural_lsv"]
-LEVERAGED: tuple[LeveragedName, ...] = get_args(LeveragedName)
+#: All models with a table or a network in them.
+LEVERAGED: tuple[str, ...] = (*get_args(LeveragedName), "neural_sv")
 
 
 class GridLeverageSpec(Spec):
@@ -148,12 +150,65 @@ class LeveragedSpec(Spec):
         return built
 
 
+class NeuralStochasticVolSpec(Spec):
+    """A stochastic volatility whose functions are a network; see `qsde.models.neural_sv.NeuralStochasticVol`."""
+
+    model: Literal["neural_sv"] = "neural_sv"
+    speed: float
+    amplitude: float
+    rho: float
+    level: GridLeverageSpec
+    inner: Annotated[tuple[tuple[float, float], ...], Field(min_length=2, max_length=MAX_WIDTH)]
+    inner_bias: _Units
+    hidden: _Layer
+    hidden_bias: _Units
+    outer: Annotated[tuple[tuple[float, float, float, float], ...], Field(min_length=2, max_length=MAX_WIDTH)]
+    shortest: float = Field(gt=0)
+    longest: float = Field(gt=0)
+
+    def build(self) -> Model:
+        """The model.
+
+        Raises:
+            InputError: layers that do not fit together, or a level that depends on the price.
+        """
+        with at("level"):
+            level = self.level.build()
+        weights = {
+            "inner": _matrix("inner", self.inner),
+            "inner_bias": _numbers(self.inner_bias),
+            "hidden": _matrix("hidden", self.hidden),
+            "hidden_bias": _numbers(self.hidden_bias),
+            "outer": _matrix("outer", self.outer),
+        }
+        speed, amplitude, rho = (_numbers(x) for x in (self.speed, self.amplitude, self.rho))
+        return NeuralStochasticVol(speed, amplitude, rho, level, weights, self.shortest, self.longest)
+
+    @classmethod
+    def of(cls, model: NeuralStochasticVol) -> NeuralStochasticVolSpec:
+        """The spec of a model."""
+        return cls.model_validate(
+            {
+                **{name: value.tolist() for name, value in model.weights.items()},
+                **{name: float(getattr(model, name)) for name in ("speed", "amplitude", "rho", "shortest", "longest")},
+                "level": GridLeverageSpec.of(model.level),
+            }
+        )
+
+
 #: Any model, told apart by its field `model`.
 ModelSpec = Annotated[
-    BlackScholesSpec | HestonSpec | MertonSpec | KouSpec | BatesSpec | HestonKouSpec | LeveragedSpec,
+    BlackScholesSpec
+    | HestonSpec
+    | MertonSpec
+    | KouSpec
+    | BatesSpec
+    | HestonKouSpec
+    | LeveragedSpec
+    | NeuralStochasticVolSpec,
     Field(discriminator="model"),
 ]
-AnyModelSpec = ParametricSpec | LeveragedSpec
+AnyModelSpec = ParametricSpec | LeveragedSpec | NeuralStochasticVolSpec
 
 
 def spec_of(model: Model) -> AnyModelSpec:
@@ -166,6 +221,8 @@ def spec_of(model: Model) -> AnyModelSpec:
         >>> spec_of(BlackScholes(0.2))
         BlackScholesSpec(vol=0.2, model='black_scholes')
     """
+    if isinstance(model, NeuralStochasticVol):
+        return NeuralStochasticVolSpec.of(model)
     inner = _inner(model)
     return parametric_spec_of(model) if inner is None else _leveraged(model, inner.leverage)
 
@@ -190,7 +247,8 @@ def _inner(model: Model) -> LocalStochasticVol | None:
 def _name(model: Model, leverage: Leverage) -> LeveragedName:
     inner = _inner(model)
     constant = inner is not None and isinstance(inner.backbone, BlackScholes)
-    return LEVERAGED[2 * isinstance(leverage, NeuralLeverage) + (not constant)]
+    names: tuple[LeveragedName, ...] = get_args(LeveragedName)
+    return names[2 * isinstance(leverage, NeuralLeverage) + (not constant)]
 
 
 def _numbers(values: object) -> Tensor:

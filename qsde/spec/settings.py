@@ -28,8 +28,8 @@ FELLER_STRENGTH = 0.01
 #: Settings of a simulation, and the models that are fitted by one.
 SIMULATED: dict[str, tuple[str, ...]] = {
     "backbone": ("lsv", "neural_lsv"),
-    "paths": ("lsv", "neural_local_vol", "neural_lsv"),
-    "max_dt": ("lsv", "neural_local_vol", "neural_lsv"),
+    "paths": ("lsv", "neural_local_vol", "neural_lsv", "neural_sv"),
+    "max_dt": ("lsv", "neural_local_vol", "neural_lsv", "neural_sv"),
 }
 Rate = float | dict[float, float]
 Progress = Callable[[int, int], None]
@@ -136,7 +136,8 @@ class CalibrationSpec(Spec):
         backbone: variance of "lsv" (heston) and "neural_lsv" (heston or bates), calibrated first; None is heston.
         paths, max_dt: of the simulation by which "lsv" and networks are fitted.
 
-    Models with a leverage ("local_vol", "lsv", "neural_local_vol", "neural_lsv") have no parameters to bound or fix.
+    Models with a table or a network ("local_vol", "lsv", "neural_local_vol", "neural_lsv", "neural_sv") have no
+    parameters to bound or fix.
 
     Example:
         >>> spec = CalibrationSpec(model="Heston", fixed={"kappa": 2.5})
