@@ -6,6 +6,8 @@ closed form on the same Brownian paths, as a relative error. Strategies step Heu
 The peer is torchsde on the same problem with as many steps: `sdeint` and `sdeint_adjoint` with Heun's method, and
 `sdeint_adjoint` with reversible Heun; it draws its own paths, so that its error has the same law, not the same digits.
 
+All of ours runs uncompiled, so that memory is that of the solver and not of the compiler.
+
 Memory is the growth of the process's peak while one gradient is taken on example 2, in a fresh process for each
 figure. A strategy of constant memory holds if a further step adds less than a fiftieth of one state. `--plot FILE`
 draws all three (needs matplotlib).
@@ -68,7 +70,7 @@ def ours(problem: Problem, strategy: str, steps: int, paths: int, seed: int) -> 
     params, y0, noise = problem.params(), problem.start(paths).detach(), Threefry(seed)
     scheme = ReversibleHeun() if strategy == "reversible" else Heun()
     sde = problem.sde(params, "stratonovich")
-    y = sdeint(sde, y0, [0.0, 1.0], max_dt=1 / steps, scheme=scheme, noise=noise, gradient=strategy)  # type: ignore[arg-type]
+    y = sdeint(sde, y0, [0.0, 1.0], max_dt=1 / steps, scheme=scheme, noise=noise, gradient=strategy, compile="never")  # type: ignore[arg-type]
     found = torch.autograd.grad(y[-1].sum(-1).mean(), list(params.values()))
     return torch.cat(found), lambda: exact(problem, y0, params, motion(noise, steps, paths))
 
