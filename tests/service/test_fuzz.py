@@ -14,7 +14,7 @@ httpx = pytest.importorskip("httpx")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.examples import GREEKS, IMPLIED_VOL, PRICE
+from service.examples import GREEKS, IMPLIED_VOL, PRICE, SCENARIOS
 
 _SMALL = {"type": "monte_carlo", "paths": 64, "max_dt": 0.25, "least_squares": {"outer": 4, "inner": 2}}
 _KINDS: list[dict[str, Any]] = [
@@ -34,6 +34,8 @@ _REQUESTS: list[tuple[str, Any]] = [
     ("price", {**PRICE["europeans"], "payoffs": _KINDS}),
     ("greeks", GREEKS["europeans"]),
     ("greeks", {**GREEKS["asian"], "engine": _SMALL}),
+    ("scenarios", SCENARIOS["europeans"]),
+    ("scenarios", {**SCENARIOS["barrier"], "engine": _SMALL}),
     ("implied-vol", IMPLIED_VOL["smile"]),
 ]
 _EXTREME = [0, -1, 1e-320, 1e-12, 1e12, 1e308, -1e308, 2**63, 2**64, 10**400, True, None, "", "1", "NaN", [], {}, [[]]]
@@ -91,7 +93,7 @@ def test_mutated_requests(address: str, sent: tuple[str, bytes]) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    st.sampled_from(["price", "greeks", "implied-vol"]),
+    st.sampled_from(["price", "greeks", "scenarios", "implied-vol"]),
     st.binary(max_size=50) | _JSON.map(lambda x: json.dumps(x).encode()),
 )
 def test_anything(address: str, endpoint: str, body: bytes) -> None:
