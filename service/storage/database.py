@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session
 
@@ -60,6 +58,9 @@ class Database:
 
     def migrate(self) -> None:
         """Brings the tables up to date; several processes may try at once."""
+        from alembic import command  # takes long to import, and workers have no use for it
+        from alembic.config import Config
+
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         with self._alone() as connection:
