@@ -54,6 +54,7 @@ def fuzz(address: str, examples: int) -> Seen:
                 _asked(operation, mode, examples, seen)
             except hypothesis.errors.Unsatisfiable:  # nothing can be wrong with a request without parameters
                 continue
+            print(f"{sum(seen.answers.values()):5d} requests, {operation.label} {mode.name}", file=sys.stderr)
     return seen
 
 
