@@ -10,6 +10,8 @@ The number of steps matters to torchsde. In float32 a hundred steps of 0.01 end 
 about 1e-6; being the 101st query, that is when BrownianInterval builds a tree down to this step, 50,000 nodes, which
 takes 30 times as long as all the rest. Euler is therefore also timed with 128 steps, which float32 adds up exactly;
 there torchsde has to be beaten, by no given factor.
+
+torchsde's own benchmark shapes and a neural SDE follow: see `sde_shapes.py`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sde_shapes
 import torch
 from harness import Row, arguments, report, seconds
 from torch import Tensor
@@ -247,7 +250,8 @@ def main() -> int:
         tasks += [Task("Euler", *kind, EXACT_STEPS) for kind in itertools.product(precisions, [False, True])]
     gaps: dict[str, float] = {}
     rows = [row for task in tasks for row in compare(task, 3 if options.quick else 5, gaps)]
-    return 0 if report(rows + agreement(gaps, tasks), options.json) else 1
+    rows += agreement(gaps, tasks) + sde_shapes.rows(options.quick)
+    return 0 if report(rows, options.json) else 1
 
 
 if __name__ == "__main__":
