@@ -55,7 +55,7 @@ class ForwardEquation:
             expiries: when prices are wanted.
             vol: a typical volatility, decimal.
             points: points of the grid.
-            steps: steps to the first expiry; from expiry to expiry their share of the time to the later one, 4 at least.
+            steps: steps to the first expiry; between expiries their share of the time to the later one, 4 at least.
             far: ends of the grid in deviations of the last expiry.
         """
         reach = far * vol * np.sqrt(expiries[-1])
