@@ -68,7 +68,9 @@ def short() -> Iterator[str]:
     """A service with keys that cuts requests off after one and a half seconds."""
     pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
     digest = hashlib.sha256(KEY.encode()).hexdigest()
-    with serving(max_seconds=1.5, max_queue=2, max_path_steps=1 << 40, auth="keys", api_keys=digest) as found:
+    with serving(
+        max_seconds=1.5, max_queue=2, max_queue_seconds=300, max_path_steps=1 << 40, auth="keys", api_keys=digest
+    ) as found:
         yield found
 
 

@@ -219,7 +219,7 @@ def test_keys(short: str) -> None:
 
 def test_cut_off_full_queue_and_a_client_that_leaves(short: str) -> None:
     quick = PRICE["europeans"]
-    with httpx.Client(base_url=short, headers=AUTHORIZED, timeout=60) as client, ThreadPoolExecutor(3) as pool:
+    with httpx.Client(base_url=short, headers=AUTHORIZED, timeout=300) as client, ThreadPoolExecutor(3) as pool:
         long = pool.submit(client.post, "/v1/price", json=LONG)
         time.sleep(0.1)
         waiting = [pool.submit(client.post, "/v1/price", json=quick)]
