@@ -20,7 +20,7 @@ from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import model_vols
 from qsde.pricing.moments import Control, Moments
 from qsde.pricing.simulation import Simulation
-from qsde.schemes import Leveraged, WithJumps
+from qsde.schemes import Leveraged, Scheme, WithJumps, scheme_for
 from qsde.schemes.jump_samplers import SAMPLERS
 from qsde.schemes.leverage_free import FreeVolatility
 
@@ -153,7 +153,11 @@ class QuotedPaths:
             beta: regression on the forward [Q].
         """
         moving = {name: model.params[name].detach().requires_grad_() for name in names}
-        simulation = self._simulation(model.with_params(moving))
+        # no adjoint of the variance where only the leverage moves
+        scheme = self.engine.scheme or scheme_for(model)
+        if all(name.startswith("leverage.") for name in names):
+            scheme = frozen(scheme)
+        simulation = Simulation.of(model.with_params(moving), self.quoted.t, replace(self.engine, scheme=scheme))
         blocks = range(0, simulation.n_paths, simulation.block_size)
         out = torch.empty(len(self.quoted.k), sum(p.numel() for p in moving.values()), dtype=torch.float64)
         for e, rows in enumerate(self.rows):
@@ -199,6 +203,13 @@ class QuotedPaths:
             other = self._control[block][e]
             controls.append(self._payoff(rows, other) - self._exact[rows].unsqueeze(-1).to(x))
         return Moments.of(self._payoff(rows, x), Control.of(torch.stack(controls, 1)))
+
+
+def frozen(scheme: Scheme) -> Scheme:
+    """The scheme without gradients through the variance."""
+    if isinstance(scheme, WithJumps):
+        return replace(scheme, diffusion=frozen(scheme.diffusion))
+    return replace(scheme, frozen=True) if isinstance(scheme, Leveraged) else scheme
 
 
 def constant(model: Model) -> Model:
