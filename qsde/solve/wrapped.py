@@ -56,6 +56,5 @@ class Wrapped(SDEScheme):
         if state[0].dim() > 1 + len(dynamics.shape):
             raise InputError("jumps and events do not work inside torch.func.vmap; solve one after another")
         own, inner = self.inner.normals(dynamics), len(self.inner.tails)
-        equation = dynamics.at(constants)
-        after = self.inner.advance(equation, state[:inner], self.inner.one_step(equation, c[:3], normals[:own]))
-        return self.more(equation, state, after, c, normals[own:], uniforms)
+        after = self.inner.step(state[:inner], c[:3], normals[:own], uniforms[:0], constants)
+        return self.more(dynamics.at(constants), state, after, c, normals[own:], uniforms)

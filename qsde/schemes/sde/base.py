@@ -154,8 +154,19 @@ class SDEScheme(Scheme):
             state = tuple(s.flatten(0, len(batch)) for s in state)
             noise, constants = _repeated(noise, batch), self._repeated_constants(constants, batch)
         equation = dynamics.at(constants)
-        new = self.advance(equation, state, self.one_step(equation, c, noise.movedim(-1, 0)))
+        new = self._advanced(equation, state, c, noise.movedim(-1, 0))
         return tuple(s.unflatten(0, (*batch, -1)) for s in new) if batch else new
+
+    def _advanced(self, equation: Equation, state: State, c: Tensor, normals: Tensor) -> State:
+        """The state after a step; where each path has its own, an empty one leaves it alone."""
+        if c.shape[-1] == 1:
+            return self.advance(equation, state, self.one_step(equation, c, normals))
+        full = c[1] > 0
+        c = torch.cat([c[:1], torch.where(full, c[1:], 1.0)])  # schemes may divide by the size
+        new = self.advance(equation, state, self.one_step(equation, c, normals))
+        return tuple(
+            torch.where(full.view(-1, *(1,) * (s.dim() - 1)), after, s) for after, s in zip(new, state, strict=True)
+        )
 
     def _dynamics_of(self, model: Model) -> Dynamics:
         assert isinstance(model, SDE)
