@@ -244,6 +244,8 @@ class _Pull(torch.autograd.Function):
         coefficients, constants = saved[0], saved[1 + n : n_tensors]
         starts = [saved[1 : 1 + n], *(saved[i : i + n] for i in range(n_tensors, len(saved), n))]
         flow = tuple(torch.zeros_like(s) for s in starts[0])
+        # in place where that works: small tensors kept among large ones would tear the heap
+        of_c = None if inside_transform() else torch.zeros_like(coefficients)
         c_parts: list[Tensor | None] = [None] * len(coefficients)
         of_constants: Tensors | None = None
         dates = job.grid.observed_after
@@ -260,13 +262,17 @@ class _Pull(torch.autograd.Function):
                 row = job.rows[k]
                 step = torch.tensor(k, device=flow[0].device)
                 flow, c_part, w_part = job.kernel.pull(states.pop(), coefficients[row], constants, block, step, flow)
-                known = c_parts[row]
-                c_parts[row] = c_part if known is None else known + c_part
+                if of_c is not None:
+                    of_c[row] += c_part
+                else:
+                    known = c_parts[row]
+                    c_parts[row] = c_part if known is None else known + c_part
                 of_constants = w_part if of_constants is None else _sum(of_constants, w_part)
         while date >= 0:
             flow = added(flow, job.seen, [g[date] for g in gradient])
             date -= 1
-        of_c = torch.stack([torch.zeros_like(coefficients[0]) if p is None else p for p in c_parts])
+        if of_c is None:
+            of_c = torch.stack([torch.zeros_like(coefficients[0]) if p is None else p for p in c_parts])
         return (of_c, *flow, *(of_constants if of_constants is not None else map(torch.zeros_like, constants)))
 
     @staticmethod
