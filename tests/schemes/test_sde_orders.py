@@ -208,8 +208,11 @@ SCHEMES_HERE: list[SDEScheme | type[Strang]] = [
     StratonovichMilstein(derivative_free=True), Heun(), Midpoint(), EulerHeun(), ReversibleHeun(), SRA1(), SRID2(),
     LogODE(), ShARK(), PlatenWeak2(), NinomiyaVictoir(), Strang,
 ]  # fmt: skip
+# LogODE takes two Jacobian-vector products inside each other: seconds a case
 CASES = [
-    pytest.param(s, n, id=f"{_}-{n}") for s in SCHEMES_HERE for _ in [repr(s).removesuffix("()")] for n in s.orders
+    pytest.param(s, n, id=f"{s!r}-{n}", marks=[pytest.mark.slow] if isinstance(s, LogODE) else [])
+    for s in SCHEMES_HERE
+    for n in s.orders
 ]
 
 
