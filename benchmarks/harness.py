@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("qsde", "torch", "numpy", "scipy", "QuantLib", "torchsde", "diffrax", "py_lets_be_rational")
+PACKAGES = ("qsde", "torch", "numpy", "scipy", "QuantLib", "torchsde", "diffrax", "arch", "py_lets_be_rational")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from qsde.noise.base import BlockNoise
 from qsde.schemes.base import Scheme, State
 from qsde.solve.grid import TimeGrid
 from qsde.solve.pullback import pullback
-from qsde.solve.transforms import inside_transform
+from qsde.solve.transforms import inside_transform, several_at_once
 
 #: States stored by the forward sweep.
 STORED = 100
@@ -245,7 +245,7 @@ class _Pull(torch.autograd.Function):
         starts = [saved[1 : 1 + n], *(saved[i : i + n] for i in range(n_tensors, len(saved), n))]
         flow = tuple(torch.zeros_like(s) for s in starts[0])
         # in place where that works: small tensors kept among large ones would tear the heap
-        of_c = None if inside_transform() else torch.zeros_like(coefficients)
+        of_c = None if several_at_once(gradient) else torch.zeros_like(coefficients)
         c_parts: list[Tensor | None] = [None] * len(coefficients)
         of_constants: Tensors | None = None
         dates = job.grid.observed_after

@@ -8,18 +8,22 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from qsde.calibration import calibrate
+from qsde.calibration import TrainedFit, calibrate, neural_local_vol, train
 from qsde.calibration.fit import Fit
 from qsde.errors import InputError
 from qsde.io import read_quotes
+from qsde.market.surface import Surface
+from qsde.pricing.engine import MonteCarlo
 from qsde.report import render
 from qsde.spec import CalibrationSpec, MarketSpec
 from service.storage.database import Database
@@ -115,6 +119,27 @@ def test_fits_come_back_to_the_last_digit(database: Database, fit: Fit) -> None:
     assert (found.jacobian == fit.jacobian).all()
     assert found.penalties == fit.penalties
     assert render(found) == render(fit)
+
+
+def test_a_trained_fit_keeps_its_jacobian_in_the_payload(database: Database) -> None:
+    t, k = np.repeat([0.5, 1.0], 3), np.tile([90.0, 100.0, 110.0], 2)
+    surface = Surface.from_vols(t, k, 0.2 - 0.1 * np.log(k / 100), 100.0)
+    engine = MonteCarlo(n_paths=1 << 10, max_dt=0.25)
+    fit = train(neural_local_vol(surface, width=8), surface, engine=engine, max_steps=1)
+    record, payload = write_fit(database, fit)
+    assert "jacobian" not in record["training"]
+    surface_id = _add_surface(database, write_surface(database, surface))
+    with database.session() as session:
+        session.add(JobRow(id="b" * 32, surface_id=surface_id, request={}))
+        session.flush()
+        row = FitRow(id="b" * 32, surface_id=surface_id, model="neural_local_vol", record=record, payload=payload)
+        session.add(row)
+    found = read_fit(database, "b" * 32)
+    assert isinstance(found, TrainedFit)
+    assert found.training is not None
+    assert fit.training is not None
+    assert torch.equal(found.training.jacobian, fit.training.jacobian)
+    assert all(torch.equal(found.model.params[name], value) for name, value in fit.model.params.items())
 
 
 def test_a_payload_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
