@@ -15,7 +15,20 @@ from torch import Tensor
 
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
-from qsde.models import SDE, BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps, Model, MultiAsset
+from qsde.models import (
+    SDE,
+    BlackScholes,
+    GridLeverage,
+    Heston,
+    JumpDiffusion,
+    KouJumps,
+    LocalStochasticVol,
+    MertonJumps,
+    Model,
+    MultiAsset,
+    NeuralLeverage,
+    NeuralStochasticVol,
+)
 from qsde.noise import Antithetic, Noise, Sobol, Threefry
 from qsde.payoffs import (
     Asian,
@@ -43,9 +56,11 @@ from qsde.schemes import (
     Correlated,
     EulerMaruyama,
     Exact,
+    FreeVolatility,
     HestonQE,
     HestonTQ,
     ItoMilstein,
+    Leveraged,
     LogEuler,
     Milstein,
     Scheme,
@@ -105,6 +120,14 @@ JUMPS: list[tuple[Model, Scheme]] = [
     (JumpDiffusion(MILD, MERTON), WithJumps(HestonTQ(), (MertonJumps,))),
     (JumpDiffusion(JumpDiffusion(ROUGH, MERTON), KOU), WithJumps(HestonTQ(), (MertonJumps, KouJumps))),
 ]
+SMOOTH = NeuralLeverage.initialised(scale=0.3, shortest=0.1, longest=2.0, width=8)
+LEVERAGE = SMOOTH.with_params({"outer": SMOOTH.params["outer"].abs() * 0.2})
+FREE = NeuralStochasticVol.initialised(3.0, 0.5, -0.7, GridLeverage([0.0], [0.0], [[0.2]]), 0.1, 2.0)
+LEVERED: list[tuple[Model, Scheme]] = [
+    (LocalStochasticVol(BlackScholes(0.2), LEVERAGE), Leveraged()),
+    (LocalStochasticVol(MILD, LEVERAGE), Leveraged()),
+    (FREE, FreeVolatility()),
+]
 SDES: list[tuple[Model, Scheme]] = [(CEV, EulerMaruyama()), (CEV, ItoMilstein())]
 
 
@@ -136,7 +159,7 @@ def check_law(model: Model, scheme: Scheme, book: list[Payoff], market: Market |
         return price(moved, book, where, engine).value
 
     def slope(name: str, p: Tensor, h: float) -> Tensor:
-        if isinstance(model, (SDE, MultiAsset)) or name not in model.params:  # no batch axes
+        if isinstance(model, (SDE, MultiAsset, NeuralStochasticVol)) or name not in model.params:  # no batch axes
             return (values(inputs | {name: p + h}) - values(inputs | {name: p - h})) / (2 * h)
         up, down = values(inputs | {name: torch.stack([p + h, p - h])})
         return (up - down) / (2 * h)
@@ -156,7 +179,7 @@ def check_law(model: Model, scheme: Scheme, book: list[Payoff], market: Market |
         assert float(gap.max()) < 1e-6, (name, book[int(gap.argmax())].name, float(gap.max()))
 
 
-@pytest.mark.parametrize(("model", "scheme"), cases(*DIFFUSIONS, *JUMPS, *SDES))
+@pytest.mark.parametrize(("model", "scheme"), cases(*DIFFUSIONS, *JUMPS, *LEVERED, *SDES))
 def test_payoffs_of_dates(model: Model, scheme: Scheme) -> None:
     check_law(model, scheme, DATED, MARKET, Threefry(11))
 
@@ -180,7 +203,7 @@ def test_several_assets(scheme: Scheme) -> None:
 
 def test_every_scheme_is_here() -> None:
     """Other schemes of functions go through the same steps; tests/solve has the law for each of them."""
-    here = {type(s) for _, s in [*DIFFUSIONS, *JUMPS, *SDES]} | {Correlated}
+    here = {type(s) for _, s in [*DIFFUSIONS, *JUMPS, *LEVERED, *SDES]} | {Correlated}
     assert here >= {row.scheme for row in SCHEMES.values() if not issubclass(row.scheme, SDEScheme)}
 
 
