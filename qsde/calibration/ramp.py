@@ -102,9 +102,7 @@ def fresh(engine: MonteCarlo) -> list[MonteCarlo]:
 def fresh_halved(engine: MonteCarlo) -> list[MonteCarlo]:
     """As `fresh`, again with other random numbers, with steps half as long and half the paths."""
     half = replace(engine, n_paths=max(2, engine.n_paths // 2), max_dt=engine.max_dt / 2)
-    return [
-        replace(half, noise=reseeded(engine.noise, i)) for i in range(FRESH_SETS + 1, FRESH_SETS + HALVED_SETS + 1)
-    ]
+    return [replace(half, noise=reseeded(engine.noise, i)) for i in range(FRESH_SETS + 1, FRESH_SETS + HALVED_SETS + 1)]
 
 
 def _plain(engine: MonteCarlo) -> Compile:
