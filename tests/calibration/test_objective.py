@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qsde.calibration import Feller, Prior
-from qsde.calibration.objective import _PRICE_FLOOR, FAR, VOL_FLOOR, Data, Objective, _black, _total_vol, quote_weights
+from qsde.calibration.objective import FAR, PRICE_FLOOR, VOL_FLOOR, Data, Objective, black, quote_weights, total_vol
 from qsde.calibration.space import Space
 from qsde.errors import InputError
 from qsde.market.implied_vol import implied_vol
@@ -30,16 +30,16 @@ def objective(model: str, surface: Surface, penalties: tuple = (), in_vol: bool 
 def test_total_vol_from_any_guess() -> None:
     size = 10 ** np.linspace(-2.5, 0.5, 31)
     k, s, guess = grid(np.linspace(0, 2, 41), size, size[::3])
-    price = _black(k, s) + _PRICE_FLOOR
-    found, vega = _total_vol(price, k, guess)
+    price = black(k, s) + PRICE_FLOOR
+    found, vega = total_vol(price, k, guess)
     forward = torch.exp(-0.5 * k)
     exact = implied_vol(price, forward, torch.exp(0.5 * k), 1.0, 1.0, True)
     assert exact.ok.all()
     torch.testing.assert_close(found, exact.vol, rtol=1e-8, atol=0)
-    again, _ = _total_vol(price, -k, guess)
+    again, _ = total_vol(price, -k, guess)
     torch.testing.assert_close(again, found, rtol=0, atol=0)
     bump = 1e-6 * s
-    slope = (_black(k, found + bump) - _black(k, found - bump)) / (2 * bump)
+    slope = (black(k, found + bump) - black(k, found - bump)) / (2 * bump)
     well = slope > 1e-6
     torch.testing.assert_close(vega[well], slope[well], rtol=1e-4, atol=0)
 
@@ -47,7 +47,7 @@ def test_total_vol_from_any_guess() -> None:
 @pytest.mark.parametrize("price", [-1.0, 0.0, 1e-300, 0.9999999, 5.0, torch.inf])
 def test_impossible_prices_give_finite_vols(price: float) -> None:
     k, guess = grid(np.linspace(-2, 2, 9), np.array([0.01, 0.3, 3.0]))
-    vol, vega = _total_vol(torch.full_like(k, price), k, guess)
+    vol, vega = total_vol(torch.full_like(k, price), k, guess)
     assert torch.isfinite(vol).all()
     assert (vol > 0).all()
     assert (vega > 0).all()
@@ -98,7 +98,7 @@ def test_prices_and_vols_agree_with_the_exact_ones(name: str, model_surface) -> 
     exact = price_european(model, torch.exp(k), t, 1.0, 1.0, k >= 0).value / torch.exp(0.5 * k)
     torch.testing.assert_close(price[0, 0], exact, rtol=0, atol=1e-11)
     vol, _, vega = o.vols(p)
-    floor = _PRICE_FLOOR / vega
+    floor = PRICE_FLOOR / vega
     assert ((vol[0, 0] - model_vols(model, t, torch.exp(k), 1.0)).abs() <= 1.1 * floor[0, 0] + 1e-9).all()
     gap = o.quadrature_gap(p[:, 0], model_vols(model, t, torch.exp(k), 1.0).unsqueeze(0), vega.squeeze(1))
     assert float(gap) < 1e-8
