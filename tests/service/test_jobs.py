@@ -217,7 +217,7 @@ def test_a_fit_that_is_none(client: Any) -> None:
 
 
 def test_events_to_the_end_and_again_from_the_middle(client: Any) -> None:
-    sent = {**CALIBRATIONS["heston"], "calibration": {"model": "heston_kou", "starts": 600, "max_iterations": 30}}
+    sent = {**CALIBRATIONS["heston"], "calibration": {"model": "heston_kou", "starts": 3000, "max_iterations": 30}}
     job = client.post("/v1/calibrations", json=sent).json()["job"]
     found = _events(client, job)
     assert found[0][:2] == ("0", "started")
