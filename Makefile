@@ -18,7 +18,7 @@ test: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy qsde
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 slow: $(READY)
