@@ -1,0 +1,67 @@
+# The names that most programs need, each imported from its home when it is first used: this file is their only list.
+
+from .calibration import Fit as Fit
+from .calibration import calibrate as calibrate
+from .calibration import calibrate_many as calibrate_many
+from .calibration import train as train
+from .errors import InputError as InputError
+from .errors import NumericsError as NumericsError
+from .errors import QsdeError as QsdeError
+from .io import read_quotes as read_quotes
+from .market.build import build_surface as build_surface
+from .market.dividends import CashDividend as CashDividend
+from .market.dividends import ProportionalDividend as ProportionalDividend
+from .market.implied_vol import implied_vol as implied_vol
+from .market.markets import Markets as Markets
+from .market.surface import Surface as Surface
+from .market.underlying import Market as Market
+from .models import SDE as SDE
+from .models import BlackScholes as BlackScholes
+from .models import Heston as Heston
+from .models import JumpDiffusion as JumpDiffusion
+from .models import KouJumps as KouJumps
+from .models import MertonJumps as MertonJumps
+from .models import MultiAsset as MultiAsset
+from .models import bates as bates
+from .models import kou as kou
+from .models import merton as merton
+from .noise import Antithetic as Antithetic
+from .noise import Sobol as Sobol
+from .noise import Threefry as Threefry
+from .payoffs import American as American
+from .payoffs import AmericanBarrier as AmericanBarrier
+from .payoffs import Asian as Asian
+from .payoffs import AssetDigital as AssetDigital
+from .payoffs import Autocallable as Autocallable
+from .payoffs import AverageStrike as AverageStrike
+from .payoffs import Barrier as Barrier
+from .payoffs import Basket as Basket
+from .payoffs import Bermudan as Bermudan
+from .payoffs import BestOf as BestOf
+from .payoffs import Cliquet as Cliquet
+from .payoffs import Digital as Digital
+from .payoffs import DoubleBarrier as DoubleBarrier
+from .payoffs import European as European
+from .payoffs import Exercisable as Exercisable
+from .payoffs import FixedLookback as FixedLookback
+from .payoffs import FloatingLookback as FloatingLookback
+from .payoffs import ForwardStart as ForwardStart
+from .payoffs import Gap as Gap
+from .payoffs import NoTouch as NoTouch
+from .payoffs import OneTouch as OneTouch
+from .payoffs import PathFunction as PathFunction
+from .payoffs import Spread as Spread
+from .payoffs import VarianceOption as VarianceOption
+from .payoffs import VarianceSwap as VarianceSwap
+from .payoffs import VolatilitySwap as VolatilitySwap
+from .payoffs import WorstOf as WorstOf
+from .pricing import Fourier as Fourier
+from .pricing import LeastSquares as LeastSquares
+from .pricing import MonteCarlo as MonteCarlo
+from .pricing import Prices as Prices
+from .pricing import price as price
+from .report import write_report as write_report
+from .solve import sdeint as sdeint
+
+__version__: str
+__all__: list[str]
