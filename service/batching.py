@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -69,6 +69,7 @@ class Batcher:
         ]
         self._threads = ThreadPoolExecutor(len(self._workers), "qsde-worker")
         self._tasks: list[asyncio.Task[None]] = []
+        self._at_work: Counter[Hashable] = Counter()
         self.state = "starting"
 
     async def start(self) -> None:
@@ -147,16 +148,22 @@ class Batcher:
                 await self._arrived.wait()
             batch = self._next()
             if batch:
+                key = batch[0].key
+                self._at_work[key] += len(batch)
                 await self._computed(worker, batch)
+                self._at_work.subtract({key: len(batch)})
+                self._at_work += Counter()  # forgets keys of which none is at work
 
     def _next(self) -> list[Ticket]:
         """The oldest ticket and its share of those like it, no more work than one request may be.
 
-        Those alike are shared among the workers: one that took them all would leave the others idle.
+        Those alike, at work or waiting, are shared among the workers: one that took them all would leave the others
+        idle, and small shares would simulate the same draws again.
         """
         key, limits = self._waiting[0].key, self._settings
         alike = [ticket for ticket in self._waiting if ticket.key == key]
-        most = min(limits.max_batch, -(-len(alike) // len(self._workers)))
+        share = -(-(len(alike) + self._at_work[key]) // len(self._workers))
+        most = min(limits.max_batch, share)
         batch: list[Ticket] = []
         work = 0.0
         for ticket in alike:

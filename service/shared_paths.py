@@ -8,6 +8,9 @@ and after it (what payoffs see, regression, errors) is computed for each request
 Stepping is elementwise, so a row of a batch has the digits of the same row alone as long as torch treats every element
 alike. It computes the last few of an array that do not fill a vector register by other instructions, and splits work
 among threads anywhere. Hence `ALIGNED`, and one thread for each worker; a compiled kernel is not shared.
+
+Rows share the draws, so the more of them the better; so many paths are stepped at a time that all rows of them fit the
+cache.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from qsde.noise import Noise
+from qsde.noise import BlockNoise, Columns, Noise
+from qsde.noise.remembered import Remembered
 from qsde.payoffs import Payoff
 from qsde.pricing.moments import Result
 from qsde.pricing.path_set import PathSet
@@ -27,8 +31,10 @@ from qsde.spec import PricingJob
 
 #: Blocks of a multiple of so many paths leave no rest beside vector registers: two registers of 64 bytes of float32.
 ALIGNED = 32
-#: Most numbers in one component of the state of a batch: more fall out of the cache, and are slower than alone.
-_MOST_NUMBERS = 1 << 18
+#: Numbers in one component of the state that are stepped together, and fewest paths: fewer leave torch more overhead.
+_AT_ONCE, _LEAST_PATHS = 1 << 15, 1 << 10
+#: Most numbers that a batch keeps of its paths.
+_MOST_KEPT = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,26 @@ class _Observed(Simulation):
         assert self.given is not None
         assert first == 0
         return self.given
+
+
+@dataclass(frozen=True)
+class _Joined(BlockNoise):
+    """The draws of blocks side by side."""
+
+    parts: tuple[BlockNoise, ...]
+
+    def columns(self, step: int | torch.Tensor) -> tuple[Columns, Columns]:
+        """Those of the blocks."""
+        normals, uniforms = zip(*(part.columns(step) for part in self.parts), strict=True)
+        return _side_by_side(normals), _side_by_side(uniforms)
+
+    def empty(self) -> torch.Tensor:
+        """A tensor `[0, P]`."""
+        return torch.cat([part.empty() for part in self.parts], -1)
+
+
+def _side_by_side(parts: Sequence[Columns]) -> Columns:
+    return tuple(torch.cat(some, -1) for some in zip(*parts, strict=True))
 
 
 @torch.no_grad()
@@ -66,10 +92,10 @@ def _may_share(simulation: Simulation) -> bool:
 
 
 def groups(runs: Sequence[Run]) -> list[list[int]]:
-    """Indices of runs that are stepped together, no more at a time than fit the cache."""
+    """Indices of runs that are stepped together, no more at a time than memory may hold."""
     found: list[list[int]] = []
     for i, run in enumerate(runs):
-        most = max(1, _MOST_NUMBERS // run.simulation.block_size)
+        most = max(1, _MOST_KEPT // _kept_numbers(run.simulation))
         for group in found:
             if len(group) < most and _alike(runs[group[0]].simulation, run.simulation):
                 group.append(i)
@@ -98,6 +124,10 @@ def _kept(simulation: Simulation) -> tuple[object, ...]:
     return s.draws, s.averaged, s.sampled, s.tracked, len(s.initial)
 
 
+def _kept_numbers(simulation: Simulation) -> int:
+    return simulation.n_paths * len(simulation.job.grid.dates) * len(simulation.job.seen)
+
+
 @torch.no_grad()
 def results(runs: Sequence[Run]) -> list[list[Result]]:
     """Results of runs of one group: one list for each, in the order of its payoffs.
@@ -105,8 +135,8 @@ def results(runs: Sequence[Run]) -> list[list[Result]]:
     Raises:
         NumericsError: a path left the finite numbers; price them one by one to see which.
     """
-    together = _together([run.simulation for run in runs]).block(0)
-    return [_observed(run, together, row).results(lambda done, total: None) for row, run in enumerate(runs)]
+    block = _block(_together([run.simulation for run in runs]))
+    return [_observed(run, block, row).results(lambda done, total: None) for row, run in enumerate(runs)]
 
 
 def _together(simulations: Sequence[Simulation]) -> Simulation:
@@ -118,6 +148,19 @@ def _together(simulations: Sequence[Simulation]) -> Simulation:
         coefficients=torch.stack([s.coefficients for s in simulations], -2),
         initial=tuple(torch.stack(component) for component in zip(*(s.initial for s in simulations), strict=True)),
     )
+
+
+def _block(together: Simulation) -> Block:
+    """All paths of all rows, stepped some at a time."""
+    rows, total = together.model.batch_shape.numel(), together.n_paths
+    most = max(_LEAST_PATHS, _AT_ONCE // rows // ALIGNED * ALIGNED)
+    parts = [replace(together, block_size=min(most, total - first)).block(first) for first in range(0, total, most)]
+    noise: BlockNoise = _Joined(tuple(part.noise for part in parts))
+    if together.job.kernel.spare:
+        noise = Remembered(noise, together.job.kernel.spare)
+    states = tuple(torch.cat(component, -1) for component in zip(*(part.states for part in parts), strict=True))
+    numbers = torch.cat([part.numbers for part in parts])
+    return replace(parts[0], states=states, noise=noise, n_paths=total, numbers=numbers)
 
 
 def _observed(run: Run, block: Block, row: int) -> Run:

@@ -103,7 +103,7 @@ def test_those_alike_are_shared_among_the_workers() -> None:
         for worker in workers:
             worker.go_on.set()
         await asyncio.gather(*asked)
-        assert sorted(len(worker.batches[1]) for worker in workers) == [1, 3]
+        assert sorted(len(worker.batches[1]) for worker in workers) == [2, 3]
         await batcher.close()
 
     asyncio.run(scenario())

@@ -46,16 +46,10 @@ def _jobs(count: int, *args: Any, **engine: Any) -> tuple[list[PriceRequest], li
     return requests, [request.build() for request in requests]
 
 
-@pytest.mark.parametrize("model", ["heston", "black_scholes", "bates", "merton"])
-@pytest.mark.parametrize("kind", list(PAYOFFS))
-@pytest.mark.parametrize(("noise", "dtype"), [("threefry", "float64"), ("sobol", "float32"), ("antithetic", "float64")])
-def test_same_bits_together_and_alone(model: str, kind: str, noise: str, dtype: str) -> None:
-    requests, jobs = _jobs(3, model, kind, noise=noise, dtype=dtype)
+def _compared(requests: list[PriceRequest], jobs: list[PricingJob]) -> list[int]:
+    """Sizes of the groups, each of whose rows has the bits that it has alone."""
     runs = [prepared(job) for job in jobs]
-    assert all(run is not None for run in runs)
-    sizes = []
     for group in groups(runs):
-        sizes.append(len(group))
         for i, (row,) in zip(group, results([runs[i] for i in group]), strict=True):
             alone = PriceResult.of(requests[i], jobs[i]).payoffs[0]
             assert (float(row.value), float(row.std_error), float(row.variance_ratio)) == (
@@ -63,7 +57,19 @@ def test_same_bits_together_and_alone(model: str, kind: str, noise: str, dtype: 
                 alone.std_error,
                 alone.variance_ratio,
             )
-    assert max(sizes) > 1
+    return [len(group) for group in groups(runs)]
+
+
+@pytest.mark.parametrize("model", ["heston", "black_scholes", "bates", "merton"])
+@pytest.mark.parametrize("kind", list(PAYOFFS))
+@pytest.mark.parametrize(("noise", "dtype"), [("threefry", "float64"), ("sobol", "float32"), ("antithetic", "float64")])
+def test_same_bits_together_and_alone(model: str, kind: str, noise: str, dtype: str) -> None:
+    assert max(_compared(*_jobs(3, model, kind, noise=noise, dtype=dtype))) > 1
+
+
+def test_paths_are_stepped_some_at_a_time() -> None:
+    """More than are stepped at once, and not a multiple of it; a window has them all drawn again."""
+    assert max(_compared(*_jobs(3, "bates", "barrier", paths=12_000, noise="antithetic", dtype="float32"))) > 1
 
 
 def test_what_is_not_shared() -> None:
@@ -90,6 +96,6 @@ def test_groups_have_one_grid_engine_and_family() -> None:
     assert groups(runs) == [[0], [1, 2], [3], [4]]
 
 
-def test_groups_stay_in_the_cache() -> None:
-    _, jobs = _jobs(10, "black_scholes", "asian", paths=1 << 16)
-    assert [len(group) for group in groups([prepared(job) for job in jobs])] == [4, 4, 2]
+def test_groups_fit_into_memory() -> None:
+    _, jobs = _jobs(70, "black_scholes", "asian", paths=1 << 16)
+    assert [len(group) for group in groups([prepared(job) for job in jobs])] == [64, 6]
