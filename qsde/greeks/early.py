@@ -46,7 +46,7 @@ class _Frozen(Estimator):
 
     def _mean(self, parts: Parts, change: Change | None) -> Tensor:
         drawn = samples(self._stages, self._stages.simulation.engine.noise, parts, change)
-        return torch.cat([worth(self._stages, sample, self._policy).value for sample in drawn]).mean()
+        return torch.cat([worth(self._stages, sample, self._policy).value for sample in drawn]).mean().cpu()
 
     def has_deltas(self, i: int) -> bool:
         """Second derivatives are differences."""

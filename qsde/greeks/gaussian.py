@@ -100,7 +100,7 @@ class GaussianRun:
             return [_weighted(discounted(payoff, _seen(prices), self.market, self.elapsed), ratio)]
         slope = self._slope(payoff, prices, shift.detach())
         shares = [_share(self.market, i, scale[i, -1]) for i in range(len(slope))]
-        return [_weighted(own * share, ratio) for own, share in zip(slope, shares, strict=True)]
+        return [_weighted(own * share.to(own.device), ratio) for own, share in zip(slope, shares, strict=True)]
 
     def _ratio(self, moving: Tensor, scale: Tensor, times: tuple[float, ...]) -> Tensor:
         """The density of the held prices over itself, [*batch, path]: 1, with the derivatives of its logarithm."""
@@ -140,7 +140,7 @@ def _weighted(values: Tensor, ratio: Tensor) -> Tensor:
     """The sum over paths of values times ratios, less a baseline that has no effect on the mean."""
     base = values.detach().mean(-1, keepdim=True)
     total: Tensor = ((values - base) * ratio + base).sum(-1, dtype=torch.float64)
-    return total
+    return total.cpu()
 
 
 def _share(market: Market | Markets, i: int, scale: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class LikelihoodRun:
             block = block if change is None else change(block)
             found = [self._sample(payoff, block, deltas).sum(-1, dtype=torch.float64) for payoff in self.book]
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
-        return [s / self.paths.simulation.n_paths for s in sums]
+        return [s.cpu() / self.paths.simulation.n_paths for s in sums]
 
     def _sample(self, payoff: Payoff, block: Block, deltas: bool) -> Tensor:
         """Worth or delta of each path times its likelihood ratio, less a baseline that has no effect on the mean."""
@@ -105,7 +105,7 @@ class LikelihoodRun:
         ratio = torch.exp(log - log.detach())
         if deltas:
             slope = self._slope(payoff, prices, shift.detach())
-            value = slope * self._spot_share(scale)
+            value = slope * self._spot_share(scale).to(slope.device)
         else:
             value = discounted(payoff, prices.movedim(0, -1), self.market, self.elapsed)
         base = value.detach().mean(-1, keepdim=True)
