@@ -15,7 +15,7 @@ from qsde.payoffs import Claim, Paths, Watched
 from qsde.payoffs.base import Stage
 from qsde.pricing.simulation import Block, Bridges, Simulation, later
 from qsde.pricing.survival import survived
-from qsde.pricing.variation import with_cash
+from qsde.pricing.variation import cut_in_two, with_cash
 from qsde.solve.loop import first_order
 
 #: Variances of a step below this count as this, where a root is taken.
@@ -96,8 +96,7 @@ class Observer:
         variance, slope = simulation.scheme.variance(*interval), simulation.scheme.slope(*interval)
         x, ends, uniforms = states[0], after[0], block.uniforms(self._steps)
         if simulation.scheme.jumps:
-            dates, x, ends, uniforms = self._halved(block, x, after, variance)
-            variance, slope = _half(variance), None if slope is None else _half(slope)
+            dates, x, ends, variance, slope, uniforms = self._halved(block, x, after, variance, slope)
         growth = torch.exp(x)
         ends = torch.exp(ends) if simulation.scheme.jumps else growth[1:]
         return Bridges(dates, growth, ends, variance, slope, uniforms)
@@ -114,8 +113,8 @@ class Observer:
         return Watched(dates, prices, ends, variance.movedim(0, -1), bridges.uniforms, slope)
 
     def _halved(
-        self, block: Block, x: Tensor, after: tuple[Tensor, ...], variance: Tensor
-    ) -> tuple[tuple[float, ...], Tensor, Tensor, Tensor]:
+        self, block: Block, x: Tensor, after: tuple[Tensor, ...], variance: Tensor, slope: Tensor | None
+    ) -> tuple[tuple[float, ...], Tensor, Tensor, Tensor, Tensor | None, Tensor]:
         """Steps cut in two, with their jumps in the middle, to which the bridge of the diffusion is sampled.
 
         Jumps come at any time of a step: put at its end they would leave a price on either side of a barrier at once,
@@ -125,11 +124,13 @@ class Observer:
         dates = tuple(sorted([*self._dates, *middles]))
         normal = torch.special.ndtri(block.uniforms(self._steps, -2)).movedim(-1, 0)
         normal = normal.reshape(len(normal), *(1,) * (x.dim() - normal.dim()), *normal.shape[1:])
-        deviation = torch.sqrt(variance.clamp(min=_LEAST_VARIANCE))
-        before = 0.5 * (x[:-1] + after[0] - after[-1] + deviation * normal)
+        way = after[0] - after[-1] - x[:-1]
+        move, *halves = cut_in_two(way, variance, slope, normal)
+        before = x[:-1] + 0.5 * way + move
         halved = torch.cat([_interleaved(x[:-1], before + after[-1]), x[-1:]])
         uniforms = _interleaved(*(block.uniforms(self._steps, k).movedim(-1, 0) for k in (-3, -1))).movedim(0, -1)
-        return dates, halved, _interleaved(before, after[0]), uniforms
+        slope = None if slope is None else 0.5 * slope.repeat_interleave(2, 0)
+        return dates, halved, _interleaved(before, after[0]), _interleaved(*halves), slope, uniforms
 
     def _affine(self, times: tuple[float, ...], before: bool = False) -> tuple[Tensor, Tensor]:
         """Scale and shift [asset, time, *batch] of the price; without batch axes unless the market has them."""
@@ -145,11 +146,6 @@ def _priced(growth: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Prices [asset, *batch, path, time] from `exp(x)` [asset, time, *batch, path]."""
     shape = (*scale.shape, *(1,) * (growth.dim() - scale.dim()))
     return (scale.reshape(shape) * growth + shift.reshape(shape)).movedim(1, -1)
-
-
-def _half(variance: Tensor) -> Tensor:
-    """Of each of the two halves of every step."""
-    return 0.5 * variance.repeat_interleave(2, 0)
 
 
 def _interleaved(first: Tensor, second: Tensor) -> Tensor:
