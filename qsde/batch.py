@@ -16,7 +16,7 @@ from qsde.calibration import calibrate_many
 from qsde.calibration.fit import Fit
 from qsde.errors import InputError, QsdeError
 from qsde.io import read_quotes
-from qsde.io.files import write_atomic
+from qsde.io.files import reserve, write_atomic
 from qsde.market.quotes import Quotes
 from qsde.market.surface import Surface
 from qsde.spec import LEVERAGED, CalibrationSpec, MarketSpec, ReadingSpec
@@ -32,7 +32,7 @@ ERROR = "error"
 
 @dataclass(frozen=True)
 class Step:
-    """Where a batch stands: the file in work, and how many of its surfaces are fitted."""
+    """Where a batch stands: the file in work, and how much of its work is done."""
 
     file: str
     file_number: int
@@ -102,10 +102,10 @@ def run_batch(
         market: rates and dividend yields, by default from the quotes.
         reading: how to read the files.
         retry_failed: work again on files with failed rows, although nothing changed.
-        progress: called before each file and after each fitted surface.
+        progress: called before each file and while its surfaces are fitted.
 
     Raises:
-        InputError: there is no file, or `out` exists and is not a table of fits.
+        InputError: there is no file, or `out` cannot be written or is something else than a table of fits.
     """
     calibration = CalibrationSpec(model=model) if isinstance(model, str) else model
     settings = _Settings(calibration, market or MarketSpec(), reading or ReadingSpec())
@@ -224,6 +224,7 @@ def _file_hash(path: Path) -> str:
 
 
 def _earlier(path: Path) -> pd.DataFrame:
+    reserve(path)
     if path.suffix != ".parquet":
         raise InputError(f"the output of a batch is a parquet file: name it {path.with_suffix('.parquet')}")
     if not path.exists():

@@ -1,6 +1,7 @@
 """The command line: every command, every message a user may meet, and no traceback."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -285,6 +286,25 @@ def test_one_side_only_needs_a_forward_from_elsewhere(side: str, tmp_path: Path)
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert "no such file" in refused("inspect", tmp_path / "missing.csv")
     assert str(tmp_path) in refused("inspect", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["calibrate", DAX, "-m", "heston", "--out"],
+        ["calibrate", DAX, "-m", "heston", "--report"],
+        ["evaluate", DAX, "-m", "heston", "--out"],
+        ["batch", DAX, "-m", "heston", "--out"],
+    ],
+    ids=lambda command: " ".join(command[::4]),
+)
+def test_what_cannot_be_written_is_said_before_the_work(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "file" / "fits.parquet", "/proc/fits.parquet", tmp_path / "pipe", ""):
+        message = refused(*command, path)
+        assert "fitting" not in message or "batch" in command
+        assert "cannot be written" in message or "give a file name" in message
 
 
 def test_size_limit_is_named() -> None:

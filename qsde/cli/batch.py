@@ -54,7 +54,6 @@ def batch(
                               seed=seed, max_iterations=max_iterations)  # fmt: skip
     reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
     market = o.market_spec(rate, dividend_yield, treasury, min_days, max_days, max_deviations)
-    out.parent.mkdir(parents=True, exist_ok=True)
     from qsde.batch import run_batch
 
     with progress(f"fitting {spec.model}") as tell:

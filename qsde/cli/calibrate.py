@@ -10,8 +10,8 @@ import typer
 from qsde.cli import options as o
 from qsde.cli.chains import Date, Number, Symbol, choose_one, read_parts
 from qsde.cli.guard import warn
+from qsde.cli.outputs import reserve
 from qsde.cli.show import line, number, progress, table
-from qsde.errors import InputError
 
 if TYPE_CHECKING:
     from qsde.calibration.fit import Fit
@@ -78,8 +78,7 @@ def calibrate(
     ]  # fmt: skip
     reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
     market = o.market_spec(rate, dividend_yield, treasury, min_days, max_days, max_deviations)
-    for path in (out, report):
-        _writable(path)
+    reserve(out, report)
     part = choose_one(read_parts(file, reading), date, symbol, surface)
     chain = market.surface(part)
     line(f"{chain.name}: {len(chain):,} quotes over {len(chain.slices)} expiries, {len(chain.rejected):,} set aside")
@@ -90,15 +89,6 @@ def calibrate(
         if path is not None:
             line(f"{kind}: {path}")
     raise typer.Exit(0 if all(fit.status.converged for fit in fits) else 1)
-
-
-def _writable(path: Path | None) -> None:
-    """Fails before the work, not after it; creates the folder."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give a file name")
-    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _fit(spec: CalibrationSpec, surface: Surface) -> Fit:

@@ -9,8 +9,8 @@ import typer
 
 from qsde.cli import options as o
 from qsde.cli.chains import Date, Number, Symbol, choose_one, read_parts
+from qsde.cli.outputs import reserve
 from qsde.cli.show import line, number, progress, records, table
-from qsde.errors import InputError
 
 if TYPE_CHECKING:
     from qsde.calibration.evaluation import Evaluation, Fitter
@@ -66,6 +66,7 @@ def evaluate(
     }  # fmt: skip
     reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
     market = o.market_spec(rate, dividend_yield, treasury, min_days, max_days, max_deviations)
+    reserve(out)
     chain = market.surface(choose_one(read_parts(file, reading), date, symbol, surface))
     held = HeldOut.of(chain, hold_out, expiry) if hold_out else None
     count = int(held.any.sum()) if held else 0
@@ -99,8 +100,6 @@ def _about_a_year(chain: Surface) -> float:
 def _write(found: Evaluation, out: Path | None) -> None:
     if out is None:
         return
-    if out.is_dir():
-        raise InputError(f"{out} is a folder: give a file name")
     from qsde.io.files import write_atomic
 
     parts = {"models": found.models, "exotics": found.exotics}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qsde.cli import options as o
+from qsde.cli.outputs import reserve
 from qsde.cli.price import (
     FitFile,
     MaybeExpiry,
@@ -22,7 +23,7 @@ from qsde.cli.price import (
     model_of,
     refuse_options,
 )
-from qsde.cli.request import check_out, counted, library, read_request, show_job, terms, write
+from qsde.cli.request import counted, library, read_request, show_job, terms, write
 from qsde.cli.show import line, number, progress, table
 from qsde.errors import InputError
 
@@ -73,7 +74,7 @@ def greeks(
         return
     if not strike or expiry is None:
         raise InputError("give --strike and --expiry, or a request file: qsde greeks request.json")
-    check_out(out)
+    reserve(out)
     asked = _european(strike, expiry, put, now, model, param, fit, spot, rate, dividend_yield, greek, units)
     _answer(asked, "", out)
 

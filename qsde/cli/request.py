@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qsde.cli.outputs import reserve
 from qsde.cli.show import line, number, progress, table
 from qsde.errors import InputError
 
@@ -51,18 +52,12 @@ def read_request(kind: type[R], path: Path, out: Path | None) -> R:
     """The request in the file, checked.
 
     Raises:
-        InputError: the file cannot be read or is no such request, or `out` is a folder.
+        InputError: the file cannot be read or is no such request, or `out` cannot be written.
     """
     from qsde.spec import parsed
 
-    check_out(out)
+    reserve(out)
     return parsed(kind, _read(path), str(path))
-
-
-def check_out(out: Path | None) -> None:
-    """Raises InputError if the answer cannot be written there."""
-    if out is not None and out.is_dir():
-        raise InputError(f"{out} is a folder: give a file name")
 
 
 def counted(job: PricingJob) -> str:
@@ -93,7 +88,6 @@ def write(result: BaseModel, out: Path | None) -> None:
 
     if out is None:
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     with write_atomic(out) as file:
         file.write(result.model_dump_json(indent=2))
 

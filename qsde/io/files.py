@@ -138,7 +138,7 @@ def write_atomic(path: str | os.PathLike[str], binary: bool = False) -> Iterator
         binary: yield a file of bytes instead of UTF-8 text.
 
     Raises:
-        InputError: the folder does not exist or cannot be written.
+        InputError: the folder does not exist or cannot be written, or the name is that of a folder or a device.
 
     Example:
         >>> import tempfile
@@ -148,23 +148,46 @@ def write_atomic(path: str | os.PathLike[str], binary: bool = False) -> Iterator
         ...     (Path(folder) / "fit.json").read_text()
         '{}'
     """
+    target, temporary, file = _opened(path, binary)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def reserve(path: str | os.PathLike[str]) -> None:
+    """Makes the folder of a file to come, and sees that it can be written: before the work, not after it.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    try:
+        Path(path).resolve().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.filename}: {error.strerror}") from error
+    _, temporary, file = _opened(path, binary=True)
+    file.close()
+    temporary.unlink()
+
+
+def _opened(path: str | os.PathLike[str], binary: bool) -> tuple[Path, Path, IO[Any]]:
+    """Where the file shall be, and a new one beside it."""
     target = Path(path).resolve()
+    if target.is_dir():
+        raise InputError(f"{path}: is a folder: give a file name in it")
+    if target.exists() and not target.is_file():  # a rename would put a file in its place
+        raise InputError(f"{path}: is a device or a pipe: give a file name")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         file = temporary.open("xb") if binary else temporary.open("x", encoding="utf-8", newline="")
     except OSError as error:
         hint = "" if target.parent.is_dir() else f"; make the folder first: mkdir -p {target.parent}"
         raise InputError(f"{path}: cannot be written: {error.strerror}{hint}") from error
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if target.is_dir():
-            raise InputError(f"{path}: is a folder; give a file name in it")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return target, temporary, file
 
 
 _READ = ("parquet", "gzip")
@@ -172,14 +195,14 @@ _READ = ("parquet", "gzip")
 
 def _head(path: Path) -> bytes:
     try:
-        if path.is_dir():
-            raise FileFormatError(f"{path}: is a folder; give one file, for example {_example_in(path)}")
-        with path.open("rb") as file:
-            return file.read(65536)
+        if not path.is_dir():
+            with path.open("rb") as file:
+                return file.read(65536)
     except FileNotFoundError as error:
         raise FileFormatError(f"{path}: no such file{_suggestion(path)}") from error
     except (OSError, ValueError) as error:
         raise FileFormatError(f"{str(path)!r}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    raise FileFormatError(f"{path}: is a folder; give one file, for example {_example_in(path)}")
 
 
 def _example_in(folder: Path) -> Path:

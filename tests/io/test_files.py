@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import qsde.io.delimited
 from qsde.errors import FileFormatError, InputError, QsdeError
 from qsde.io import read_quotes, write_atomic
+from qsde.io.files import reserve
 
 HEAD = "quote_date,underlying,expiry,strike,option_type,bid,ask\n"
 ROW = "2024-01-02,SPX,2024-02-16,{strike},C,51,52\n"
@@ -60,7 +61,7 @@ def test_missing_file_and_folder(tmp_path):
         read_quotes(tmp_path / "chian.csv")
     with pytest.raises(FileFormatError, match="no such file, nor a folder"):
         read_quotes(tmp_path / "none" / "chain.csv")
-    with pytest.raises(FileFormatError, match=r"is a folder; give one file, for example .*chain.csv"):
+    with pytest.raises(FileFormatError, match=rf"^{tmp_path}: is a folder; give one file, for example .*chain.csv"):
         read_quotes(tmp_path)
 
 
@@ -243,8 +244,27 @@ def test_atomic_write_names_the_folder_to_make(tmp_path):
         InputError, match="cannot be written: No such file or directory; make the folder first: mkdir -p"
     ):
         write_atomic(tmp_path / "none" / "fit.json").__enter__()
-    with pytest.raises(InputError, match="is a folder; give a file name in it"), write_atomic(tmp_path):
+    with pytest.raises(InputError, match="is a folder: give a file name in it"), write_atomic(tmp_path):
         pass
+
+
+def test_devices_and_pipes_are_left_alone(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match=f"{pipe}: is a device or a pipe: give a file name"), write_atomic(pipe):
+        pass
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_file_to_come_has_its_folder_made_and_is_not_there_yet(tmp_path):
+    reserve(tmp_path / "new" / "folder" / "fit.json")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "old").write_text("old")
+    reserve(tmp_path / "old")
+    assert (tmp_path / "old").read_text() == "old"
+    with pytest.raises(InputError, match="cannot be written"):
+        reserve(tmp_path / "old" / "fit.json")
 
 
 def test_atomic_write_keeps_usual_permissions(tmp_path):
