@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from qsde.errors import InputError, Reject
+from qsde.market.dividends import SAME_TIME
 from qsde.market.smile import fit_smile, running_median
 
 
@@ -128,6 +129,9 @@ def _zero_bid(table: pd.DataFrame, _: CleaningRules) -> pd.Series:
     return nobody | missing | dead | vols
 
 
+#: Strikes, prices and forwards from here on are slips, and squares of them may overflow.
+_ABSURD = 1e12
+
 #: Rules on the quotes alone, before any forward is known.
 QUOTE_RULES = (
     Rule(
@@ -135,8 +139,12 @@ QUOTE_RULES = (
         lambda q, _: q["t"].isna(),
         "no time to expiry: the quote time (--quote-time) or the expiry is missing",
     ),
-    Rule(Reject.EXPIRED, lambda q, _: q["t"] <= 0, "expiry {expiry} is not after the quote time: t = {t:.6g} years"),
-    Rule(Reject.BAD_STRIKE, lambda q, _: ~(q["strike"] > 0) | np.isinf(q["strike"]), "strike is {strike:g}"),
+    Rule(
+        Reject.EXPIRED,
+        lambda q, _: q["t"] <= SAME_TIME,
+        "expiry {expiry} is not after the quote time: t = {t:.6g} years",
+    ),
+    Rule(Reject.BAD_STRIKE, lambda q, _: ~((q["strike"] > 0) & (q["strike"] < _ABSURD)), "strike is {strike:g}"),
     Rule(
         Reject.BAD_TYPE, lambda q, _: ~q["option_type"].isin(["C", "P"]), "option type is {option_type!r}, not C or P"
     ),
@@ -150,7 +158,7 @@ QUOTE_RULES = (
     Rule(Reject.ZERO_BID, _zero_bid, "nobody bids: bid {bid:g}, ask {ask:g}"),
     Rule(
         Reject.NO_QUOTE,
-        lambda q, _: ~(q["price"] > 0) & ~(q["quoted_vol"] > 0) | np.isinf(q["price"]),
+        lambda q, _: ~(q["price"] > 0) & ~(q["quoted_vol"] > 0) | (q["price"] >= _ABSURD),
         "no two-sided market, price or vol: bid {bid:g}, ask {ask:g}, mid {mid:g}, vol {implied_vol:g}",
     ),
     Rule(
@@ -181,6 +189,11 @@ FORWARD_RULES = (
         Reject.NO_FORWARD,
         lambda q, _: ~(q["F"] > 0) | ~(q["D"] > 0),
         "no forward for {expiry}: no call/put pair, no forward column, no curve",
+    ),
+    Rule(
+        Reject.NO_FORWARD,
+        lambda q, _: (q["F"] >= _ABSURD) | (q["D"] >= _ABSURD),
+        "a forward of {F:g} with a discount factor of {D:g} makes no sense",
     ),
     Rule(
         Reject.ARBITRAGE_BOUNDS,

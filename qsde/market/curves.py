@@ -193,29 +193,42 @@ def read_treasury(path: str | Path, date: str) -> PillarCurve:
     A day without yields (weekend, holiday) takes the nearest earlier one within seven days, with a warning.
 
     Raises:
-        FileFormatError: the file has no `date` column or no tenor columns such as 3M or 10Y.
+        FileFormatError: the file cannot be read, has no `date` column or no tenor columns such as 3M or 10Y, or
+            something else than dates and numbers in them.
         QuoteError: `date` is not a date, or the file has no yields on it or in the seven days before.
     """
-    table = pd.read_csv(path)
-    tenors = {c: _tenor_years(c) for c in table.columns if _tenor_years(c) is not None}
-    if "date" not in table.columns or not tenors:
-        raise FileFormatError(f"{path}: expected columns date,1M,3M,...,30Y, got {list(table.columns)}")
+    tenors, days, yields = _par_yields(path)
     try:
         wanted = pd.Timestamp(date).tz_localize(None).normalize()
     except (ValueError, TypeError):
         raise QuoteError(f"date {date!r} is not a date such as 2022-02-15") from None
-    days = pd.to_datetime(table["date"])
-    usable = days.le(wanted) & days.ge(wanted - pd.Timedelta(days=7)) & table[list(tenors)].notna().any(axis=1)
+    usable = days.le(wanted) & days.ge(wanted - pd.Timedelta(days=7)) & yields.notna().any(axis=1)
     if not usable.any():
         raise QuoteError(
             f"{path} has no Treasury yields on {wanted:%Y-%m-%d} or in the seven days before: it covers "
             f"{days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}"
         )
     at = int(np.flatnonzero(usable)[days[usable].argmax()])
-    row = table.iloc[at]
     if days.iloc[at] != wanted:
-        warnings.warn(f"no Treasury yields on {wanted:%Y-%m-%d}: those of {row['date']} are used", stacklevel=2)
-    return treasury_curve({float(years): float(row[c]) / 100 for c, years in tenors.items() if years is not None})
+        warnings.warn(
+            f"no Treasury yields on {wanted:%Y-%m-%d}: those of {days.iloc[at]:%Y-%m-%d} are used", stacklevel=2
+        )
+    return treasury_curve(dict(zip(tenors, (yields.iloc[at] / 100).tolist(), strict=True)))
+
+
+def _par_yields(path: str | Path) -> tuple[list[float], pd.Series, pd.DataFrame]:
+    """Tenors in years, days, and yields in percent [days, tenors] of a file."""
+    try:
+        table = pd.read_csv(path)
+        tenors = {c: years for c in table.columns if (years := _tenor_years(c)) is not None}
+        days = pd.to_datetime(table["date"]) if "date" in table else None
+        yields = table[list(tenors)].astype(float)
+    except (ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileFormatError(f"{path}: no CSV of Treasury yields, date,1M,3M,...,30Y in percent: {reason}") from error
+    if days is None or not tenors:
+        raise FileFormatError(f"{path}: expected columns date,1M,3M,...,30Y, got {list(table.columns)}")
+    return list(tenors.values()), days, yields
 
 
 def _times(t: Times) -> Tensor:

@@ -17,7 +17,7 @@ from qsde.market.curves import Curve, FlatCurve, PillarCurve, as_curve, read_tre
 from qsde.market.quotes import Quotes
 from qsde.market.surface import Surface
 from qsde.models import Model
-from qsde.spec.base import Spec
+from qsde.spec.base import Spec, at
 from qsde.spec.fitting import fit_leveraged
 from qsde.spec.leveraged import LEVERAGED
 from qsde.spec.models import MODEL_TEMPLATES, canonical_name, model_from, template
@@ -107,7 +107,8 @@ def _curve(rate: Rate | None, name: str) -> Curve | None:
         for years, value in rate.items():
             as_curve(value, f"{name} at {years:g} years")
         pillars = sorted(rate)
-        return PillarCurve(pillars, [rate[t] for t in pillars])
+        with at(name):
+            return PillarCurve(pillars, [rate[t] for t in pillars])
     return as_curve(rate, name) if rate else FlatCurve(0.0)
 
 
@@ -153,7 +154,7 @@ class CalibrationSpec(Spec):
     fixed: dict[str, float] = Field(default_factory=dict)
     feller: float | None = Field(default=None, gt=0)
     prior: dict[str, PriorSpec] = Field(default_factory=dict)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 64)
     max_iterations: int | None = Field(default=None, ge=1, le=100_000)
     backbone: Literal["heston", "bates"] | None = None
     paths: int | None = Field(default=None, ge=1 << 8, le=1 << 24)

@@ -37,8 +37,11 @@ def test_a_clean_chain_loses_nothing_but_its_in_the_money_half(chain):
     ("values", "reason", "sentence"),
     [
         ({"t": -0.5}, Reject.EXPIRED, "t = -0.5 years"),
+        ({"t": 1e-300}, Reject.EXPIRED, "t = 1e-300 years"),
         ({"t": np.nan}, Reject.UNREADABLE, "no time to expiry"),
         ({"strike": 0.0}, Reject.BAD_STRIKE, "strike is 0"),
+        ({"strike": 1e300}, Reject.BAD_STRIKE, "strike is 1e+300"),
+        ({"bid": 1e200, "ask": 1.01e200}, Reject.NO_QUOTE, "bid 1e+200"),
         ({"option_type": "X"}, Reject.BAD_TYPE, "option type is 'X'"),
         ({"bid": -1.0}, Reject.NEGATIVE_PRICE, "bid -1"),
         ({"bid": 50.0, "ask": 1.0}, Reject.CROSSED, "bid 50 is above ask 1"),
@@ -55,6 +58,11 @@ def test_each_rule_on_one_spoiled_quote(chain, values, reason, sentence):
     rejected = reasons(spoiled(chain(), 10, **values))
     assert rejected["reason"].to_dict() == {11: reason.value}
     assert sentence in rejected["detail"][11]
+
+
+def test_absurd_forwards_are_none(chain):
+    with pytest.raises(QuoteError, match="no forward"):
+        build_surface(Quotes.from_frame(chain(times=[0.5]).assign(forward=1e300)))
 
 
 def test_given_vols_are_checked_too(chain):

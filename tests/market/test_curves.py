@@ -105,6 +105,17 @@ def test_treasury_dates():
         read_treasury(PATH, "soon")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"a,b\n1,2\n", b"date,1M\nsoon,4.1\n", b"date,1M\n2024-01-02,high\n", b"\xff\xfe\x00\x81", b'date,1M\n"2024'],
+)
+def test_files_that_hold_no_yields(content, tmp_path):
+    path = tmp_path / "yields.csv"
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=rf"^{path}: .*date,1M,3M,...,30Y"):
+        read_treasury(path, "2024-01-02")
+
+
 def test_missing_tenors_are_skipped_and_none_is_an_error(tmp_path):
     torch.testing.assert_close(
         treasury_curve({1.0: 0.05, 2.0: float("nan")}).t, torch.tensor([1.0], dtype=torch.float64)

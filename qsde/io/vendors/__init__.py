@@ -80,4 +80,4 @@ def _spoken(groups: Sequence[str]) -> str:
 
 def _listed(found: Sequence[str], most: int = 40) -> str:
     shown = ", ".join(repr(name[:40]) for name in found[:most])
-    return shown + (f" and {len(found) - most} more" if len(found) > most else "")
+    return (shown or "none") + (f" and {len(found) - most} more" if len(found) > most else "")
