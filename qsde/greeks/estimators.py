@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from qsde.greeks.likelihood import Change, LikelihoodRun
 from qsde.greeks.methods import Method, likelihood_for
 from qsde.payoffs import AtExpiry, Payoff
 from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.near import NearBarrier, near_barriers
 from qsde.pricing.path_set import PathSet
 from qsde.pricing.run import Run, simulated
 from qsde.pricing.simulation import Parts
@@ -100,6 +101,8 @@ class Simulated(Estimator):
         apart: the point with another leaf as spot, at which steep payoffs are priced, so that the
             derivative to the spot is that of the others alone.
         paths: the paths; None simulates them.
+        sampled: keep the mean and the variance of the log-price beside it, whether or not the methods need them.
+        near: how payoffs are looked at near their barriers, by their number.
     """
 
     def __init__(
@@ -112,35 +115,37 @@ class Simulated(Estimator):
         second: bool = True,
         apart: Point | None = None,
         paths: PathSet | None = None,
+        sampled: bool = False,
+        near: Mapping[int, NearBarrier] | None = None,
     ) -> None:
         super().__init__(point)
         self._book, self._methods, self._engine, self._elapsed = book, list(methods), engine, elapsed
         self._ratios = likelihood_for(point.model, engine)
-        self._apart = apart
-        self.paths = self._simulated(second) if paths is None else paths
+        self._apart, self._barriers = apart, near or {}
+        self.paths = self._simulated(second, sampled) if paths is None else paths
         weighted = {i for i, method in enumerate(methods) if method == "likelihood"}
         away = {i for i, payoff in enumerate(book) if payoff.steep and apart is not None} - weighted
-        near = [i for i in range(len(book)) if i not in weighted | away]
+        rest = [i for i in range(len(book)) if i not in weighted | away]
         self._runs: list[tuple[list[int], Run | LikelihoodRun | GaussianRun]] = []
-        if near:
-            self._runs.append((near, self._run(near, point)))
+        if rest:
+            self._runs.append((rest, self._run(rest, point)))
         if apart is not None and away:
             self._runs.append((sorted(away), self._run(sorted(away), apart)))
         if weighted:
             self._runs.append((sorted(weighted), self._ratio_run(sorted(weighted))))
 
-    def _simulated(self, second: bool) -> PathSet:
+    def _simulated(self, second: bool, sampled: bool) -> PathSet:
         """Paths with as much beside the log-prices as the methods need."""
         means = all(
             m == "conditional" and isinstance(p, AtExpiry) for m, p in zip(self._methods, self._book, strict=True)
         )
         ratios = second and self._ratios is LikelihoodRun and any(map(self._dated, range(len(self._book))))
         weighted = "likelihood" in self._methods and self._ratios is not GaussianRun
-        sampled = not means and (ratios or weighted or "conditional" in self._methods)
+        sampled = sampled or ratios or weighted or "conditional" in self._methods
         return PathSet(
             simulated(
                 self.point.model, self._book, self.point.market, self._engine,
-                self._elapsed or 0.0, averaged=means, sampled=sampled,
+                self._elapsed or 0.0, averaged=means, sampled=sampled and not means,
             )
         )  # fmt: skip
 
@@ -151,7 +156,8 @@ class Simulated(Estimator):
             point.companion(payoff) if helped and not mean else None
             for payoff, mean in zip(book, averaged, strict=True)
         ]
-        return Run.on(self.paths, book, point.market, averaged, self._elapsed or 0.0, companions)
+        near = {row: self._barriers[i] for row, i in enumerate(rows) if i in self._barriers}
+        return Run.on(self.paths, book, point.market, averaged, self._elapsed or 0.0, companions, near)
 
     def _ratio_run(self, rows: list[int]) -> LikelihoodRun | GaussianRun:
         ratios = self._ratios or LikelihoodRun  # which says what is missing
@@ -180,11 +186,12 @@ class Simulated(Estimator):
         return found | dict(zip(dated, self._ratio_run(dated).deltas(parts), strict=True)) if dated else found
 
     def beside(self, inputs: Inputs, spot: float, label: str, rows: Sequence[int]) -> Simulated:
-        """Some of the payoffs on the same paths, with a spot moved by a share."""
+        """Some of the payoffs on the same paths, with a spot moved by a share; near the barriers of this one."""
         point = inputs.beside(self.point, spot, label)
         apart = None if self._apart is None else inputs.beside(point, 0.0, label)
         book, methods = [self._book[i] for i in rows], [self._methods[i] for i in rows]
-        return Simulated(point, book, methods, self._engine, self._elapsed, apart=apart, paths=self.paths)
+        near = near_barriers(self.paths.simulation, self.point.market, book)
+        return Simulated(point, book, methods, self._engine, self._elapsed, apart=apart, paths=self.paths, near=near)
 
     def _in_order(self, found: list[tuple[list[int], list[Tensor]]]) -> list[Tensor]:
         by_row = {i: value for rows, values in found for i, value in zip(rows, values, strict=True)}

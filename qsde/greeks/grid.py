@@ -20,6 +20,7 @@ from qsde.payoffs.base import Staged
 from qsde.pricing.controls import companion
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
+from qsde.pricing.near import near_barriers
 from qsde.pricing.path_set import PathSet
 from qsde.pricing.run import Companion, Run
 from qsde.pricing.simulation import Parts
@@ -264,6 +265,9 @@ class _Simulated:
         self._plain = book
         self._likes: dict[float, list[_Like | None]] = {}
         self._made: dict[float, tuple[Tensor, Simulated]] = {}
+        self._near: dict[float, Simulated] = {}
+        self._steep = [i for i, payoff in enumerate(book) if payoff.steep]
+        self._by_values = bool(self._steep) and bool({"delta", "gamma"} & set(which))
 
     def of(self, part: Parts) -> Tensor:
         """Values [payoffs, which, S, V, folds]."""
@@ -274,7 +278,7 @@ class _Simulated:
             found["delta"] = _slopes(base.values(part), spot)
         if "gamma" in self._which:
             found["gamma"] = self._gamma(part)
-        if any(payoff.steep for payoff in self._plain) and {"delta", "gamma"} & set(self._which):
+        if self._by_values:
             self._by_value(part, found)
         if "vega" in self._which:
             found["vega"] = list(self._vega(part))
@@ -317,16 +321,17 @@ class _Simulated:
 
     def _by_value(self, part: Parts, found: dict[str, list[Tensor]]) -> None:
         """Delta and gamma from values at moved spots, which suit steep payoffs better, unless a move knocks them."""
-        ups, downs = ([v.detach() for v in self._at(move)[1].values(part)] for move in (SPOT_MOVE, -SPOT_MOVE))
-        both = [a * b > 0 for a, b in zip(self._same_state(SPOT_MOVE), self._same_state(-SPOT_MOVE), strict=True)]
+        with torch.no_grad():
+            up, here, down = (self._near_at(move).values(part) for move in (SPOT_MOVE, 0.0, -SPOT_MOVE))
+        above, below = self._same_state(SPOT_MOVE), self._same_state(-SPOT_MOVE)
         size = SPOT_MOVE * self._grid.levels.reshape(-1, 1, 1)
-        for i, (up, down, same) in enumerate(zip(ups, downs, both, strict=True)):
-            if not self._plain[i].steep:
-                continue
-            differences = {"delta": (up - down) / (2 * size), "gamma": (up + down - 2 * found["price"][i]) / size**2}
-            for name, value in differences.items():
-                if name in found:
-                    found[name][i] = torch.where(same, value, found[name][i])
+        for row, i in enumerate(self._steep):
+            values = {
+                "delta": (up[row] - down[row]) / (2 * size),
+                "gamma": (up[row] + down[row] - 2 * here[row]) / size**2,
+            }
+            for name in values.keys() & found.keys():
+                found[name][i] = torch.where(above[i] * below[i] > 0, values[name], found[name][i])
 
     def _same_state(self, move: float) -> list[Tensor]:
         """1 where a move leaves the contract as it is, 0 where it is knocked by it, [S, 1, 1] for each payoff.
@@ -361,9 +366,27 @@ class _Simulated:
             self._made[move] = spot, self._estimator(row, spot, move, zero, paths)
         return self._made[move]
 
+    def _near_at(self, move: float) -> Simulated:
+        """Steep payoffs at moved spots on the same paths, looked at near the barriers of the spots themselves."""
+        if move not in self._near:
+            here, grid = self._at(0.0)[1], self._grid
+            spot, params = grid._spot(move, self._folds), grid._row(grid.vols, self._folds)
+            pairs = self._pairs(spot, move, torch.zeros((), dtype=torch.float64))
+            book, methods = [self._book[i] for i in self._steep], [self._methods[i] for i in self._steep]
+            near = near_barriers(here.paths.simulation, here.point.market, [self._plain[i] for i in self._steep])
+            point = grid._point(params, spot, pairs)
+            self._near[move] = Simulated(point, book, methods, self._engine, paths=here.paths, near=near)
+        return self._near[move]
+
     def _estimator(
         self, params: Mapping[str, Tensor], spot: Tensor, move: float, shift: Tensor, paths: PathSet | None = None
     ) -> Simulated:
+        point = self._grid._point(params, spot, self._pairs(spot, move, shift))
+        second, sampled = "gamma" in self._which, self._by_values
+        return Simulated(point, self._book, self._methods, self._engine, second=second, paths=paths, sampled=sampled)
+
+    def _pairs(self, spot: Tensor, move: float, shift: Tensor) -> list[tuple[Payoff, Companion]]:
+        """Control variates of the payoffs at moved spots."""
         pairs: list[tuple[Payoff, Companion]] = []
         if self._engine.control_variate:
             if move not in self._likes:
@@ -373,9 +396,7 @@ class _Simulated:
                     exact, by_spot, by_vol = (x.unsqueeze(-1) for x in (like.exact, like.by_spot, like.by_vol))
                     linear = exact + by_spot * (spot - spot.detach()).squeeze(-1) + by_vol * shift
                     pairs.append((payoff, (like.payoff, linear)))
-        point = self._grid._point(params, spot, pairs)
-        second = "gamma" in self._which
-        return Simulated(point, self._book, self._methods, self._engine, second=second, paths=paths)
+        return pairs
 
 
 def _slopes(values: list[Tensor], spot: Tensor) -> list[Tensor]:

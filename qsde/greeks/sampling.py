@@ -101,7 +101,8 @@ def of_payoffs(
     point = inputs.at((), folds)
     steep = frozenset(i for i, payoff in enumerate(book) if payoff.steep)
     apart = inputs.beside(point, 0.0, inputs.labels[0]) if steep else None
-    base = Simulated(point, book, methods, engine, second=second, apart=apart)
+    near = bool(steep) and any(name.startswith(("delta", "gamma", "vanna")) for name in needs)
+    base = Simulated(point, book, methods, engine, second=second, apart=apart, sampled=near)
     days: tuple[Estimator, Estimator] | None = None
     if any(name.startswith(("theta", "charm")) for name in needs):
         # today's price without companions, as tomorrow's has none: what they share cancels
@@ -246,7 +247,11 @@ class Sampler:
     def _add_by_value(self, found: list[Row], parts: Parts) -> None:
         """Delta and gamma of steep payoffs, from values at moved spots."""
         (ends,) = self._moved.values()
-        here = self.base.values(parts)
+        here: dict[int, Tensor] = {}
+        if "gamma" in self.needs:
+            middle = self._middle
+            with torch.no_grad():
+                here = dict(zip(sorted(self.steep), middle.values(parts), strict=True))
         with torch.set_grad_enabled(bool(self._differing(self._rows))):  # else nobody differentiates them
             up, down = (end.values(parts) for end in ends)
         size = self.spot_move * self.inputs.leaves["spot"]
@@ -255,7 +260,8 @@ class Sampler:
             if steep:
                 above, below = (self._sum(values, steep).detach() for values in (up, down))
                 _add(row, "delta", (above - below) / (2 * size))
-                _add(row, "gamma", (above + below - 2 * _total(here, steep).detach()) / size**2)
+                if here:
+                    _add(row, "gamma", (above + below - 2 * _total(here, steep)) / size**2)
 
     def _add_timed(self, found: list[Row], parts: Parts) -> None:
         """Theta and charm: tomorrow's values and deltas less today's, per year."""
@@ -311,12 +317,17 @@ class Sampler:
             for a in inputs.labels
         }
 
+    @cached_property
+    def _middle(self) -> Estimator:
+        """Steep payoffs at the spot itself, looked at where those at moved spots are."""
+        return self.base.beside(self.inputs, 0.0, self.inputs.labels[0], sorted(self.steep))
+
     def _sum(self, values: list[Tensor], rows: Sequence[int]) -> Tensor:
         """Sum over some payoffs of values at moved spots."""
         return _total(values, [self._rows.index(i) for i in rows])
 
 
-def _total(values: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
+def _total(values: Sequence[Tensor] | dict[int, Tensor], rows: Sequence[int]) -> Tensor:
     """The sum of some of the values."""
     return torch.stack([values[i] for i in rows]).sum(0)
 

@@ -47,6 +47,11 @@ class _BarrierOption(Crossing):
     def knocks_in(self) -> bool:
         """Whether leaving the region brings the vanilla to life instead of ending it."""
 
+    @property
+    def bounds(self) -> tuple[Level | None, Level | None]:
+        """The barriers below and above, None where there is none."""
+        return self.region.bounds
+
     def _check(self) -> None:
         check_positive(self.name, strike=self.strike)
         check_kind(self.name, self.kind)
@@ -76,8 +81,8 @@ class _BarrierOption(Crossing):
         rebate = as_like(self.rebate, amount)
         if self._schedule.at_hit:
             exits = watch.exits(paths)
-            alive = (amount * exits.survival).unsqueeze(-1)
-            return Flows((*exits.times, self.maturity), torch.cat([rebate * exits.left, alive], -1))
+            paid = torch.cat([(rebate * exits.left).movedim(-1, 0), (amount * exits.survival).unsqueeze(0)])
+            return Flows((*exits.times, self.maturity), paid.movedim(0, -1))
         survival = watch.survival(paths)
         weight = 1.0 - survival if self.knocks_in else survival
         return Flows((self.maturity,), (rebate + weight * (amount - rebate)).unsqueeze(-1))
@@ -86,7 +91,7 @@ class _BarrierOption(Crossing):
         """A knock-out ends at the first date on which the price is outside; a knock-in is the vanilla less that."""
         if self.continuous:
             return None
-        looks, end, bounds = self._schedule.looks, float(self.expiry), self.region.bounds
+        looks, end, bounds = self._schedule.looks, float(self.expiry), self.bounds
         within = bounds if end in looks else (None, None)
         pays = vanilla_piece(self.strike, self.kind, within, end)
         if self.knocks_in:

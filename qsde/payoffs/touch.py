@@ -29,6 +29,11 @@ class _Touch(Crossing):
     cash: Level
     monitoring: Monitoring
 
+    @property
+    def bounds(self) -> tuple[Level | None, Level | None]:
+        """The barriers below and above, None where there is none."""
+        return self.lower, self.upper
+
     def _check(self) -> None:
         check_barriers(self.name, self.lower, self.upper)
         check_choice(self.name, "pays", self.pays, Pays)
@@ -55,7 +60,7 @@ class _Touch(Crossing):
 
     def _untouched(self, cash: Level, assets: float) -> list[Stage]:
         """An amount at expiry if no barrier was touched."""
-        looks, end, bounds = self._schedule.looks, float(self.expiry), region(self.lower, self.upper).bounds
+        looks, end, bounds = self._schedule.looks, float(self.expiry), self.bounds
         last = Piece(*(bounds if end in looks else (None, None)), cash, assets, end)
         return [*(Stage(t, stays=bounds) for t in looks if t < end), Stage(end, (last,))]
 
@@ -145,8 +150,7 @@ class OneTouch(_Touch):
         if not self._at_hit:
             whole = Stage(float(self.expiry), (Piece(None, None, *self._amount, float(self.expiry)),))
             return [(1.0, [whole]), (-1.0, self._untouched(*self._amount))]
-        bounds = region(self.lower, self.upper).bounds
-        return [(1.0, [Stage(t, outside(bounds, *self._amount, t), bounds) for t in self._schedule.looks])]
+        return [(1.0, [Stage(t, outside(self.bounds, *self._amount, t), self.bounds) for t in self._schedule.looks])]
 
     def _assets(self, exits: Exits) -> Tensor:
         level = self.lower if self.upper is None else self.upper

@@ -13,6 +13,7 @@ from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.payoffs import Claim, Paths, Watched
 from qsde.payoffs.base import Stage
+from qsde.payoffs.checks import as_like
 from qsde.pricing.simulation import Block, Bridges, Simulation, later
 from qsde.pricing.survival import survived
 from qsde.pricing.variation import cut_in_two, with_cash
@@ -20,6 +21,8 @@ from qsde.solve.loop import first_order
 
 #: Variances of a step below this count as this, where a root is taken.
 _LEAST_VARIANCE = 1e-12
+#: Prices before dividends below this count as this.
+_LEAST_PRICE = 1e-12
 
 
 class Observer:
@@ -40,8 +43,8 @@ class Observer:
         if claim.window is not None:
             start, end = later(claim.window, elapsed)
             first, last = grid.column(start), grid.column(end)
-            self._watched = slice(first, last + 1)
-            self._dates = grid.dates[self._watched]
+            self.watched = slice(first, last + 1)  # columns of the window
+            self._dates = grid.dates[self.watched]
             self._steps = [k - 1 for k in grid.observed_after[first + 1 : last + 1]]
 
     @property
@@ -58,6 +61,11 @@ class Observer:
         if self._claim.window is None:
             return Paths(prices)
         return Paths(prices, self._between(block))
+
+    def log_level(self, level: float | Tensor, like: Tensor) -> Tensor:
+        """`x` at which the price is at a level, at the dates of the window: [date, *batch, 1]."""
+        scale, shift = (v[0].unsqueeze(-1) for v in self._affine(self._dates))
+        return torch.log((as_like(level, scale) - shift).clamp(min=_LEAST_PRICE) / scale).detach().to(like)
 
     def lognormal(self, block: Block) -> tuple[Tensor, Tensor]:
         """Mean of the price at the last date, and the variance of its logarithm, on each path: [*batch, path] both."""
@@ -87,7 +95,7 @@ class Observer:
 
     def _bridges(self, block: Block) -> Bridges:
         simulation, dates = self._simulation, self._dates
-        states = tuple(s[self._watched] for s in block.states)
+        states = tuple(s[self.watched] for s in block.states)
         before, after = tuple(s[:-1] for s in states), tuple(s[1:] for s in states)
         t = torch.tensor(dates, dtype=torch.float64)
         shape = (-1, *(1,) * (states[0].dim() - 1))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from qsde.payoffs.checks import differentiated
 from qsde.pricing.controls import companion
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.moments import Control, Moments, Result
+from qsde.pricing.near import NearBarrier
 from qsde.pricing.observe import Observer
 from qsde.pricing.path_set import PathSet
 from qsde.pricing.simulation import Block, Parts, Simulation, later
@@ -54,6 +55,7 @@ class Run:
         observers: what each payoff sees of them.
         companions: control variates with an exact price, where there is one.
         elapsed: years that have passed: everything is so much closer.
+        near: of payoffs that are looked at near their barriers, too, how; by their number.
     """
 
     book: list[Payoff]
@@ -63,6 +65,7 @@ class Run:
     observers: list[Observer]
     companions: list[Companion]
     elapsed: float = 0.0
+    near: Mapping[int, NearBarrier] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -104,10 +107,11 @@ class Run:
         averaged: list[bool],
         elapsed: float,
         companions: list[Companion],
+        near: Mapping[int, NearBarrier] | None = None,
     ) -> Run:
         """A book on paths that others look at, too; arguments are the attributes."""
         observers = [Observer(paths.simulation, market, payoff, elapsed) for payoff in book]
-        return cls(book, market, paths, averaged, observers, companions, elapsed)
+        return cls(book, market, paths, averaged, observers, companions, elapsed, near or {})
 
     @property
     def simulation(self) -> Simulation:
@@ -181,17 +185,18 @@ class Run:
     def _of_block(self, block: Block) -> Iterator[Sample]:
         """Each payoff's sample. Payoffs that look at the price last on the same date share the forward as control."""
         forwards: dict[tuple[bool, int], Tensor] = {}
-        for payoff, averaged, observer, like in zip(
-            self.book, self.averaged, self.observers, self.companions, strict=True
+        for i, (payoff, averaged, observer, like) in enumerate(
+            zip(self.book, self.averaged, self.observers, self.companions, strict=True)
         ):
             last = averaged, observer.last_column
             if last not in forwards:
                 forwards[last] = self._forwards(block, *last)
-            sample = (
-                self._mean(payoff, observer, block, forwards[last])
-                if averaged
-                else self._sample(payoff, observer, like, block, forwards[last])
-            )
+            if averaged:
+                sample = self._mean(payoff, observer, block, forwards[last])
+            elif i in self.near:
+                sample = self._weighted(payoff, observer, like, self.near[i], block)
+            else:
+                sample = self._sample(payoff, observer, like, block, forwards[last])
             if not holds(torch.isfinite(sample.worth.detach().sum())):
                 raise NumericsError(self.simulation.where_not_finite(block.noise))
             yield sample
@@ -230,25 +235,44 @@ class Run:
         forwards: Tensor,
     ) -> Sample:
         pieces = [block] if payoff.window is None else block.pieces
-        worths, likes = [], []
-        for piece in pieces:
-            seen = observer.paths(piece)
-            if not payoff.continuous and differentiated(seen.prices):
-                raise InputError(
-                    f"{payoff.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with "
-                    "inputs that do not require grad"
-                )
-            if not holds(torch.isfinite(seen.prices.detach().sum())):
-                raise NumericsError(self.simulation.where_not_finite(block.noise))
-            worths.append(self._worth(payoff, seen))
-            if like is not None:
-                likes.append(self._worth(like[0], seen))
-        worth = torch.cat(worths, -1)
+        found = [self._of_piece(payoff, observer, like, piece) for piece in pieces]
+        worth, *likes = (torch.cat(parts, -1) for parts in zip(*found, strict=True))
         if like is None:
             return Sample(worth, forwards)
-        miss = torch.cat(likes, -1) - like[1].to(worth).unsqueeze(-1)
+        miss = likes[0] - like[1].to(worth).unsqueeze(-1)
         shared = forwards.expand(*miss.shape[:-1], *forwards.shape[-2:])  # by all spots of one parameter set
         return Sample(worth, torch.cat([shared, miss.unsqueeze(-2)], -2))
+
+    def _weighted(self, payoff: Payoff, observer: Observer, like: Companion, near: NearBarrier, block: Block) -> Sample:
+        """Sums over the samples of each path, those near a barrier among them; that of their weights is a control."""
+        sums = []
+        for piece in block.pieces:
+            rows = []
+            for weight, sample in near(piece):
+                forwards = self._forwards(sample, False, observer.last_column).unbind(-2)
+                found = *self._of_piece(payoff, observer, like, sample), *forwards, torch.ones_like(weight)
+                rows.append(weight.unsqueeze(-2) * torch.stack(torch.broadcast_tensors(*found), -2))
+            sums.append(torch.stack(rows).sum(0))
+        worth, *controls = torch.cat(sums, -1).unbind(-2)
+        if not self.simulation.engine.control_variate:
+            return Sample(worth, worth.new_zeros(*worth.shape[:-1], 0, worth.shape[-1]))
+        if like is not None:
+            controls[0] = controls[0] - like[1].to(worth).unsqueeze(-1)
+        controls[-1] = controls[-1] - 1.0
+        return Sample(worth, torch.stack(controls, -2))
+
+    def _of_piece(self, payoff: Payoff, observer: Observer, like: Companion, piece: Block) -> tuple[Tensor, ...]:
+        """Worth of a payoff, and of its companion if there is one, [*batch, path] each."""
+        seen = observer.paths(piece)
+        if not payoff.continuous and differentiated(seen.prices):
+            raise InputError(
+                f"{payoff.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with "
+                "inputs that do not require grad"
+            )
+        if not holds(torch.isfinite(seen.prices.detach().sum())):
+            raise NumericsError(self.simulation.where_not_finite(piece.noise))
+        worth = self._worth(payoff, seen)
+        return (worth,) if like is None else (worth, self._worth(like[0], seen))
 
     def _worth(self, payoff: Payoff, seen: Paths) -> Tensor:
         """Discounted payments [*batch, path]."""

@@ -1,0 +1,88 @@
+"""Paths moved to where they come near a barrier, with the weights that leave every mean as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from qsde.market.markets import Markets
+from qsde.market.underlying import Market
+from qsde.payoffs import Payoff
+from qsde.payoffs.monitoring import Crossing
+from qsde.pricing.observe import Observer
+from qsde.pricing.simulation import Block, Simulation
+
+#: Width of the noise around the place of a barrier, in its own deviations: that of a bridge of 1/16 of the whole time.
+_WIDTH = 0.25
+#: Places are at most so many deviations away; variances below this count as this.
+_FARTHEST, _LEAST = 6.0, 1e-12
+
+
+@dataclass(frozen=True)
+class NearBarrier:
+    """Two samples or three of each path: one as it is, one near each barrier.
+
+    Given the path of the variance, `x_k = r_k + xi W_k / sqrt(W_n)` at the dates with `W_k` the variance of the price's
+    own noise up to each, `xi` a standard normal that tells where the path ends, and `r` a bridge independent of it.
+    With `zeta` the xi for which the path just meets the barrier, payoffs change there and nowhere else. So a path with
+    `zeta + xi / 4` in place of `xi` is looked at beside it, and both are weighted (balance heuristic) by
+
+        `n(z) / (n(z) + 4 n(4 (z - zeta)))`,   `z` the noise of each, `n` the normal density.
+
+    The sum over both is unbiased for every payoff, and every path comes near the barrier, however far it is.
+
+    Attributes:
+        observer: of the payoff, at the spot to which the samples belong: that of the market, or one near it.
+        bounds: the barriers below and above, None where there is none.
+
+    References:
+        Veach and Guibas (1995), "Optimally combining sampling techniques for Monte Carlo rendering", SIGGRAPH, eq. 9;
+        Glasserman (2004), "Monte Carlo Methods in Financial Engineering", sections 4.3 and 4.6.
+    """
+
+    observer: Observer
+    bounds: tuple[float | Tensor | None, float | Tensor | None]
+
+    def __call__(self, block: Block) -> list[tuple[Tensor, Block]]:
+        """Weights [*batch, path] and samples of a block."""
+        last, watched = self.observer.last_column, self.observer.watched
+        total = block.variance[last].clamp(min=_LEAST)
+        own = (block.states[0][last] - block.mean[last]) / torch.sqrt(total)
+        share = block.variance / torch.sqrt(total)
+        places = [self._place(block, own, share, watched, side) for side in (0, 1) if self.bounds[side] is not None]
+        samples = [(_weight(own, places), block)]
+        for place in places:
+            noise = place + _WIDTH * own
+            states = (torch.addcmul(block.states[0], noise - own, share), *block.states[1:])
+            samples.append((_weight(noise, places), replace(block, states=states, bridges={}, watched={})))
+        return samples
+
+    def _place(self, block: Block, own: Tensor, share: Tensor, watched: slice, side: int) -> Tensor:
+        """The noise with which a path just meets the barrier below (0) or above (1)."""
+        bound = self.bounds[side]
+        assert bound is not None, "asked for where there is one"
+        away = self.observer.log_level(bound, block.states[0]) - block.states[0][watched]
+        meets = own + away / share[watched].clamp(min=_LEAST)
+        first = meets.amin(0) if side else meets.amax(0)
+        return first.clamp(-_FARTHEST, _FARTHEST)
+
+
+def _weight(noise: Tensor, places: list[Tensor]) -> Tensor:
+    """Density of a standard normal over its sum with those around the places."""
+    ratios = (torch.exp(0.5 * (noise.square() - ((noise - p) / _WIDTH).square())) / _WIDTH for p in places)
+    return 1.0 / sum(ratios, torch.ones_like(noise))
+
+
+def near_barriers(simulation: Simulation, market: Market | Markets, book: Sequence[Payoff]) -> dict[int, NearBarrier]:
+    """Those of the payoffs watched continuously, by their number; none if the scheme does not tell the noises apart.
+
+    Args:
+        simulation: where the paths come from.
+        market: with the spot to which the samples belong.
+        book: the payoffs.
+    """
+    steep = {i: p for i, p in enumerate(book) if isinstance(p, Crossing) and p.steep and simulation.sampled}
+    return {i: NearBarrier(Observer(simulation, market, p), p.bounds) for i, p in steep.items()}
