@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
+from qsde.payoffs.bridge import farthest
+from qsde.payoffs.picked import Picked
 
 Kind = Literal["call", "put"]
 
@@ -54,6 +56,10 @@ class Stage:
 Staged = Sequence[tuple[float, Sequence[Stage]]]
 
 
+#: Log prices at the start and the end of intervals, variances and their slopes.
+Bridging = tuple[Tensor, Tensor, Tensor, Tensor | None]
+
+
 @dataclass(frozen=True)
 class Watched:
     """What is known of paths between the dates of a window that a payoff watches continuously.
@@ -86,13 +92,38 @@ class Watched:
         return torch.log(self.prices)
 
     @property
-    def bridges(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def bridges(self) -> Bridging:
         """Log prices at the start and the end of each interval, its variance and slope."""
         return self.logs[..., :-1], self._log_ends, self.variance, self.slope
+
+    def bridges_of(self, some: Picked) -> Bridging:
+        """The bridges of some intervals, [interval] each."""
+        start, end, variance, slope = self.bridges
+        return some.of(start), some.of(end), some.of(variance), None if slope is None else some.of(slope)
 
     @cached_property
     def _log_ends(self) -> Tensor:
         return torch.log(self.ends)
+
+    @cached_property
+    def depths(self) -> Tensor:
+        """Minus logarithms of `uniforms`."""
+        return -torch.log(self.uniforms)
+
+    @cached_property
+    def highest(self) -> Tensor:
+        """Log prices [*, path, n] that no interval, with the jump at its end, gets above but for rounding."""
+        return self._farthest(1.0, torch.maximum)
+
+    @cached_property
+    def lowest(self) -> Tensor:
+        """Log prices [*, path, n] that no interval, with the jump at its end, gets below but for rounding."""
+        return self._farthest(-1.0, torch.minimum)
+
+    def _farthest(self, side: float, farther: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        start, end, variance, slope = self.bridges  # not without gradient: logs are kept
+        with torch.no_grad():
+            return farthest(start, farther(end, self.logs[..., 1:]), variance, slope, side)
 
 
 @dataclass(frozen=True)

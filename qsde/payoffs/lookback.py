@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -11,9 +12,10 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.numerics import holds
 from qsde.payoffs.base import Flows, Kind, Paths, check_kind, check_positive, vanilla
-from qsde.payoffs.bridge import sampled_maximum, sampled_minimum
+from qsde.payoffs.bridge import farthest, sampled_maximum, sampled_minimum
 from qsde.payoffs.checks import as_like
 from qsde.payoffs.monitoring import Monitored, Monitoring, Schedule, checked_monitoring
+from qsde.payoffs.picked import Picked
 from qsde.payoffs.region import Level
 
 
@@ -52,13 +54,17 @@ class _Lookback(Monitored):
         return torch.maximum(found, past) if self._highest else torch.minimum(found, past)
 
     def _watched(self, paths: Paths) -> Tensor:
-        """The extreme of all bridges; they reach beyond their ends, but the last price may jump."""
+        """The extreme of all bridges and of the prices, which may jump between them."""
         watched = self._schedule.watched(paths)
-        start, end, variance, slope = watched.bridges
+        seen = self._extreme(watched.logs)
+        bridges, side = watched.bridges, 1.0 if self._highest else -1.0
+        with torch.no_grad():  # the other intervals' extremes do not lie beyond what is seen at the dates
+            near = Picked(side * farthest(*bridges, side, watched.depths) > side * seen.unsqueeze(-1))
+        start, end, variance, slope = watched.bridges_of(near)
         sample = sampled_maximum if self._highest else sampled_minimum
-        inner = self._extreme(sample(start, end, variance, watched.uniforms, slope))
-        last = watched.logs[..., -1]
-        return torch.exp(torch.maximum(inner, last) if self._highest else torch.minimum(inner, last))
+        inner = sample(start, end, variance, near.of(watched.uniforms), slope)
+        inner = self._extreme(near.back(inner, -math.inf if self._highest else math.inf))
+        return torch.exp(torch.maximum(inner, seen) if self._highest else torch.minimum(inner, seen))
 
     def _extreme(self, values: Tensor) -> Tensor:
         return values.amax(-1) if self._highest else values.amin(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Paths, Payoff, Watched, check_positive, check_times
-from qsde.payoffs.bridge import where_near
-from qsde.payoffs.region import Region
+from qsde.payoffs.base import Bridging, Paths, Payoff, Watched, check_positive, check_times
+from qsde.payoffs.picked import Picked
+from qsde.payoffs.region import Level, Region
 
 #: "continuous", or the dates in years.
 Monitoring = Literal["continuous"] | Sequence[float]
@@ -137,6 +138,11 @@ class Crossing(Monitored):
         return self._schedule.continuous
 
     @property
+    @abstractmethod
+    def bounds(self) -> tuple[Level | None, Level | None]:
+        """The barriers below and above, None where there is none."""
+
+    @property
     def steep(self) -> bool:  # type: ignore[override]
         """As `continuous`: the probability of survival falls to 0 at the barrier as fast as little variance is left."""
         return self.continuous
@@ -179,9 +185,10 @@ class Watch:
             prices = self.schedule.seen(paths)
             return self.region.inside(prices).all(-1).to(prices.dtype)
         watched = self.schedule.watched(paths)
-        inside = self.region.inside(watched.prices).all(-1)
-        stays = self._stays(watched).prod(-1)
-        return torch.where(inside, stays, torch.zeros_like(stays))
+        near = Picked(self.region.near(watched))
+        stays, _, inside = self._stays(near, watched)
+        alive = near.back(stays * inside, 1.0).prod(-1)
+        return torch.where(self.region.inside(watched.prices[..., 0]), alive, torch.zeros_like(alive))
 
     def exits(self, paths: Paths) -> Exits:
         """When the price leaves.
@@ -193,27 +200,30 @@ class Watch:
             return self._exits_between(self.schedule.watched(paths))
         prices = self.schedule.seen(paths)
         times = self.schedule.times[: prices.shape[-1]]
-        alive = _alive(self.region.inside(prices).to(prices.dtype))
+        alive = _alive(torch.ones_like(prices[..., 0]), self.region.inside(prices).to(prices.dtype))
         return Exits(times, torch.zeros_like(prices), -torch.diff(alive, dim=-1), prices, alive[..., -1])
 
     def _exits_between(self, watched: Watched) -> Exits:
-        inside = self.region.inside(watched.prices).to(watched.prices.dtype)
-        stays = self._stays(watched)
-        # alive before each interval; what is found beyond the barrier at its end leaves there
-        alive = _alive(torch.cat([inside[..., :1], stays * inside[..., 1:]], -1))
-        before = alive[..., 1:-1]
-        bridges = watched.bridges
-        late = before * where_near(self.region.near(*bridges), self.region.time_to_leave, 0.0, *bridges)
+        near = Picked(self.region.near(watched))
+        stays, bridges, inside = self._stays(near, watched)
+        first = self.region.inside(watched.prices[..., 0]).to(stays.dtype)
+        # what is found beyond the barrier at the end of an interval leaves there
+        alive = _alive(first, near.back(stays * inside, 1.0))
+        before = near.of(alive[..., :-1])
+        late = before * self.region.time_to_leave(*bridges)
         early = before * (1.0 - stays) - late
-        pad = torch.nn.functional.pad
-        touched = pad(early, (0, 1)) + pad(late, (1, 0))
-        jumped = pad(before * stays, (1, 0), value=1.0) * (1.0 - inside)
+        touched = near.back(early, 0.0, after=1) + near.back(late, 0.0, before=1)
+        jumped = near.back(before * stays * (1.0 - inside), 0.0, before=1).select_scatter(1.0 - first, -1, 0)
         return Exits(watched.times, touched, jumped, watched.prices, alive[..., -1])
 
-    def _stays(self, watched: Watched) -> Tensor:
-        return where_near(self.region.near(*watched.bridges), self.region.survival, 1.0, *watched.bridges)
+    def _stays(self, near: Picked, watched: Watched) -> tuple[Tensor, Bridging, Tensor]:
+        """Of the intervals near a barrier: the probability of staying, the bridges, and 1 where the end is inside."""
+        bridges = watched.bridges_of(near)
+        inside = self.region.inside(near.of(watched.prices[..., 1:])).to(watched.prices.dtype)
+        return self.region.survival(*bridges), bridges, inside
 
 
-def _alive(stays: Tensor) -> Tensor:
-    """Probability of being inside before the first time and after each, [..., n + 1]."""
-    return torch.nn.functional.pad(torch.cumprod(stays, -1), (1, 0), value=1.0)
+def _alive(first: Tensor, stays: Tensor) -> Tensor:
+    """Probability [*, path, n + 1] of being inside before the first interval and after each."""
+    # cumprod() would turn the memory round: all that meets its result would be slow
+    return torch.stack(list(itertools.accumulate(stays.unbind(-1), torch.mul, initial=first))).movedim(0, -1)

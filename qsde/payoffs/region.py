@@ -11,7 +11,7 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.numerics import holds
 from qsde.payoffs import bridge
-from qsde.payoffs.base import check_positive
+from qsde.payoffs.base import Watched, check_positive
 from qsde.payoffs.checks import as_like
 
 Level = float | Tensor
@@ -47,8 +47,8 @@ class Region(ABC):
         """Mean share of the interval before the bridge leaves, times the probability that it does."""
 
     @abstractmethod
-    def near(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """Where a bridge that starts inside leaves with a probability above 1e-17; elsewhere it stays."""
+    def near(self, watched: Watched) -> Tensor:
+        """In which intervals that begin inside the price may leave: in others with a probability below 1e-17."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,10 @@ class Under(Region):
         first, last = self._distance(start), self._distance(end)
         return bridge.time_to_hit(first, last, bridge.variance_to(variance, slope, 0.5 * (first + last)))
 
-    def near(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """See `bridge.may_hit`."""
-        return bridge.may_hit(self._distance(start), self._distance(end), variance, slope, 1.0)
+    def near(self, watched: Watched) -> Tensor:
+        """Where the farthest price above is not under the barrier."""
+        level = _log(self.upper, watched.highest)
+        return (watched.highest >= level) & (watched.logs[..., :-1] < level)
 
     def _distance(self, log_price: Tensor) -> Tensor:
         return _log(self.upper, log_price) - log_price
@@ -109,9 +110,10 @@ class Over(Region):
         first, last = self._distance(start), self._distance(end)
         return bridge.time_to_hit(first, last, bridge.variance_to(variance, slope, -0.5 * (first + last)))
 
-    def near(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """See `bridge.may_hit`."""
-        return bridge.may_hit(self._distance(start), self._distance(end), variance, slope, -1.0)
+    def near(self, watched: Watched) -> Tensor:
+        """Where the farthest price below is not over the barrier."""
+        level = _log(self.lower, watched.lowest)
+        return (watched.lowest <= level) & (watched.logs[..., :-1] > level)
 
     def _distance(self, log_price: Tensor) -> Tensor:
         return log_price - _log(self.lower, log_price)
@@ -155,11 +157,9 @@ class Between(Region):
         root = torch.sqrt((low - high).square() + 4.0 * above + _LEAST_SQUARE)
         return low, high, middle + 0.5 * root, down
 
-    def near(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """Either barrier is near, see `bridge.may_hit`."""
-        low, high, width = self._height(start), self._height(end), self._width(start)
-        down = bridge.may_hit(low, high, variance, slope, -1.0)
-        return down | bridge.may_hit(width - low, width - high, variance, slope, 1.0)
+    def near(self, watched: Watched) -> Tensor:
+        """Where either barrier is near."""
+        return Over(self.lower).near(watched) | Under(self.upper).near(watched)
 
     def _height(self, log_price: Tensor) -> Tensor:
         return log_price - _log(self.lower, log_price)

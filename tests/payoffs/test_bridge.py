@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qsde.payoffs.bridge import (
-    may_hit,
+    farthest,
     sampled_maximum,
     sampled_minimum,
     survival,
@@ -20,7 +20,6 @@ from qsde.payoffs.bridge import (
     time_to_exit,
     time_to_hit,
     variance_to,
-    where_near,
 )
 
 Function = Callable[..., Tensor]
@@ -189,29 +188,13 @@ def test_far_bridges_are_left_out(slope: float | None, side: float) -> None:
     grid = [torch.stack(starts), torch.stack(ends), torch.stack(values(1e-14, 1e-3, 0.05))]
     start, end, variance = torch.meshgrid(*grid, indexing="ij")
     tilt = None if slope is None else torch.tensor(slope, dtype=torch.float64)
-    near = may_hit(start, end, variance, tilt, side)
+    level = torch.zeros((), dtype=torch.float64)
+    top = farthest(level - side * start, level - side * end, variance, tilt, side)
+    near = side * top >= 0
     assert 0.1 < float(near.double().mean()) < 0.9
     for function, far in ((survival, 1.0), (time_to_hit, 0.0)):
-
-        def full(a: Tensor, b: Tensor, w: Tensor, function: Function = function) -> Tensor:
-            return function(a, b, variance_to(w, tilt, 0.5 * side * (a + b)))
-
-        found = where_near(near, full, far, start, end, variance)
-        torch.testing.assert_close(found, full(start, end, variance), rtol=0, atol=1e-16)
-
-
-def test_what_is_near_has_its_gradient_and_may_be_mapped() -> None:
-    start, end, variance = (torch.tensor(x, dtype=torch.float64) for x in ([0.1, 2.0], [0.2, 3.0], [0.04, 0.04]))
-
-    def total(scale: Tensor) -> Tensor:
-        near = may_hit(scale * start, end, variance, None, 1.0)
-        return where_near(near, survival, 1.0, scale * start, end, variance).sum()
-
-    scales = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
-    mapped = torch.func.vmap(torch.func.grad(total))(scales)
-    apart = torch.stack([torch.func.grad(total)(scale) for scale in scales])
-    torch.testing.assert_close(mapped, apart, rtol=1e-14, atol=1e-16)
-    assert (apart > 0.1).all()
+        full = function(start, end, variance_to(variance, tilt, 0.5 * side * (start + end)))
+        torch.testing.assert_close(torch.where(near, full, far), full, rtol=0, atol=1e-16)
 
 
 def test_extremes_at_the_edges() -> None:
