@@ -238,7 +238,8 @@ class Simulation:
         size = min(most, max(_LEAST_PATHS, engine.memory_budget // per_path), n_paths)
         size = max(together, size // together * together)
         kernel = kernel_for(scheme, n_paths * len(grid.step_size) * sets, engine.compile, extra)
-        job = Job.of(kernel, grid, seen)
+        left = max(0, engine.memory_budget - size * per_path) * size // n_paths
+        job = Job.of(kernel, grid, seen, left)
         dt, t = (v.reshape(-1, *(1,) * len(model.batch_shape)) for v in job.row_times())
         coefficients = scheme.coefficients(model, dt, t).movedim(1, 0).unsqueeze(-1)
         constants = tuple(k.to(engine.device, engine.dtype) for k in scheme.constants(model))

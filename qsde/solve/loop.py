@@ -2,8 +2,9 @@
 
 The gradient is that of the discrete simulation (discretise, then differentiate). The forward sweep keeps the state at
 no more than 100 steps; the backward sweep recomputes the states between two of them, then pulls the gradient through
-one step at a time, drawing the same noise again. Up to 100 steps nothing is recomputed; a thousand take 10 more states.
-Forward mode pushes tangents through the same steps.
+one step at a time, drawing the same noise again. Up to 100 steps no state is computed again; a thousand take 10 more
+states. Where a job has the memory for all that its steps compute on their way, that is kept instead, and no step is
+taken twice. Forward mode pushes tangents through the same steps.
 """
 
 from __future__ import annotations
@@ -85,18 +86,20 @@ class Job:
         grid: the steps, and after which of them each date is seen.
         rows: for each step, the row of the coefficients that it takes.
         seen: components of the state that are kept at the dates.
+        memory: bytes that a block may take to keep what the steps compute on their way, for the gradient.
     """
 
     kernel: Kernel
     grid: TimeGrid
     rows: tuple[int, ...]
     seen: tuple[int, ...] = (0,)
+    memory: int = 0
 
     @classmethod
-    def of(cls, kernel: Kernel, grid: TimeGrid, seen: Sequence[int] = (0,)) -> Job:
+    def of(cls, kernel: Kernel, grid: TimeGrid, seen: Sequence[int] = (0,), memory: int = 0) -> Job:
         """The job of a kernel: steps of one size share a row, unless the scheme depends on time."""
         rows = tuple(range(len(grid.step_size))) if kernel.scheme.time_dependent else grid.step_size
-        return cls(kernel, grid, rows, tuple(seen))
+        return cls(kernel, grid, rows, tuple(seen), memory)
 
     @property
     def n_steps(self) -> int:
@@ -140,8 +143,45 @@ def simulate(
         job = replace(job, kernel=Kernel.eager(job.kernel.scheme, job.kernel.spare))
     tensors = (coefficients, *initial, *constants)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    recorded = _recorded(job, block, coefficients, initial, constants) if keep and job.memory else None
+    if recorded is not None:
+        return recorded
     out: Tensors = _Simulate.apply(job, block, len(initial), keep, *tensors)  # type: ignore[no-untyped-call]
     return out[: len(job.seen)]
+
+
+def _walk(job: Job, state: State, step: Callable[[State, int], State]) -> Tensors:
+    """The components `job.seen` at the observation dates, from a function of the state and the number of the step."""
+    seen: list[State] = []
+    dates = job.grid.observed_after
+    for k in range(job.n_steps + 1):
+        while len(seen) < len(dates) and dates[len(seen)] == k:
+            seen.append(state)
+        if k < job.n_steps:
+            state = step(state, k)
+    return tuple(torch.stack([s[i] for s in seen]) for i in job.seen)
+
+
+def _recorded(job: Job, block: BlockNoise, coefficients: Tensor, initial: State, constants: Tensors) -> Tensors | None:
+    """Paths with the graph of all steps, or None if that would take more than `job.memory`, as the first step shows."""
+    if job.kernel.compiled or inside_transform():
+        return None
+    kept: dict[int, int] = {}
+
+    def weighed(t: Tensor) -> Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t.detach()  # as it is, a result that its own step keeps would never be freed
+
+    rows = coefficients.unbind(0)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(weighed, lambda t: t):
+            first = _advance(job, block, rows, constants, initial, 0) if job.n_steps else initial
+    except RuntimeError:  # a derivative within the step cannot be weighed, and what else fails will fail again
+        return None
+    if sum(kept.values()) * job.n_steps > job.memory:
+        return None
+    found = _walk(job, initial, lambda s, k: _advance(job, block, rows, constants, s, k) if k else first)
+    return tuple(first_order(values) for values in found)
 
 
 class _Simulate(torch.autograd.Function):
@@ -151,18 +191,14 @@ class _Simulate(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         # detached: a kernel is compiled for one kind of input, whether or not somebody wants a gradient
         c, state, constants = coefficients.detach(), _detached(rest[:n]), _detached(rest[n:])
-        seen: list[State] = []
         stored: list[Tensor] = []
-        dates = job.grid.observed_after
-        for k in range(job.n_steps + 1):
-            while len(seen) < len(dates) and dates[len(seen)] == k:
-                seen.append(state)
-            if k == job.n_steps:
-                break
+
+        def step(state: State, k: int) -> State:
             if keep and k and k % job.stride == 0:
-                stored += state
-            state = _advance(job, block, c, constants, state, k)
-        return (*(torch.stack([s[i] for s in seen]) for i in job.seen), *stored)
+                stored.extend(state)
+            return _advance(job, block, c, constants, state, k)
+
+        return (*_walk(job, state, step), *stored)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -195,18 +231,19 @@ class _Simulate(torch.autograd.Function):
         n = ctx.n
         c, state, constants = tensors[0], tensors[1 : 1 + n], tensors[1 + n :]
         dc, dstate, dconstants = flow[0], flow[1 : 1 + n], flow[1 + n :]
-        seen: list[State] = []
-        dates = job.grid.observed_after
-        for k in range(job.n_steps + 1):
-            while len(seen) < len(dates) and dates[len(seen)] == k:
-                seen.append(dstate)
-            if k < job.n_steps:
-                row, drawn = job.rows[k], draws(ctx.block, torch.tensor(k), job.kernel.spare)
-                state, dstate = torch.func.jvp(
-                    lambda s, cs, w, z=drawn: job.kernel.scheme.step(s, cs, z[0], z[1], w),  # type: ignore[misc]
-                    (state, c[row], constants), (dstate, dc[row], dconstants),
-                )  # fmt: skip
-        return (*(torch.stack([s[i] for s in seen]) for i in job.seen), *(None,) * ctx.n_stored)
+
+        def step(dstate: State, k: int) -> State:
+            nonlocal state
+            row, drawn = job.rows[k], draws(ctx.block, torch.tensor(k), job.kernel.spare)
+            found: Any = torch.func.jvp(
+                lambda s, cs, w: job.kernel.scheme.step(s, cs, drawn[0], drawn[1], w),
+                (state, c[row], constants), (dstate, dc[row], dconstants),
+            )  # fmt: skip
+            state = found[0]
+            pushed: State = found[1]
+            return pushed
+
+        return (*_walk(job, dstate, step), *(None,) * ctx.n_stored)
 
     @staticmethod
     def vmap(
@@ -339,7 +376,9 @@ class _Sealed(torch.autograd.Function):
         raise second_order()
 
 
-def _advance(job: Job, block: BlockNoise, coefficients: Tensor, constants: Tensors, state: State, k: int) -> State:
+def _advance(
+    job: Job, block: BlockNoise, coefficients: Tensor | Tensors, constants: Tensors, state: State, k: int
+) -> State:
     step = torch.tensor(k, device=state[0].device)
     return job.kernel.advance(state, coefficients[job.rows[k]], constants, block, step)
 

@@ -128,14 +128,17 @@ def test_gradients_equal_bumps_with_common_random_numbers(model: Model) -> None:
 
 
 def test_gradients_need_no_more_memory_for_more_steps_than_stored_states() -> None:
-    """Replay over segments gives the same gradient as keeping every step."""
+    """Replay over segments gives the same gradient as keeping every state, and as keeping all that steps compute."""
 
     engine = MonteCarlo(n_paths=1024, max_dt=1 / 64, compile="never")
-    every = gradients(HESTON, engine)
+    everything = gradients(HESTON, engine)
+    engine = dataclasses.replace(engine, memory_budget=1 << 20)
+    states = gradients(HESTON, engine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qsde.solve.loop.STORED", 5)
         few = gradients(HESTON, engine)
-    for name, want in every.items():
+    for name, want in everything.items():
+        torch.testing.assert_close(states[name], want, rtol=1e-12, atol=0)
         torch.testing.assert_close(few[name], want, rtol=1e-12, atol=0)
 
 
