@@ -74,8 +74,8 @@ class Adaptive:
         rtol, atol: relative and absolute tolerance of one step.
         controller: what turns errors into sizes.
         first_step: size to try first; None takes 1/64 of the whole time.
-        min_dt: no step is smaller; None takes 2^-16 of the whole time.
-        max_dt: no step is larger.
+        min_dt: no step is smaller; None takes 2^-16 of the whole time, or half of `max_dt` if that is less.
+        max_dt: no step is larger; at least twice `min_dt`, since sizes are halvings.
         per: "shared": one grid for all paths, from the error over all of them. "path": each path has its own; the
             functions are then given `t` as [P, 1, ...].
         max_steps: steps tried at most, accepted or not.
@@ -107,6 +107,11 @@ class Adaptive:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"Adaptive: {name} must be positive, in the unit of ts, got {value}")
+        if self.min_dt is not None and self.max_dt < 2 * self.min_dt:
+            raise InputError(
+                f"Adaptive: max_dt must be at least twice min_dt, got max_dt={self.max_dt:g} and "
+                f"min_dt={self.min_dt:g}: steps are halvings of the time between two ts"
+            )
         if self.per not in ("shared", "path"):
             raise InputError(f"Adaptive: per must be 'shared' or 'path', got {self.per!r}")
         if self.max_steps < 1:
@@ -115,11 +120,13 @@ class Adaptive:
     def smallest(self, ts: Tensor) -> float:
         """The smallest step over these times."""
         whole = float(ts[-1] - ts[0])
-        smallest = self.min_dt or whole * 2.0**-_HALVINGS
-        if smallest < whole * 2.0**-_MOST_HALVINGS:
+        least = whole * 2.0**-_MOST_HALVINGS
+        smallest = self.min_dt or min(whole * 2.0**-_HALVINGS, 0.5 * self.max_dt)
+        if smallest < least:
+            name = "min_dt" if self.min_dt else "half of max_dt"
             raise InputError(
-                f"Adaptive: min_dt must be at least 2^-{_MOST_HALVINGS} of the whole time, "
-                f"{whole * 2.0**-_MOST_HALVINGS:.3g}, got {self.min_dt:.3g}"
+                f"Adaptive: {name} must be at least 2^-{_MOST_HALVINGS} of the whole time, {least:.3g}, got "
+                f"{smallest:.3g}"
             )
         # an interval between two times has at least two steps
         return min(smallest, float(ts.diff().min()) / 2)

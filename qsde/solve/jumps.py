@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +17,7 @@ from qsde.noise.base import BlockNoise, Columns, Noise
 from qsde.noise.brownian_steps import BrownianSteps
 from qsde.noise.brownian_tree import BrownianTree
 from qsde.noise.seeds import other
+from qsde.noise.threefry import MAX_STEPS
 from qsde.schemes.base import State
 from qsde.solve.steps import Steps
 from qsde.solve.wrapped import Wrapped
@@ -24,6 +26,8 @@ from qsde.solve.wrapped import Wrapped
 _TIMES, _MARKS = 101, 102
 #: Length below which the Brownian tree is not halved, in parts of the whole time.
 _FINEST = 2.0**-20
+#: Jumps of one path that there are random numbers for.
+_MOST_JUMPS = MAX_STEPS
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,17 @@ class Jumps:
                 "Jumps: a path has no gradient to its rate, since jumps come and go; pass rate.detach(), and take the "
                 "derivative of a mean to the rate as a difference with the same noise"
             )
-        if not (0 < float(self.rate) < float("inf")) or self.marks < 0:
-            raise InputError(f"Jumps: rate must be positive and marks >= 0, got {self.rate} and {self.marks}")
+        if not 0 < _one_number(self.rate) < math.inf or self.marks < 0:
+            raise InputError(
+                f"Jumps: rate must be one positive number and marks >= 0, got {self.rate} and {self.marks}"
+            )
+
+
+def _one_number(rate: object) -> float:
+    try:
+        return float(rate)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +105,13 @@ class Jumping(Wrapped):
 
 def jump_times(jumps: Jumps, noise: Threefry, paths: Tensor, start: float, end: float) -> Tensor:
     """Times of the jumps of each path, increasing, [n, P] float64; those after the end do not happen."""
-    block = other(noise, _TIMES).block(paths, 1 << 20, 0, 1, torch.float64, paths.device)
+    mean = float(jumps.rate) * (end - start)
+    if mean > _MOST_JUMPS / 2:
+        raise InputError(
+            f"Jumps: rate {float(jumps.rate):g} makes {mean:.3g} jumps of each path, and there are random numbers for "
+            f"{_MOST_JUMPS:,}; put many small jumps into the diffusion"
+        )
+    block = other(noise, _TIMES).block(paths, _MOST_JUMPS, 0, 1, torch.float64, paths.device)
     times, now, k = [], torch.full(paths.shape, start, dtype=torch.float64, device=paths.device), 0
     while not k or bool((now < end).any()):
         now = now - torch.log(block.draw(k)[1][0]) / float(jumps.rate)
@@ -168,7 +187,7 @@ class JumpNoise(Noise):
         """The draws of these paths."""
         own = n_normals - self.marks
         brownian = self.steps.block(paths, n_steps, own, n_uniforms, dtype, device).ahead(n_steps)
-        marks = self.seeds.block(paths, 1 << 20, self.marks, 0, dtype, device)
+        marks = self.seeds.block(paths, _MOST_JUMPS, self.marks, 0, dtype, device)
         return _JumpBlock(brownian, marks, self.which[:, paths.to(self.which.device)].to(device))
 
     def bytes_per_path(self, n_steps: int, n_normals: int, n_uniforms: int, dtype: torch.dtype) -> int:

@@ -109,8 +109,8 @@ def stopped(
         >>> abs(float(out.hit.float().mean()) - 0.6171) < 0.01
         True
     """
-    wanted = [y0, *sde.params.values(), *(per_path or {}).values()]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in wanted):
+    wanted = (y0, ts, *sde.params.values(), *(per_path or {}).values())
+    if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in wanted):
         raise InputError(
             "stopped paths have no gradient, since events come and go; use qsde.solve.killed, whose means have one, or "
             "torch.no_grad()"

@@ -204,6 +204,7 @@ def test_a_tolerance_out_of_reach_says_so() -> None:
         ({"compile": "always"}, "not compiled"),
         ({"adaptive": None}, r"needs max_dt, the largest step, or adaptive=Adaptive"),
         ({"adaptive": Adaptive(min_dt=1e-12)}, "min_dt must be at least"),
+        ({"adaptive": Adaptive(max_dt=1e-12)}, "half of max_dt must be at least"),
         ({"scheme": Heun()}, "use EulerMaruyama"),
     ],
 )
@@ -224,6 +225,7 @@ def test_transforms_are_refused() -> None:
         ({"rtol": math.nan}, "not both 0"),
         ({"first_step": 0.0}, "first_step must be positive"),
         ({"min_dt": -1.0}, "min_dt must be positive"),
+        ({"min_dt": 0.01, "max_dt": 0.019}, "max_dt must be at least twice min_dt, got max_dt=0.019"),
         ({"per": "paths"}, "'shared' or 'path'"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
     ],
@@ -231,6 +233,22 @@ def test_transforms_are_refused() -> None:
 def test_bad_settings_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Adaptive(**fields)
+
+
+@pytest.mark.parametrize("limits", [{"max_dt": 2e-2, "min_dt": 1e-2}, {"max_dt": 0.1}, {"max_dt": 1.2e-2}])
+def test_no_step_is_larger_than_max_dt(limits: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HALVINGS", 5)
+    sde, adaptive = gbm("ito", 0.1), Adaptive(rtol=1.0, atol=1.0, **limits)
+    sizes: list[float] = []
+    original = module.Steps.between
+
+    def between(counts: Any, begins: Tensor, ends: Tensor) -> Any:
+        sizes.extend((ends - begins).flatten().tolist())
+        return original(counts, begins, ends)
+
+    monkeypatch.setattr(module.Steps, "between", between)
+    sdeint(sde, torch.ones(2, dtype=D), [0.0, 1.0], adaptive=adaptive, noise=NOISE)
+    assert 0.25 * limits["max_dt"] < max(sizes) <= limits["max_dt"]
 
 
 def test_controllers() -> None:

@@ -135,7 +135,11 @@ def test_schemes_that_carry_more_are_refused() -> None:
 def test_bad_jumps_are_refused() -> None:
     with pytest.raises(InputError, match="no gradient to its rate"):
         Jumps(torch.tensor(1.0, requires_grad=True), lambda t, y, z, p: y)
-    with pytest.raises(InputError, match="rate must be positive"):
-        Jumps(0.0, lambda t, y, z, p: y)
+    rates: list[Any] = [0.0, math.nan, torch.ones(2), "often"]
+    for rate in rates:
+        with pytest.raises(InputError, match="rate must be one positive number"):
+            Jumps(rate, lambda t, y, z, p: y)
+    with pytest.raises(InputError, match="makes 1e\\+06 jumps of each path"):
+        sdeint(STILL, torch.zeros(3, 2, dtype=D), [0.0, 1.0], max_dt=0.5, jumps=Jumps(1e6, lambda t, y, z, p: 0 * y))
     with pytest.raises(InputError, match=r"effect must return \[P, \*shape\]"):
         sdeint(STILL, torch.zeros(3, 2, dtype=D), [0.0, 1.0], max_dt=0.5, jumps=Jumps(1.0, lambda t, y, z, p: y[:, 0]))

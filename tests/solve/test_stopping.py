@@ -192,6 +192,9 @@ def test_gradients_that_do_not_exist_are_refused() -> None:
     params = leaves()
     with pytest.raises(InputError, match=r"qsde\.solve\.killed"):
         stopped(moving(*params), torch.zeros(3, dtype=D), [0.0, 1.0], below, max_dt=0.5)
+    ts = torch.tensor([0.0, 1.0], dtype=D, requires_grad=True)
+    with pytest.raises(InputError, match=r"qsde\.solve\.killed"):
+        stopped(moving(*(p.detach() for p in params)), torch.zeros(3, dtype=D), ts, below, max_dt=0.5)
     with pytest.raises(InputError, match="use gradient='checkpoint'"):
         killed(moving(*params), torch.zeros(3, dtype=D), [0.0, 1.0], below, max_dt=0.5, gradient="stochastic_adjoint")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"distance must return \[P\]"):
