@@ -24,7 +24,8 @@ def save(model: LatentSDE, path: str | Path) -> None:
     """Writes a model to one file.
 
     Raises:
-        InputError: its prior or diffusion is a module of the user's own, which a file cannot hold.
+        InputError: its prior or diffusion is a module of the user's own, which a file cannot hold, or the file cannot
+            be written.
     """
     if type(model.prior) is not Drift or type(model.diffusion) is not Diffusion:
         raise InputError("a model with a prior or diffusion of one's own cannot be saved; save its state_dict()")
@@ -53,11 +54,21 @@ def description(model: LatentSDE) -> dict[str, Any]:
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Tensors and JSON to one file, whole or not at all."""
+    """Tensors and JSON to one file, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     new = Path(f"{path}.new")
     whole = {name: t.detach().contiguous() for name, t in tensors.items()}
-    save_file(whole, new, {_KEY: json.dumps(about)})
-    os.replace(new, path)
+    try:
+        save_file(whole, new, {_KEY: json.dumps(about)})
+        os.replace(new, path)
+    except (SafetensorError, OSError) as reason:
+        new.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written ({str(reason).splitlines()[0]}); give a file in a folder"
+        ) from reason
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -58,9 +58,15 @@ class Likelihood(nn.Module):
 
     @torch.no_grad()
     def standardise(self, values: Tensor, mask: Tensor) -> None:
-        """Takes mean and standard deviation of each channel [B, N, d] as its units; returns keep their zero."""
+        """Takes mean and standard deviation of each channel [B, N, d] as its units; returns keep their zero.
+
+        Raises:
+            InputError: a channel is constant or was never seen.
+        """
         for c in range(values.shape[-1]):
             seen = values[..., c][mask[..., c]]
+            if not len(seen):
+                raise InputError(f"channel {c} has no value that was seen: nothing can be learned from it; drop it")
             mean = torch.zeros_like(seen[0]) if self.is_return[c] else seen.mean()
             spread = (seen - mean).square().mean().sqrt()
             if not spread > 0:

@@ -99,7 +99,9 @@ class Difference:
     @property
     def statistic(self) -> float:
         """The Diebold-Mariano statistic, about N(0, 1) where both are equally good."""
-        return self.mean / self.std_error if self.std_error else math.copysign(math.inf, self.mean)
+        if not self.std_error:
+            return math.copysign(math.inf, self.mean) if self.mean else 0.0
+        return self.mean / self.std_error
 
     @property
     def p_value(self) -> float:

@@ -215,7 +215,8 @@ class _Run:
             noise = other(self.noise, _HELD_OUT)
             held_out = float(self.model.bound(self.held_out, noise, self.settings.check_paths).value.mean())
         # while the divergence has not its full weight, a bound is not what is being raised
-        if held_out is None or (held_out > self.best_bound and self.iteration >= self.settings.kl_ramp):
+        ramped = self.iteration >= min(self.settings.kl_ramp, self.settings.iterations)
+        if held_out is None or (held_out > self.best_bound and ramped):
             self.best, self.best_weights = self.iteration, _copied(self.model)
             self.best_bound = -math.inf if held_out is None else held_out
         record = Record(self.iteration, self.last[0], self.last[1], held_out, self.last[2])

@@ -137,6 +137,14 @@ def test_standardising_takes_the_unit_of_the_data() -> None:
     assert torch.allclose(moved, series.seen.sum((1, 2)) * torch.log(torch.tensor(100.0, dtype=torch.float64)))
 
 
+def test_a_channel_that_was_never_seen_is_named() -> None:
+    series = some_series()
+    seen = series.seen.clone()
+    seen[..., 1] = False
+    with pytest.raises(InputError, match="channel 1 has no value that was seen"):
+        some_model().standardise(Series(TIMES, series.values, seen))
+
+
 def test_laws_of_the_channels_are_densities_and_are_what_is_sampled() -> None:
     law = some_model().likelihood
     with torch.no_grad():

@@ -81,6 +81,14 @@ def test_log_score_refuses_a_point_forecast() -> None:
         log_score(torch.ones(9, 1), torch.ones(1))
 
 
+def test_diebold_mariano_of_equal_forecasters_and_of_one_that_always_wins() -> None:
+    scores = normals(50, seed=9)
+    same = diebold_mariano(scores, scores, lags=1)
+    assert (same.statistic, same.p_value) == (0.0, 1.0)
+    worse = diebold_mariano(torch.ones(50), torch.zeros(50), lags=1)
+    assert (worse.statistic, worse.p_value) == (math.inf, 0.0)
+
+
 def test_diebold_mariano_refuses() -> None:
     with pytest.raises(InputError, match="two vectors"):
         diebold_mariano(torch.zeros(5), torch.zeros(6), 0)

@@ -47,6 +47,13 @@ def test_the_bound_rises() -> None:
     assert last > first + 1
 
 
+def test_a_training_shorter_than_the_ramp_is_not_thrown_away() -> None:
+    model = small_model()
+    training = fit(model, waves(), waves(seed=1), Settings(iterations=6, batch=8, check_every=3, kl_ramp=100))
+    assert training.best == 6
+    assert not same_weights(model, small_model())
+
+
 def test_same_seed_same_digits() -> None:
     models = [small_model(), small_model()]
     trainings = [fit(model, waves(), settings=SETTINGS) for model in models]
@@ -139,6 +146,14 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     save_file(tensors, file, {"qsde.latent": json.dumps([1])})
     with pytest.raises(FileFormatError, match="JSON object"):
         load(file)
+
+
+def test_files_that_cannot_be_written(tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "fit.safetensors", tmp_path):
+        with pytest.raises(InputError, match=f"^{path}: cannot be written"):
+            save(small_model(), path)
+    assert not list(tmp_path.iterdir())
+    assert not Path(f"{tmp_path}.new").exists()
 
 
 def test_a_prior_of_ones_own_is_not_saved(tmp_path: Path) -> None:
