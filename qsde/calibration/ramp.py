@@ -133,7 +133,7 @@ def _finish(residuals: Residuals, x: Tensor) -> tuple[Tensor, bool, int]:
     (r, jacobian), rows = residuals(x, torch.arange(1)), torch.arange(1)
     for steps in range(_STEPS + 1):
         cost = float(r.square().sum())
-        if not math.isfinite(cost):
+        if not (math.isfinite(cost) and bool(torch.isfinite(jacobian).all())):
             return x, False, steps
         solved = torch.linalg.lstsq(jacobian[0, 0], r[0, 0].unsqueeze(-1), rcond=1e-10, driver="gelsd").solution
         promise = float((jacobian[0, 0] @ solved).square().sum()) / (cost + _NO_COST)
