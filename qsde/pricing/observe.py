@@ -39,6 +39,7 @@ class Observer:
         self._horizon = times[-1]
         grid = simulation.job.grid
         self._columns = [grid.column(t) for t in times]
+        self._affines: dict[tuple[tuple[float, ...], bool], tuple[Tensor, Tensor]] = {}
         self._scale, self._shift = self._affine(times)
         if claim.window is not None:
             start, end = later(claim.window, elapsed)
@@ -46,6 +47,11 @@ class Observer:
             self.watched = slice(first, last + 1)  # columns of the window
             self._dates = grid.dates[self.watched]
             self._steps = [k - 1 for k in grid.observed_after[first + 1 : last + 1]]
+
+    @property
+    def n_dates(self) -> int:
+        """Number of dates at which the claim looks at the price."""
+        return len(self._columns)
 
     @property
     def last_column(self) -> int:
@@ -142,12 +148,14 @@ class Observer:
 
     def _affine(self, times: tuple[float, ...], before: bool = False) -> tuple[Tensor, Tensor]:
         """Scale and shift [asset, time, *batch] of the price; without batch axes unless the market has them."""
-        engine = self._simulation.engine
-        t = torch.tensor(times, dtype=torch.float64)
-        found = self._market.affine(t, before=before, horizon=self._horizon)
-        by_asset = found if isinstance(self._market, Markets) else tuple(v.unsqueeze(0) for v in found)
-        scale, shift = (v.to(engine.device, engine.dtype).movedim(-1, 1) for v in by_asset)
-        return scale, shift
+        if (times, before) not in self._affines:
+            engine = self._simulation.engine
+            t = torch.tensor(times, dtype=torch.float64)
+            found = self._market.affine(t, before=before, horizon=self._horizon)
+            by_asset = found if isinstance(self._market, Markets) else tuple(v.unsqueeze(0) for v in found)
+            scale, shift = (v.to(engine.device, engine.dtype).movedim(-1, 1) for v in by_asset)
+            self._affines[times, before] = scale, shift
+        return self._affines[times, before]
 
 
 def _priced(growth: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Run:
         book, market: what is priced, and where.
         paths: the paths.
         averaged: payoffs whose mean over the price's own noise is taken in closed form.
-        observers: what each payoff sees of them.
+        observers: what each payoff sees of them; those that look at the same times share one.
         companions: control variates with an exact price, where there is one.
         elapsed: years that have passed: everything is so much closer.
         near: of payoffs that are looked at near their barriers, too, how; by their number.
@@ -66,6 +66,7 @@ class Run:
     companions: list[Companion]
     elapsed: float = 0.0
     near: Mapping[int, NearBarrier] = field(default_factory=dict)
+    _discounts: dict[tuple[float, ...], Tensor] = field(default_factory=dict)  # of the block that is looked at
 
     @classmethod
     def of(
@@ -110,7 +111,12 @@ class Run:
         near: Mapping[int, NearBarrier] | None = None,
     ) -> Run:
         """A book on paths that others look at, too; arguments are the attributes."""
-        observers = [Observer(paths.simulation, market, payoff, elapsed) for payoff in book]
+        made: dict[object, Observer] = {}
+        for payoff in book:
+            looks = payoff.times, payoff.window, payoff.assets
+            if looks not in made:
+                made[looks] = Observer(paths.simulation, market, payoff, elapsed)
+        observers = [made[payoff.times, payoff.window, payoff.assets] for payoff in book]
         return cls(book, market, paths, averaged, observers, companions, elapsed, near or {})
 
     @property
@@ -185,21 +191,41 @@ class Run:
     def _of_block(self, block: Block) -> Iterator[Sample]:
         """Each payoff's sample. Payoffs that look at the price last on the same date share the forward as control."""
         forwards: dict[tuple[bool, int], Tensor] = {}
-        for i, (payoff, averaged, observer, like) in enumerate(
-            zip(self.book, self.averaged, self.observers, self.companions, strict=True)
-        ):
-            last = averaged, observer.last_column
+        kept: dict[Observer, Paths] = {}
+        self._discounts.clear()
+        pieces = self._watched(block)
+        for i, (payoff, observer, like) in enumerate(zip(self.book, self.observers, self.companions, strict=True)):
+            last = self.averaged[i], observer.last_column
             if last not in forwards:
                 forwards[last] = self._forwards(block, *last)
-            if averaged:
+            if self.averaged[i]:
                 sample = self._mean(payoff, observer, block, forwards[last])
             elif i in self.near:
                 sample = self._weighted(payoff, observer, like, self.near[i], block)
             else:
-                sample = self._sample(payoff, observer, like, block, forwards[last])
+                found = pieces.get(i) or [self._worths(payoff, like, self._kept(observer, block, kept))]
+                sample = self._sample(found, like, forwards[last])
             if not holds(torch.isfinite(sample.worth.detach().sum())):
                 raise NumericsError(self.simulation.where_not_finite(block.noise))
             yield sample
+
+    def _watched(self, block: Block) -> dict[int, list[tuple[Tensor, ...]]]:
+        """Worths of what is watched continuously, all of it piece by piece, so that the caches hold what it shares."""
+        mine = [i for i, p in enumerate(self.book) if p.window and not self.averaged[i] and i not in self.near]
+        found: dict[int, list[tuple[Tensor, ...]]] = {i: [] for i in mine}
+        for piece in block.pieces if mine else ():
+            for i in mine:
+                seen = self._paths(self.observers[i], piece)
+                found[i].append(self._worths(self.book[i], self.companions[i], seen))
+        return found
+
+    def _kept(self, observer: Observer, block: Block, kept: dict[Observer, Paths]) -> Paths:
+        """What an observer sees, kept for the next payoff, as far as that is no more than the block itself."""
+        if observer not in kept:
+            while kept and observer.n_dates + sum(other.n_dates for other in kept) > len(block.dates):
+                del kept[next(iter(kept))]
+            kept[observer] = self._paths(observer, block)
+        return kept[observer]
 
     def _forwards(self, block: Block, averaged: bool, last: int) -> Tensor:
         """The prices of the underlyings over their forwards, less 1, where their mean is known: [*batch, k, path]."""
@@ -226,16 +252,8 @@ class Run:
         worths = [factor * observer.survived(block, stages, factors.__getitem__) for factor, stages in contracts]
         return torch.stack(worths).sum(0)
 
-    def _sample(
-        self,
-        payoff: Payoff,
-        observer: Observer,
-        like: Companion,
-        block: Block,
-        forwards: Tensor,
-    ) -> Sample:
-        pieces = [block] if payoff.window is None else block.pieces
-        found = [self._of_piece(payoff, observer, like, piece) for piece in pieces]
+    def _sample(self, found: list[tuple[Tensor, ...]], like: Companion, forwards: Tensor) -> Sample:
+        """From the worths in each piece of the block."""
         worth, *likes = (torch.cat(parts, -1) for parts in zip(*found, strict=True))
         if like is None:
             return Sample(worth, forwards)
@@ -250,7 +268,8 @@ class Run:
             rows = []
             for weight, sample in near(piece):
                 forwards = self._forwards(sample, False, observer.last_column).unbind(-2)
-                found = *self._of_piece(payoff, observer, like, sample), *forwards, torch.ones_like(weight)
+                worths = self._worths(payoff, like, self._paths(observer, sample))
+                found = *worths, *forwards, torch.ones_like(weight)
                 rows.append(weight.unsqueeze(-2) * torch.stack(torch.broadcast_tensors(*found), -2))
             sums.append(torch.stack(rows).sum(0))
         worth, *controls = torch.cat(sums, -1).unbind(-2)
@@ -261,16 +280,20 @@ class Run:
         controls[-1] = controls[-1] - 1.0
         return Sample(worth, torch.stack(controls, -2))
 
-    def _of_piece(self, payoff: Payoff, observer: Observer, like: Companion, piece: Block) -> tuple[Tensor, ...]:
+    def _paths(self, observer: Observer, block: Block) -> Paths:
+        """What an observer sees; an error if it is not finite."""
+        seen = observer.paths(block)
+        if not holds(torch.isfinite(seen.prices.detach().sum())):
+            raise NumericsError(self.simulation.where_not_finite(block.noise))
+        return seen
+
+    def _worths(self, payoff: Payoff, like: Companion, seen: Paths) -> tuple[Tensor, ...]:
         """Worth of a payoff, and of its companion if there is one, [*batch, path] each."""
-        seen = observer.paths(piece)
         if not payoff.continuous and differentiated(seen.prices):
             raise InputError(
                 f"{payoff.name} jumps, so its pathwise gradient is wrong; price it under torch.no_grad() or with "
                 "inputs that do not require grad"
             )
-        if not holds(torch.isfinite(seen.prices.detach().sum())):
-            raise NumericsError(self.simulation.where_not_finite(piece.noise))
         worth = self._worth(payoff, seen)
         return (worth,) if like is None else (worth, self._worth(like[0], seen))
 
@@ -280,8 +303,10 @@ class Run:
         return (flows.amounts * self._discount(flows.times, flows.amounts).unsqueeze(-2)).sum(-1)
 
     def _discount(self, times: tuple[float, ...], like: Tensor) -> Tensor:
-        t = torch.tensor(later(times, self.elapsed), dtype=torch.float64)
-        return self.market.discount(t).to(like)
+        if times not in self._discounts:
+            t = torch.tensor(later(times, self.elapsed), dtype=torch.float64)
+            self._discounts[times] = self.market.discount(t).to(like)
+        return self._discounts[times]
 
 
 def simulated(
