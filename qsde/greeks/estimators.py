@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -190,9 +191,14 @@ class Simulated(Estimator):
         point = inputs.beside(self.point, spot, label)
         apart = None if self._apart is None else inputs.beside(point, 0.0, label)
         book, methods = [self._book[i] for i in rows], [self._methods[i] for i in rows]
-        near = near_barriers(self.paths.simulation, self.point.market, book)
+        near = {row: self._near[i] for row, i in enumerate(rows) if i in self._near}
         return Simulated(point, book, methods, self._engine, self._elapsed, apart=apart, paths=self.paths, near=near)
 
+    @cached_property
+    def _near(self) -> dict[int, NearBarrier]:
+        """How payoffs are looked at near their barriers at this spot, by their number."""
+        return near_barriers(self.paths.simulation, self.point.market, self._book)
+
     def _in_order(self, found: list[tuple[list[int], list[Tensor]]]) -> list[Tensor]:
-        by_row = {i: value for rows, values in found for i, value in zip(rows, values, strict=True)}
+        by_row = {i: value.cpu() for rows, values in found for i, value in zip(rows, values, strict=True)}
         return [by_row[i] for i in range(len(self._book))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from qsde.payoffs.base import Staged
 from qsde.pricing.controls import companion
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
-from qsde.pricing.near import near_barriers
+from qsde.pricing.near import NearBarrier, near_barriers
 from qsde.pricing.path_set import PathSet
 from qsde.pricing.run import Companion, Run
 from qsde.pricing.simulation import Parts
@@ -373,10 +374,15 @@ class _Simulated:
             spot, params = grid._spot(move, self._folds), grid._row(grid.vols, self._folds)
             pairs = self._pairs(spot, move, torch.zeros((), dtype=torch.float64))
             book, methods = [self._book[i] for i in self._steep], [self._methods[i] for i in self._steep]
-            near = near_barriers(here.paths.simulation, here.point.market, [self._plain[i] for i in self._steep])
             point = grid._point(params, spot, pairs)
-            self._near[move] = Simulated(point, book, methods, self._engine, paths=here.paths, near=near)
+            self._near[move] = Simulated(point, book, methods, self._engine, paths=here.paths, near=self._barriers)
         return self._near[move]
+
+    @cached_property
+    def _barriers(self) -> dict[int, NearBarrier]:
+        """How steep payoffs are looked at near their barriers."""
+        here = self._at(0.0)[1]
+        return near_barriers(here.paths.simulation, here.point.market, [self._plain[i] for i in self._steep])
 
     def _estimator(
         self, params: Mapping[str, Tensor], spot: Tensor, move: float, shift: Tensor, paths: PathSet | None = None

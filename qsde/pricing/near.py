@@ -21,7 +21,7 @@ _WIDTH = 0.25
 _FARTHEST, _LEAST = 6.0, 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NearBarrier:
     """Two samples or three of each path: one as it is, one near each barrier.
 
@@ -47,26 +47,34 @@ class NearBarrier:
     bounds: tuple[float | Tensor | None, float | Tensor | None]
 
     def __call__(self, block: Block) -> list[tuple[Tensor, Block]]:
-        """Weights [*batch, path] and samples of a block."""
-        last, watched = self.observer.last_column, self.observer.watched
-        total = block.variance[last].clamp(min=_LEAST)
-        own = (block.states[0][last] - block.mean[last]) / torch.sqrt(total)
-        share = block.variance / torch.sqrt(total)
-        places = [self._place(block, own, share, watched, side) for side in (0, 1) if self.bounds[side] is not None]
-        samples = [(_weight(own, places), block)]
-        for place in places:
-            noise = place + _WIDTH * own
-            states = (torch.addcmul(block.states[0], noise - own, share), *block.states[1:])
-            samples.append((_weight(noise, places), replace(block, states=states, bridges={}, watched={})))
+        """Weights [*batch, path] and samples of a block; both are the same at all spots and kept, the paths are not."""
+        key = self, torch.is_grad_enabled()
+        if key not in block.near:
+            block.near[key] = self._moves(block)
+        own, *moved = block.near[key]
+        x, variance = block.states[0], block.variance
+        samples = [(own[0], block)]
+        for weight, move in moved:
+            states = (torch.addcmul(x, variance, move), *block.states[1:])
+            samples.append((weight, replace(block, states=states, bridges={}, watched={}, near={})))
         return samples
 
-    def _place(self, block: Block, own: Tensor, share: Tensor, watched: slice, side: int) -> Tensor:
+    def _moves(self, block: Block) -> list[tuple[Tensor, Tensor]]:
+        """Weights, and moves of the log-price for each unit of its variance."""
+        last = self.observer.last_column
+        root = torch.sqrt(block.variance[last].clamp(min=_LEAST))
+        own = (block.states[0][last] - block.mean[last]) / root
+        places = [self._place(block, own, root, side) for side in (0, 1) if self.bounds[side] is not None]
+        noises = [own, *(place + _WIDTH * own for place in places)]
+        return [(_weight(noise, places), (noise - own) / root) for noise in noises]
+
+    def _place(self, block: Block, own: Tensor, root: Tensor, side: int) -> Tensor:
         """The noise with which a path just meets the barrier below (0) or above (1)."""
-        bound = self.bounds[side]
+        bound, watched = self.bounds[side], self.observer.watched
         assert bound is not None, "asked for where there is one"
         away = self.observer.log_level(bound, block.states[0]) - block.states[0][watched]
-        meets = own + away / share[watched].clamp(min=_LEAST)
-        first = meets.amin(0) if side else meets.amax(0)
+        away = away / block.variance[watched].clamp(min=_LEAST)
+        first = own + root * (away.amin(0) if side else away.amax(0))
         return first.clamp(-_FARTHEST, _FARTHEST)
 
 

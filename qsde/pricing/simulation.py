@@ -66,6 +66,7 @@ class Block:
         tracked: whether they end with the jump of the last step.
         bridges: what lies between the dates of windows, by these dates, as far as somebody asked.
         watched: the same at the prices of a market, with the market, by its identity and the dates.
+        near: weights and moves of samples near barriers, by what made them.
         first: where a piece of a block begins in it.
     """
 
@@ -80,6 +81,7 @@ class Block:
     tracked: bool
     bridges: dict[tuple[float, ...], Bridges] = field(default_factory=dict)
     watched: dict[object, tuple[Market | Markets, Watched]] = field(default_factory=dict)
+    near: dict[object, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
     first: int = 0
 
     @cached_property
@@ -96,7 +98,7 @@ class Block:
     def _piece(self, first: int, n: int) -> Block:
         own = slice(first, first + n)
         states = tuple(s[..., own] for s in self.states)
-        piece = replace(self, states=states, n_paths=n, first=first, bridges={}, watched={})
+        piece = replace(self, states=states, n_paths=n, first=first, bridges={}, watched={}, near={})
         piece.__dict__["growth"] = tuple(g[..., own] for g in self.growth)  # computed already
         return piece
 
@@ -116,14 +118,14 @@ class Block:
         states = [*(s + jump for s in self.states[:first]), *self.states[first:]]
         if self.tracked:
             states[-1] = states[-1] + of_step
-        return replace(self, states=tuple(states), bridges={}, watched={})
+        return replace(self, states=tuple(states), bridges={}, watched={}, near={})
 
     def uniforms(self, steps: Iterable[int], which: int = -1) -> Tensor:
         """A uniform that is left over for payoffs at these steps, [*, P, steps]: the last, or another, from the end."""
         noise = self.noise
         drawn = (noise.last(k) if isinstance(noise, Remembered) else noise.columns(k)[1] for k in steps)
         own = slice(self.first, self.first + self.n_paths)
-        return torch.stack([columns[which][..., own] for columns in drawn], -1)
+        return torch.stack([columns[which][..., own] for columns in drawn]).movedim(0, -1)
 
 
 @dataclass(frozen=True)
