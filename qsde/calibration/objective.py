@@ -221,10 +221,9 @@ class Objective(SurfaceObjective):
         out = flat.reshape(s, e, -1, n, width).permute(0, 3, 1, 2, 4)
         return self.grid.base[rows].unsqueeze(1) - out[..., 0], -out[..., 1:]
 
-    def quadrature_gap(self, p: Tensor, vol: Tensor, vega: Tensor) -> Tensor:
-        """Largest error [S], in vol, of these prices at parameters [S, P], given exact vols and vega [S, E, K]."""
-        price, _ = self.prices(p.unsqueeze(1), torch.arange(p.shape[0]))
-        gap = (price.squeeze(1) - black(self.data.k, vol * self.root_t)).abs() / vega
+    def quadrature_gap(self, price: Tensor, vol: Tensor, vega: Tensor) -> Tensor:
+        """Largest error [S], in vol, of prices [S, E, K], given exact vols and vega [S, E, K]."""
+        gap = (price - black(self.data.k, vol * self.root_t)).abs() / vega
         return torch.where(self.data.weight > 0, gap, torch.zeros_like(gap)).flatten(1).amax(-1)
 
 

@@ -1,6 +1,5 @@
 """Calibration as a user sees it: known parameters come back, published fits are met, and doubts are spoken out."""
 
-import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from qsde.calibration import Feller, Fit, Prior, calibrate, calibrate_many
+from qsde.calibration import Feller, Fit, Prior, calibrate, calibrate_many, fourier
 from qsde.errors import FitStatus, InputError, NumericsError, QuoteError
 from qsde.market.surface import Surface
 from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, MertonJumps, bates
@@ -111,7 +110,7 @@ def test_exact_prices_that_fail_cost_only_their_surface(dax, model_surface, monk
             raise NumericsError("Heston: 1 slices did not converge")
         return model_vols(model, t, *rest)
 
-    monkeypatch.setattr(importlib.import_module("qsde.calibration.calibrate"), "model_vols", moody)
+    monkeypatch.setattr(fourier, "model_vols", moody)
     good, bad = calibrate_many(Heston.typical(), [dax, model_surface(HESTON, times=(0.5, 7.0))])
     assert good.status.converged
     assert bad.status is FitStatus.INACCURATE

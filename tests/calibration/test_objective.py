@@ -100,7 +100,7 @@ def test_prices_and_vols_agree_with_the_exact_ones(name: str, model_surface) -> 
     vol, _, vega = o.vols(p)
     floor = PRICE_FLOOR / vega
     assert ((vol[0, 0] - model_vols(model, t, torch.exp(k), 1.0)).abs() <= 1.1 * floor[0, 0] + 1e-9).all()
-    gap = o.quadrature_gap(p[:, 0], model_vols(model, t, torch.exp(k), 1.0).unsqueeze(0), vega.squeeze(1))
+    gap = o.quadrature_gap(price[:, 0], model_vols(model, t, torch.exp(k), 1.0).unsqueeze(0), vega.squeeze(1))
     assert float(gap) < 1e-8
 
 
