@@ -29,6 +29,8 @@ from qsde.pricing.montecarlo import price
 
 #: Contracts that cannot be worth less than nothing.
 _OPTIONS = (European, Asian, AverageStrike, Barrier, DoubleBarrier, VarianceOption)
+#: Smallest uncertainty in parts of the spot: with less an instrument would outweigh all others by rounding.
+_LEAST_UNCERTAINTY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,24 @@ class Instrument:
     def target(self, market: Market) -> tuple[float, float]:
         """Price and its uncertainty, both in currency.
 
+        Raises:
+            InputError: the uncertainty is nothing beside the spot, as that of a vol of an option far out of the money.
+
         Example:
             >>> vanilla = Instrument(European(100.0, expiry=1.0), implied_vol=0.2, uncertainty=0.01)
             >>> tuple(round(x, 4) for x in vanilla.target(Market(100.0)))
             (7.9656, 0.397)
         """
+        price, uncertainty = self._in_currency(market)
+        if uncertainty < _LEAST_UNCERTAINTY * float(market.spot):
+            far = "" if self.implied_vol is None else ", because its strike is far from the forward: leave it out"
+            raise InputError(
+                f"{self.payoff.name}: an uncertainty of {self.uncertainty:g} is {uncertainty:.3g} in currency, nothing "
+                f"beside a spot of {float(market.spot):g}{far}"
+            )
+        return price, uncertainty
+
+    def _in_currency(self, market: Market) -> tuple[float, float]:
         assert self.uncertainty is not None
         if self.implied_vol is None:
             assert self.price is not None

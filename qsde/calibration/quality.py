@@ -160,9 +160,11 @@ def fit_warnings(
 
 
 def simulation_warnings(free: Sequence[str], by_quotes: Tensor, simulation: Simulated) -> tuple[str, ...]:
-    """Says so where random numbers or time steps add as much doubt to a parameter as the quotes leave."""
+    """Says so where random numbers or time steps add as much doubt to a parameter as the quotes leave, or all."""
     quotes, noise = by_quotes.diagonal(), simulation.covariance.diagonal()
     found = []
+    if not math.isfinite(simulation.rmse):
+        found.append("fresh paths have no finite prices at the solution: nothing is known of its errors; lower max_dt")
     if noisy := _where(noise > quotes, free):
         found.append(f"the paths leave more doubt than the quotes about {noisy}: raise n_paths")
     biased = (simulation.step_shift.abs() > 0.5 * (quotes + noise).sqrt()) & (

@@ -116,9 +116,14 @@ class Space:
         return replace(row, search=(float(self.lower[i]), float(self.upper[i])))
 
     def at_bounds(self, p: Tensor) -> tuple[str, ...]:
-        """Free parameters within 0.1 % of the interval (or of the lower bound's own size) from a bound."""
-        near_low = p - self.lower <= 0.1 * self.lower.abs().clamp(max=1e-2)
-        near_high = self.upper - p <= 1e-3 * (self.upper - self.lower)
+        """Free parameters at a bound.
+
+        Within 0.1 % of the interval from the upper one; from the lower one, which may be far smaller than the interval,
+        within a tenth of its own size (0.001 at most) or a millionth of the interval.
+        """
+        interval = self.upper - self.lower
+        near_low = p - self.lower <= torch.maximum(0.1 * self.lower.abs().clamp(max=1e-2), 1e-6 * interval)
+        near_high = self.upper - p <= 1e-3 * interval
         return tuple(name for name, hit in zip(self.free, (near_low | near_high).tolist(), strict=True) if hit)
 
 

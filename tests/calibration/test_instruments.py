@@ -147,6 +147,19 @@ def test_bad_instruments(payoff: Any, values: dict[str, float], message: str) ->
         Instrument(payoff, **values)
 
 
+@pytest.mark.parametrize(
+    ("instrument", "message"),
+    [
+        (Instrument(European(3000.0, 1.0), implied_vol=0.2), r"European.*because its strike is far from the forward"),
+        (Instrument(European(100.0, 1.0), price=8.0, uncertainty=1e-300), "nothing beside a spot of 100"),
+    ],
+)
+def test_instruments_that_would_outweigh_all_others(instrument: Instrument, message: str) -> None:
+    sound = Instrument(European(100.0, 1.0), implied_vol=0.25)
+    with pytest.raises(InputError, match=message):
+        calibrate(BlackScholes(0.2), [sound, instrument], market=MARKET, engine=ENGINE)
+
+
 def test_a_swap_may_be_worth_less_than_nothing() -> None:
     assert Instrument(EXOTICS[4], price=-0.3, uncertainty=0.1).target(MARKET) == (-0.3, 0.1)
 

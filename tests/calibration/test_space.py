@@ -132,3 +132,12 @@ def test_starts_lie_inside_narrow_bounds_too(low: float, width: float, n: int) -
     s = space(bounds={"theta": (low, low + width)})
     starts = s.starts(n, LEVELS, seed=1)[:, 1:, s.free.index("theta")]
     assert ((starts > low) & (starts < low + width)).all()
+
+
+def test_a_lower_bound_of_zero_is_a_bound_too() -> None:
+    s = space("merton", bounds={"jump_intensity": (0.0, 5.0)})
+    p = s.to_params(s.to_unknowns((s.lower + s.upper) / 2))
+    i = s.free.index("jump_intensity")
+    for value, named in ((1e-7, ("jump_intensity",)), (1e-3, ())):
+        p[i] = value
+        assert s.at_bounds(p) == named
