@@ -97,8 +97,7 @@ def _readable(endpoint: str, body: bytes) -> PriceRequest | None:
         reading = _ours(read_job(PriceRequest, body))
     except (Problem, QsdeError):
         return None
-    # a fit brings a market with it, which those that compute together do not look for
-    return None if reading.bad or reading.request.fit is not None else reading.request
+    return None if reading.bad else reading.request
 
 
 #: Whether this machine integrates options to the same digits as the library.
@@ -117,7 +116,7 @@ def _integrated(requests: Mapping[int, PriceRequest]) -> dict[int, Reply]:
     """Replies to requests for one European option with an exact price."""
     if not _integrals_together:
         return {}
-    options = {i: option for i, request in requests.items() if (option := shared_integrals.option_of(request))}
+    options = {i: option for i, request in requests.items() if (option := _option(request))}
     began = time.perf_counter()
     results = shared_integrals.results(list(options.values()))
     seconds = time.perf_counter() - began
@@ -127,6 +126,13 @@ def _integrated(requests: Mapping[int, PriceRequest]) -> dict[int, Reply]:
             priced = PricedPayoff(type="european", method="fourier", value=found[0], numerical_error=found[1])
             replies[i] = 200, _price_answer(_read_of(requests[i]), [priced], seconds, None)
     return replies
+
+
+def _option(request: PriceRequest) -> shared_integrals.Option | None:
+    try:
+        return shared_integrals.option_of(request) or shared_integrals.option_of_fit(request, library)
+    except QsdeError:
+        return None
 
 
 def _simulated(requests: Mapping[int, PriceRequest]) -> dict[int, Reply]:

@@ -49,5 +49,5 @@ def _fit(fit_id: str) -> Fit:
     with _database.session() as session:
         known = session.get(FitRow, fit_id) if fit_id.isalnum() else None
     if known is None:
-        raise InputError(f"{fit_id[:100]!r} is no fit of this service; GET /v1/fits lists them")
+        raise InputError(f"{fit_id[:100]!r} is gone")
     return read_fit(_database, fit_id)

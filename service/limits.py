@@ -99,8 +99,8 @@ def exceeded(
     return Problem(status, f"at most {limit:,} {what} ({name}): {fix}", field, {name: limit}, headers)
 
 
-def work_of(reading: Reading[JobRequest]) -> Work:
-    """Estimated work of a request; 0 without a simulation."""
+def work_of(reading: Reading[JobRequest], model: str) -> Work:
+    """Estimated work of a request under the model of this name; 0 without a simulation."""
     request, engine = reading.request, reading.request.engine
     if not isinstance(engine, MonteCarloSpec):
         return Work()
@@ -108,7 +108,7 @@ def work_of(reading: Reading[JobRequest]) -> Work:
     if not claims:
         return Work()
     rights = [claim for claim in claims if isinstance(claim, EarlyExercise)]
-    steps = _steps(request, engine, claims)
+    steps = _steps(model, engine, claims)
     assets = max(claim.assets for claim in claims)
     seen = sum(steps if claim.window is not None else len(claim.times) for claim in claims)
     factor = GREEKS_FACTOR if isinstance(request, GreeksRequest | ScenariosRequest) else 1
@@ -138,10 +138,9 @@ def _claims(request: JobRequest) -> list[Claim]:
     return found
 
 
-def _steps(request: JobRequest, engine: MonteCarloSpec, claims: Sequence[Claim]) -> float:
+def _steps(model: str, engine: MonteCarloSpec, claims: Sequence[Claim]) -> float:
     dates = len({t for claim in claims for t in claim.times})
-    plain = request.model is not None and request.model.model in _EXACT and engine.scheme is None
-    if plain and all(claim.window is None for claim in claims):
+    if model in _EXACT and engine.scheme is None and all(claim.window is None for claim in claims):
         return dates
     between = max(claim.maturity for claim in claims) / engine.max_dt
     return dates + math.ceil(min(between, _BEYOND))

@@ -26,7 +26,8 @@ class Settings(BaseSettings):
         max_batch: requests that are sent to a worker together.
         workers: processes that compute, on one thread each.
         worker_memory_bytes: data of one worker process; 0 is without limit.
-        auth: "keys" asks for an API key of `qsde keys create`, "off" lets everybody in: for local use.
+        auth: "keys" asks for an API key of `qsde keys create`, which sees what was made with it and nothing else; "off"
+            lets everybody in, and see everything: for local use, and for operators.
         api_keys: SHA-256 hex digests of more keys, separated by commas.
         key_rate: requests a second of one key, unless the key has a rate of its own; 0 is without limit.
         key_quota: requests a day (UTC) of one key, unless the key has a quota of its own; 0 is without limit.

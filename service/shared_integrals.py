@@ -20,15 +20,20 @@ import torch
 from torch import Tensor
 
 from qsde.errors import QsdeError
+from qsde.market.underlying import Market
 from qsde.models import Model
+from qsde.payoffs import European
 from qsde.pricing.fourier import Fourier, price_rows
 from qsde.spec import MODEL_TEMPLATES, FourierSpec, PriceRequest, PriceResult, UnderlyingSpec
 from qsde.spec.base import LONGEST
+from qsde.spec.request import Library
 
 #: Most options that are integrated together, and most nodes that each may have then.
 TOGETHER, NODES = 16, 96
 #: Beyond these rates a request is looked at by the library, which refuses it.
 _LOWEST_RATE, _HIGHEST_RATE = -0.5, 1.0
+#: Families as requests call them, by the names of models.
+_NAMES = {typical().name: name for name, typical in MODEL_TEMPLATES.items()}
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,13 @@ class Option:
         family: name of the model and settings of the engine: equal for options that may be integrated together.
         numbers: spot, rate, dividend yield, strike, expiry, then the parameters in the order of the model.
         is_call: call or put.
+        given: forward and discount factor where rates are not flat; the numbers of the market are then of no use.
     """
 
     family: tuple[str, Fourier]
     numbers: tuple[float, ...]
     is_call: bool
+    given: tuple[float, float] | None = None
 
 
 def option_of(request: PriceRequest) -> Option | None:
@@ -63,6 +70,26 @@ def option_of(request: PriceRequest) -> Option | None:
     parameters = (getattr(model, name) for name in _family(model.model)[1])
     numbers = (market.spot, rate, dividend_yield, payoff.strike, payoff.expiry, *parameters)
     return Option((model.model, _engine(engine)), numbers, payoff.kind == "call")
+
+
+def option_of_fit(request: PriceRequest, library: Library) -> Option | None:
+    """The option of a request that names a fit; None as in `option_of`.
+
+    Raises:
+        QsdeError: it cannot be priced.
+    """
+    engine = request.engine
+    if request.fit is None or not isinstance(engine, FourierSpec) or engine.nodes > NODES or len(request.payoffs) > 1:
+        return None
+    job = request.build(library)
+    (option,), market, name = job.payoffs, job.market, _NAMES.get(job.model.name)
+    if not isinstance(option, European) or not isinstance(market, Market) or name is None:
+        return None
+    t = torch.tensor([option.expiry], dtype=torch.float64)
+    forward, discount = float(market.forward(t)), float(market.discount(t))
+    strike, expiry = float(option.strike), float(option.expiry)
+    numbers = (0.0, 0.0, 0.0, strike, expiry, *(float(p) for p in job.model.params.values()))
+    return Option((name, _engine(engine)), numbers, option.kind == "call", (forward, discount))
 
 
 def _is_usual(rate: Any) -> bool:
@@ -105,6 +132,9 @@ def _integrated(options: Sequence[Option]) -> list[tuple[float, float] | None]:
     safe = {n: torch.where(within, p, lead.params[n]) for n, p in zip(names, parameters, strict=True)}
     discount = torch.exp(-rate * t)
     forward = spot * torch.exp(-dividend_yield * t) / discount
+    for i, option in enumerate(options):
+        if option.given is not None:
+            forward[i], discount[i] = option.given
     calls = torch.tensor([option.is_call for option in options])
     found, final = price_rows(lead.with_params(safe), strike, t, forward, discount, calls, engine)
     fine = (final & within & torch.isfinite(found.value)).tolist()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -19,6 +20,9 @@ from service.limits import body_of, check_contracts, check_work, work_of
 from service.metrics import Metrics
 from service.reading import read_job
 from service.settings import Settings
+from service.storage.pages import owned
+from service.storage.tables import FitRow
+from service.stored import owner_of, stored_of
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,42 @@ async def submit_job(request: Request, endpoint: str, kind: type[JobRequest]) ->
     body = await body_of(request, settings)
     reading = read_job(kind, body)
     check_contracts(len(reading.types), settings)
+    model = await _model(request, reading.request)
     try:
-        work = work_of(reading)
+        work = work_of(reading, model)
     except QsdeError as error:
         raise Problem.of(str(error)) from None
     check_work(work, settings)
-    return await submit(request, endpoint, body, _key(endpoint, reading.request), work.path_steps)
+    return await submit(request, endpoint, body, _key(endpoint, model, reading.request), work.path_steps)
 
 
-def _key(endpoint: str, request: JobRequest) -> Hashable:
+async def _model(request: Request, job: JobRequest) -> str:
+    """Name of the model, also of a fit.
+
+    Raises:
+        Problem: 422 if there is no such fit, or it is another owner's.
+    """
+    if job.fit is None:
+        assert job.model is not None
+        return job.model.model
+    row = await run_in_threadpool(_fit, request, job.fit.file)
+    if row is None:
+        raise Problem(422, f"fit: {job.fit.file[:100]!r} is no fit of this service; GET /v1/fits lists them", "fit")
+    name: str = row.record["model"]["model"]
+    return name
+
+
+def _fit(request: Request, fit_id: str) -> FitRow | None:
+    with stored_of(request).database.session() as session:
+        return owned(session, FitRow, fit_id, owner_of(request))
+
+
+def _key(endpoint: str, model: str, request: JobRequest) -> Hashable:
     """Equal for requests that may share a simulation, and for all quick ones, which share the way to the worker."""
     engine = request.engine
     if not isinstance(engine, MonteCarloSpec):
         return (endpoint, "quick")
-    return (endpoint, request.fit if request.model is None else request.model.model, engine)
+    return (endpoint, model, engine)
 
 
 async def submit(

@@ -21,6 +21,7 @@ from service.limits import body_of, exceeded
 from service.making import discard, read, rows_of
 from service.reading import read as read_body
 from service.receiving import written
+from service.storage.pages import owned
 from service.storage.tables import JobRow, SurfaceRow, now
 from service.stored import Stored, owner_of, stored_of
 
@@ -65,12 +66,9 @@ async def _surface(request: Request, stored: Stored, wanted: CalibrationRequest)
     """The surface of the quotes of the request; nothing if it names a stored one.
 
     Raises:
-        Problem: there is no such surface, or none can be made.
+        Problem: none can be made.
     """
     if wanted.surface is not None:
-        if not await asyncio.to_thread(_known, stored, wanted.surface):
-            text = f"surface: there is no surface {wanted.surface!r}; GET /v1/surfaces lists them"
-            raise Problem(422, text, "surface")
         return []
     with written(stored.settings, to_json(wanted.quotes), "quotes", wanted.options) as upload:
         found = await read(stored, upload)
@@ -82,14 +80,12 @@ async def _surface(request: Request, stored: Stored, wanted: CalibrationRequest)
     return rows
 
 
-def _known(stored: Stored, surface_id: str) -> bool:
-    with stored.database.session() as session:
-        return session.get(SurfaceRow, surface_id) is not None
-
-
 def _write(stored: Stored, rows: list[SurfaceRow], job: JobRow, session: Session) -> None:
     session.add_all(rows)
     session.flush()
+    if owned(session, SurfaceRow, job.surface_id, job.owner, keep=True) is None:
+        text = f"surface: there is no surface {job.surface_id!r}; GET /v1/surfaces lists them"
+        raise Problem(422, text, "surface")
     session.add(job)
     session.flush()
     stored.queue.accept(session, job.id)

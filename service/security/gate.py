@@ -17,8 +17,8 @@ from service.storage.database import Database
 _OPEN = frozenset(("/", "/docs", "/openapi.json", "/healthz", "/readyz"))
 #: Seconds between two looks at the keys of the database, and the least before a key that is not known.
 _REFRESH, _AT_ONCE = 5.0, 0.5
-#: Owner of what is created with a key of the setting `api_keys`.
-_ENVIRONMENT = "environment"
+#: Digits of its digest that name a key of the setting `api_keys`.
+_DIGITS = 16
 
 
 class Gate:
@@ -26,7 +26,7 @@ class Gate:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._fixed = {digest: Key(_ENVIRONMENT) for digest in settings.api_keys.split(",") if digest}
+        self._fixed = {key: Key(f"environment-{key[:_DIGITS]}") for key in settings.api_keys.split(",") if key}
         self._known: dict[str, Key] = dict(self._fixed)
         self._read = -_REFRESH
         self._rates, self._quotas = Rates(), Quotas()

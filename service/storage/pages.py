@@ -1,4 +1,7 @@
-"""Lists in pages: the newest rows first, from a cursor that stays where it is when rows are added."""
+"""What an owner may see: rows, and lists of them in pages, the newest first.
+
+The owner "" sees all: nobody has this name where keys are in use. Cursors stay where they are when rows are added.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,30 @@ class Listed(Protocol):
 
     id: InstrumentedAttribute[str]
     created: InstrumentedAttribute[datetime]
+    owner: InstrumentedAttribute[str]
 
 
 R = TypeVar("R")
 
 
-def page(session: Session, table: type[R], limit: int, cursor: str | None) -> tuple[list[R], str | None]:
-    """Rows after the cursor, and the cursor of those after them; None at the end.
+def owned(session: Session, table: type[R], row_id: str, owner: str, keep: bool = False) -> R | None:
+    """The row of an id, if there is one that the owner may see; `keep` has whoever would delete it wait."""
+    if len(row_id) != 32 or not row_id.isalnum():
+        return None
+    row = session.get(table, row_id, with_for_update={"read": True} if keep else None)
+    return row if row is not None and owner in ("", row.owner) else None  # type: ignore[attr-defined]
+
+
+def page(session: Session, table: type[R], limit: int, cursor: str | None, owner: str) -> tuple[list[R], str | None]:
+    """Rows after the cursor that the owner may see, and the cursor of those after them; None at the end.
 
     Raises:
         InputError: the cursor is none of ours.
     """
     listed: type[Listed] = table  # type: ignore[assignment]
     query = select(table).order_by(listed.created.desc(), listed.id.desc()).limit(limit + 1)
+    if owner:
+        query = query.where(listed.owner == owner)
     if cursor is not None:
         created, row_id = _place(cursor)
         query = query.where(tuple_(listed.created, listed.id) < tuple_(literal(created, Utc), literal(row_id)))

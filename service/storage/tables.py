@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Double, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import JSON, BigInteger, DateTime, Double, ForeignKey, Index, LargeBinary, String, Text, select
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 
@@ -91,6 +91,7 @@ class FitRow(Base):
         model: name of the model.
         record: the `qsde.spec.FitRecord` without its surface and its numbers by quote.
         payload: name of the numbers by quote in the data folder.
+        owner: that of the job.
     """
 
     __tablename__ = "fits"
@@ -102,6 +103,7 @@ class FitRow(Base):
     model: Mapped[str] = mapped_column(String(50))
     record: Mapped[dict[str, Any]] = mapped_column(JSON)
     payload: Mapped[str] = mapped_column(String(100))
+    owner: Mapped[str] = column_property(select(JobRow.owner).where(JobRow.id == id).scalar_subquery())
 
 
 class AnsweredRow(Base):

@@ -70,7 +70,7 @@ def test_work_grows_with_the_ladder() -> None:
     def work(spots: int, vols: int) -> float:
         ladder = {"spots": [0.01 * i for i in range(spots)], "vols": [0.01 * i for i in range(vols)]}
         request = {**SCENARIOS["barrier"], "scenarios": ladder}
-        return work_of(read_job(ScenariosRequest, json.dumps(request).encode())).path_steps
+        return work_of(read_job(ScenariosRequest, json.dumps(request).encode()), "heston").path_steps
 
     assert work(1, 1) < work(5, 1) < work(5, 3)
     assert work(1, 3) == 3 * work(1, 1)

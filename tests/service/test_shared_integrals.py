@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 
-from qsde.spec import PriceRequest, PriceResult
-from service.shared_integrals import TOGETHER, checked, option_of, results
+from qsde.market.surface import Surface
+from qsde.spec import CalibrationSpec, PriceRequest, PriceResult
+from service.shared_integrals import TOGETHER, checked, option_of, option_of_fit, results
 
 
 def _request(name: str, draw: random.Random) -> PriceRequest:
@@ -71,6 +72,30 @@ def test_families_are_told_apart(count: int) -> None:
     requests = [_request(name, draw) for _ in range(count) for name in ("heston", "kou")]
     together = results([option_of(request) for request in requests])
     assert together == [results([option_of(request)])[0] for request in requests]
+
+
+def test_fits_have_the_bits_of_their_neighbours() -> None:
+    """Under the curves that their quotes imply, beside options under flat rates."""
+    strikes = [85.0, 95.0, 100.0, 105.0, 115.0]
+    times = [0.25] * 5 + [1.0] * 5
+    forwards = [100.5] * 5 + [103.0] * 5
+    discounts = [0.99] * 5 + [0.95] * 5
+    surface = Surface.from_vols(times, 2 * strikes, [0.22, 0.21, 0.2, 0.19, 0.19] * 2, forwards, discounts, spot=100.0)
+    fit = CalibrationSpec(model="heston").fit(surface)
+    plain = _request("heston", random.Random(1))
+    payoffs = [
+        {"type": "european", "strike": k, "expiry": t, "kind": kind}
+        for t in (0.1, 0.6, 1.5) for k in (90.0, 104.0) for kind in ("call", "put")
+    ]  # fmt: skip
+    requests = [
+        PriceRequest.model_validate({"fit": "any", "payoffs": [payoff], "engine": {"type": "fourier"}})
+        for payoff in payoffs
+    ]
+    options = [option_of_fit(request, lambda name: [fit]) for request in requests]
+    assert None not in options
+    for request, found in zip(requests, results([option_of(plain), *options])[1:], strict=True):
+        alone = PriceResult.of(request, request.build(lambda name: [fit])).payoffs[0]
+        assert found == (alone.value, alone.numerical_error)
 
 
 def _changed(part: str, **change: Any) -> PriceRequest:

@@ -173,7 +173,7 @@ def test_pages_hold_every_row_once_also_if_rows_are_added_meanwhile(database: Da
     cursor = None
     while True:
         with database.session() as session:
-            rows, cursor = page(session, SurfaceRow, 2, cursor)
+            rows, cursor = page(session, SurfaceRow, 2, cursor, "")
         seen += [row.id for row in rows]
         _add_surface(database, id=f"{len(seen):032d}"[::-1].replace("0", "f", 5), created=start + timedelta(days=1))
         if cursor is None:
@@ -184,7 +184,7 @@ def test_pages_hold_every_row_once_also_if_rows_are_added_meanwhile(database: Da
 @pytest.mark.parametrize("cursor", ["", "nonsense", "bm9uc2Vuc2U=", "é"])
 def test_a_cursor_that_is_none(database: Database, cursor: str) -> None:
     with database.session() as session, pytest.raises(InputError, match="cursor"):
-        page(session, SurfaceRow, 2, cursor)
+        page(session, SurfaceRow, 2, cursor, "")
 
 
 def test_databases_that_are_not_known(tmp_path: Path) -> None:
