@@ -9,7 +9,7 @@ import structlog
 from pydantic_core import to_json
 
 
-class _Stderr:
+class Stderr:
     """The present stderr: loggers are kept, and tests replace it."""
 
     def write(self, text: str) -> None:
@@ -33,7 +33,7 @@ structlog.configure(
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(_json),
     ],
-    logger_factory=lambda *_: structlog.WriteLogger(_Stderr()),  # type: ignore[arg-type]
+    logger_factory=lambda *_: structlog.WriteLogger(Stderr()),  # type: ignore[arg-type]
     cache_logger_on_first_use=True,
 )
 #: The logger of the service.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 import threading
 import time
@@ -24,6 +25,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs_of_failures() -> Iterator[None]:
+    """What services log is shown with tests that fail, and nowhere else."""
+    logger = logging.getLogger("qsde.service")
+    logger.setLevel(logging.INFO)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.log.Stderr.write", lambda self, text: logger.info(text.rstrip()))
+        yield
 
 
 @contextmanager
@@ -88,5 +99,5 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     """A service that asks for keys, and its data folder."""
     pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
     folder = tmp_path_factory.mktemp("data")
-    with serving(auth="keys", data_dir=folder) as found:
+    with serving(auth="keys", data_dir=folder, job_workers=1) as found:
         yield found, folder
