@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.bridge import farthest
+from qsde.payoffs.bridge import reach
 from qsde.payoffs.picked import Picked
 
 Kind = Literal["call", "put"]
@@ -91,19 +91,20 @@ class Watched:
         """Logarithms of `prices`."""
         return torch.log(self.prices)
 
+    @cached_property
+    def log_ends(self) -> Tensor:
+        """Logarithms of `ends`."""
+        return torch.log(self.ends)
+
     @property
     def bridges(self) -> Bridging:
         """Log prices at the start and the end of each interval, its variance and slope."""
-        return self.logs[..., :-1], self._log_ends, self.variance, self.slope
+        return self.logs[..., :-1], self.log_ends, self.variance, self.slope
 
     def bridges_of(self, some: Picked) -> Bridging:
         """The bridges of some intervals, [interval] each."""
         start, end, variance, slope = self.bridges
         return some.of(start), some.of(end), some.of(variance), None if slope is None else some.of(slope)
-
-    @cached_property
-    def _log_ends(self) -> Tensor:
-        return torch.log(self.ends)
 
     @cached_property
     def depths(self) -> Tensor:
@@ -113,17 +114,23 @@ class Watched:
     @cached_property
     def highest(self) -> Tensor:
         """Log prices [*, path, n] that no interval, with the jump at its end, gets above but for rounding."""
-        return self._farthest(1.0, torch.maximum)
+        top = torch.maximum(self.farther(1.0), self.logs[..., 1:].detach())
+        return top + reach(self.variance.detach(), self._tilt, 1.0)
 
     @cached_property
     def lowest(self) -> Tensor:
         """Log prices [*, path, n] that no interval, with the jump at its end, gets below but for rounding."""
-        return self._farthest(-1.0, torch.minimum)
+        bottom = torch.minimum(self.farther(-1.0), self.logs[..., 1:].detach())
+        return bottom - reach(self.variance.detach(), self._tilt, -1.0)
 
-    def _farthest(self, side: float, farther: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        start, end, variance, slope = self.bridges  # not without gradient: logs are kept
-        with torch.no_grad():
-            return farthest(start, farther(end, self.logs[..., 1:]), variance, slope, side)
+    def farther(self, side: float) -> Tensor:
+        """The higher (1) or lower (-1) end of each interval, without gradient."""
+        start, end = (ends.detach() for ends in self.bridges[:2])
+        return torch.maximum(start, end) if side > 0 else torch.minimum(start, end)
+
+    @property
+    def _tilt(self) -> Tensor | None:
+        return None if self.slope is None else self.slope.detach()
 
 
 @dataclass(frozen=True)

@@ -81,37 +81,37 @@ def variance_to(variance: Tensor, slope: Tensor | None, offset: Tensor) -> Tenso
     return w * torch.sqrt((1.0 + slope * offset / w).clamp(min=_LEAST_SHARE))
 
 
-def farthest(
-    start: Tensor,
-    end: Tensor,
-    variance: Tensor,
-    slope: Tensor | None = None,
-    side: float = 1.0,
-    depth: float | Tensor = _NEVER,
-) -> Tensor:
-    """Log price on one side that a bridge gets to with a probability of at most `exp(-depth)`.
+def reach(variance: Tensor, slope: Tensor | None, side: float) -> Tensor:
+    """How far beyond both its ends a bridge gets with a probability below `exp(-40)`.
 
-    The probability of getting to a distance y from the middle of the ends, which are h away from it, is
-    `exp(-2 (y^2 - h^2) / w)`; the variance w on the way there (`variance_to`) is at most `w + slope y / 2`.
+    The probability of going x beyond is at most `exp(-2 x^2 / w)`; the variance w on the way there (`variance_to`) is
+    at most `w + slope x / 2`.
 
     Args:
-        start: log prices at the start of the interval.
-        end: log prices at its end.
         variance: quadratic variation of log price in between.
         slope: its change per unit of log price, if there is one.
         side: 1 for above, -1 for below.
-        depth: minus the logarithm of the probability.
 
     Example:
-        >>> farthest(torch.tensor(0.0), torch.tensor(0.1), torch.tensor(0.04))
-        tensor(0.9458)
+        >>> reach(torch.tensor(0.04), None, 1.0)
+        tensor(0.8944)
     """
-    middle, away = 0.5 * (start + end), 0.5 * (start - end)
-    square = torch.addcmul(0.5 * depth * variance.clamp(min=_LEAST_VARIANCE), away, away)
+    square = (0.5 * _NEVER) * variance.clamp(min=_LEAST_VARIANCE)
     if slope is None:
-        return torch.add(middle, torch.sqrt(square), alpha=side)
-    lean = torch.relu(slope * (0.125 * side * depth))
-    return torch.add(middle, lean + torch.sqrt(torch.addcmul(square, lean, lean)), alpha=side)
+        return torch.sqrt(square)
+    lean = torch.relu((0.125 * _NEVER * side) * slope)
+    return torch.addcmul(square, lean, lean).sqrt_().add_(lean)
+
+
+def may_reach(beyond: Tensor, variance: Tensor, slope: Tensor | None, side: float, depth: Tensor) -> Tensor:
+    """Whether a bridge gets so far beyond both its ends, 0 or more, with a probability of `exp(-depth)`, as in `reach`.
+
+    Example:
+        >>> may_reach(torch.tensor([0.89, 0.90]), torch.tensor(0.04), None, 1.0, torch.tensor(40.0))
+        tensor([ True, False])
+    """
+    left = beyond if slope is None else beyond - torch.relu((0.25 * side) * slope) * depth
+    return beyond * left <= 0.5 * depth * variance
 
 
 def time_to_hit(start: Tensor, end: Tensor, variance: Tensor) -> Tensor:

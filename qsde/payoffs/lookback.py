@@ -11,8 +11,8 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Kind, Paths, check_kind, check_positive, vanilla
-from qsde.payoffs.bridge import farthest, sampled_maximum, sampled_minimum
+from qsde.payoffs.base import Flows, Kind, Paths, Watched, check_kind, check_positive, vanilla
+from qsde.payoffs.bridge import may_reach, sampled_maximum, sampled_minimum
 from qsde.payoffs.checks import as_like
 from qsde.payoffs.monitoring import Monitored, Monitoring, Schedule, checked_monitoring
 from qsde.payoffs.picked import Picked
@@ -57,14 +57,19 @@ class _Lookback(Monitored):
         """The extreme of all bridges and of the prices, which may jump between them."""
         watched = self._schedule.watched(paths)
         seen = self._extreme(watched.logs)
-        bridges, side = watched.bridges, 1.0 if self._highest else -1.0
-        with torch.no_grad():  # the other intervals' extremes do not lie beyond what is seen at the dates
-            near = Picked(side * farthest(*bridges, side, watched.depths) > side * seen.unsqueeze(-1))
+        near = Picked(self._beyond(watched, seen.detach().unsqueeze(-1)))
         start, end, variance, slope = watched.bridges_of(near)
         sample = sampled_maximum if self._highest else sampled_minimum
         inner = sample(start, end, variance, near.of(watched.uniforms), slope)
         inner = self._extreme(near.back(inner, -math.inf if self._highest else math.inf))
         return torch.exp(torch.maximum(inner, seen) if self._highest else torch.minimum(inner, seen))
+
+    def _beyond(self, watched: Watched, seen: Tensor) -> Tensor:
+        """Intervals [*, path, n] whose extreme may lie beyond what is seen at the dates, [*, path, 1]."""
+        side = 1.0 if self._highest else -1.0
+        gap = torch.relu(side * (seen - watched.farther(side)))
+        slope = None if watched.slope is None else watched.slope.detach()
+        return may_reach(gap, watched.variance.detach(), slope, side, watched.depths)
 
     def _extreme(self, values: Tensor) -> Tensor:
         return values.amax(-1) if self._highest else values.amin(-1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qsde.payoffs.bridge import (
-    farthest,
+    reach,
     sampled_maximum,
     sampled_minimum,
     survival,
@@ -188,9 +188,7 @@ def test_far_bridges_are_left_out(slope: float | None, side: float) -> None:
     grid = [torch.stack(starts), torch.stack(ends), torch.stack(values(1e-14, 1e-3, 0.05))]
     start, end, variance = torch.meshgrid(*grid, indexing="ij")
     tilt = None if slope is None else torch.tensor(slope, dtype=torch.float64)
-    level = torch.zeros((), dtype=torch.float64)
-    top = farthest(level - side * start, level - side * end, variance, tilt, side)
-    near = side * top >= 0
+    near = torch.minimum(start, end) <= reach(variance, tilt, side)
     assert 0.1 < float(near.double().mean()) < 0.9
     for function, far in ((survival, 1.0), (time_to_hit, 0.0)):
         full = function(start, end, variance_to(variance, tilt, 0.5 * side * (start + end)))
