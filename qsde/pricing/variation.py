@@ -7,9 +7,9 @@ from torch import Tensor
 
 #: Variances below this count as this.
 _LEAST_VARIANCE = 1e-12
-#: The variance of an interval that is cut in two changes at most by this share of itself per deviation of the price,
+#: The variance of an interval that is cut in two changes at most by this multiple of itself per deviation of the price,
 #: and each half has at least this share of its even one.
-_MOST_BEND, _LEAST_HALF = 1.0, 0.05
+_MOST_BEND, _LEAST_HALF = 2.0, 0.05
 
 
 def with_cash(variance: Tensor, slope: Tensor | None, moving: Tensor) -> tuple[Tensor, Tensor]:
