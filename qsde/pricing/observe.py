@@ -61,8 +61,8 @@ class Observer:
     def paths(self, block: Block) -> Paths:
         """What the claim sees of a block."""
         seen = self._claim.assets
-        growth = torch.stack([g[self._columns] for g in block.growth[:seen]])  # [asset, time, *batch, path]
-        prices = _priced(growth, self._scale, self._shift)
+        growth = torch.stack([torch.stack([rows[i] for i in self._columns]) for rows in block.grown[:seen]])
+        prices = _priced(growth, self._scale, self._shift)  # of growth [asset, time, *batch, path]
         prices = first_order(prices[0] if seen == 1 else prices.movedim(0, -3))
         if self._claim.window is None:
             return Paths(prices)
@@ -75,8 +75,7 @@ class Observer:
 
     def lognormal(self, block: Block) -> tuple[Tensor, Tensor]:
         """Mean of the price at the last date, and the variance of its logarithm, on each path: [*batch, path] both."""
-        column = self._columns[-1]
-        mean, variance = block.mean[column], block.variance[column]
+        mean, variance = block.lognormal(self.last_column)
         return self._scale[0, -1].unsqueeze(-1) * torch.exp(mean + 0.5 * variance), variance
 
     def survived(self, block: Block, stages: Sequence[Stage], discount: Callable[[float], Tensor]) -> Tensor:

@@ -233,8 +233,9 @@ class Run:
         if not (simulation.model.martingale and simulation.engine.control_variate):
             return states[0].new_zeros(*states[0].shape[1:-1], 0, block.n_paths)
         if averaged:
-            return torch.expm1(block.mean[last] + 0.5 * block.variance[last]).unsqueeze(-2)
-        return torch.stack([torch.expm1(s[last]) for s in states[: simulation.model.assets]], -2)
+            mean, variance = block.lognormal(last)
+            return torch.expm1(mean + 0.5 * variance).unsqueeze(-2)
+        return torch.stack([torch.expm1(s[last]) for s in block.by_date[: simulation.model.assets]], -2)
 
     def _mean(self, payoff: Payoff, observer: Observer, block: Block, forwards: Tensor) -> Sample:
         """The mean of the worth given everything but the price's own noise, date by date if there are several."""

@@ -93,14 +93,29 @@ class Block:
     def pieces(self) -> list[Block]:
         """The block in pieces that fit into the processor's caches, where every step of the paths is looked at."""
         most = max(_LEAST_PIECE, _PIECE * self.n_paths // self.states[0].numel())
-        return [self._piece(i, min(most, self.n_paths - i)) for i in range(0, self.n_paths, most)]
+        # split, not sliced: the gradient of each slice would be as long as the whole
+        states, growth = (zip(*(s.split(most, -1) for s in all_), strict=True) for all_ in (self.states, self.growth))
+        return [self._piece(i * most, own, grown) for i, (own, grown) in enumerate(zip(states, growth, strict=True))]
 
-    def _piece(self, first: int, n: int) -> Block:
-        own = slice(first, first + n)
-        states = tuple(s[..., own] for s in self.states)
+    def _piece(self, first: int, states: State, growth: tuple[Tensor, ...]) -> Block:
+        n = states[0].shape[-1]
         piece = replace(self, states=states, n_paths=n, first=first, bridges={}, watched={}, near={})
-        piece.__dict__["growth"] = tuple(g[..., own] for g in self.growth)  # computed already
+        piece.__dict__["growth"] = growth  # computed already
         return piece
+
+    @cached_property
+    def grown(self) -> tuple[tuple[Tensor, ...], ...]:
+        """`growth` date by date, and so are its gradients until all are put together."""
+        return tuple(g.unbind(0) for g in self.growth)
+
+    @cached_property
+    def by_date(self) -> tuple[tuple[Tensor, ...], ...]:
+        """The states likewise."""
+        return tuple(s.unbind(0) for s in self.states)
+
+    def lognormal(self, column: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the log-price at a date given everything but its own noise, [*batch, P] each."""
+        return self.by_date[int(self.sampled)][column], self.by_date[-2 if self.tracked else -1][column]
 
     @property
     def mean(self) -> Tensor:
