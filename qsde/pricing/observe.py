@@ -107,23 +107,29 @@ class Observer:
         start, size = (v.to(states[0]).reshape(shape) for v in (t[:-1], t.diff()))
         interval = simulation.model, before, after, size, start
         variance, slope = simulation.scheme.variance(*interval), simulation.scheme.slope(*interval)
-        x, ends, uniforms = states[0], after[0], block.uniforms(self._steps)
-        if simulation.scheme.jumps:
-            dates, x, ends, variance, slope, uniforms = self._halved(block, x, after, variance, slope)
-        growth = torch.exp(x)
-        ends = torch.exp(ends) if simulation.scheme.jumps else growth[1:]
-        return Bridges(dates, growth, ends, variance, slope, uniforms)
+        x, uniforms = states[0], block.uniforms(self._steps)
+        if not simulation.scheme.jumps:
+            return Bridges(dates, x, block.growth[0][self.watched], None, variance, slope, uniforms)
+        dates, x, ends, variance, slope, uniforms = self._halved(block, x, after, variance, slope)
+        return Bridges(dates, x, torch.exp(x), ends, variance, slope, uniforms)
 
     def _priced(self, bridges: Bridges) -> Watched:
         dates, variance, slope = bridges.dates, bridges.variance, bridges.slope
-        prices = _priced(bridges.growth[None], *self._affine(dates))[0]
-        ends = _priced(bridges.ends[None], *self._affine(dates[1:], before=True))[0]
+        now, before = self._affine(dates), self._affine(dates[1:], before=True)
+        prices = _priced(bridges.growth[None], *now)[0]
+        x, grown = (bridges.x[1:], bridges.growth[1:]) if bridges.ends is None else (bridges.ends, bridges.ends.exp())
+        smooth = bridges.ends is None and not self._market.dividend_times
+        ends = prices[..., 1:] if smooth else _priced(grown[None], *before)[0]
         if self._market.has_cash:
-            _, shift = self._affine(dates[:-1])
-            moving = 1 - shift[0].movedim(0, -1).unsqueeze(-2) / prices[..., :-1]
+            moving = 1 - now[1][0][:-1].movedim(0, -1).unsqueeze(-2) / prices[..., :-1]
             variance, slope = with_cash(variance, slope, moving.movedim(-1, 0))
         slope = None if slope is None else slope.movedim(0, -1)
-        return Watched(dates, prices, ends, variance.movedim(0, -1), bridges.uniforms, slope)
+        watched = Watched(dates, prices, ends, variance.movedim(0, -1), bridges.uniforms, slope)
+        if not self._market.has_cash:  # logarithms need not be taken
+            logs = _shifted(bridges.x, now[0][0])
+            watched.__dict__["logs"] = logs
+            watched.__dict__["log_ends"] = logs[..., 1:] if smooth else _shifted(x, before[0][0])
+        return watched
 
     def _halved(
         self, block: Block, x: Tensor, after: tuple[Tensor, ...], variance: Tensor, slope: Tensor | None
@@ -161,6 +167,11 @@ def _priced(growth: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Prices [asset, *batch, path, time] from `exp(x)` [asset, time, *batch, path]."""
     shape = (*scale.shape, *(1,) * (growth.dim() - scale.dim()))
     return (scale.reshape(shape) * growth + shift.reshape(shape)).movedim(1, -1)
+
+
+def _shifted(x: Tensor, scale: Tensor) -> Tensor:
+    """Logarithms [*batch, path, time] of prices `scale exp(x)`."""
+    return (x + torch.log(scale).reshape(*scale.shape, *(1,) * (x.dim() - scale.dim()))).movedim(0, -1)
 
 
 def _interleaved(first: Tensor, second: Tensor) -> Tensor:
