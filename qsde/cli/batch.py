@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qsde.cli import options as o
+from qsde.cli.grouped import grouped
 from qsde.cli.show import line, number, progress, records, table
 
 if TYPE_CHECKING:
@@ -16,33 +17,16 @@ if TYPE_CHECKING:
 _SHOWN = 40
 
 
+@grouped
 def batch(
+    *,
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Option chains: CSV, Parquet or JSON.")],
     model: Annotated[str, typer.Option("--model", "-m", help="black_scholes, heston, merton, kou, bates, heston_kou.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write or continue.")] = Path("fits.parquet"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Work on failed files again.")] = False,
-    rate: o.RateText = None,
-    dividend_yield: o.DividendText = None,
-    treasury: o.Treasury = None,
-    min_days: o.MinDays = 0.0,
-    max_days: o.MaxDays = None,
-    max_deviations: o.MaxDeviations = None,
-    weights: o.Weights = "spread",
-    objective: o.Objective = "implied_vol",
-    starts: o.Starts = None,
-    fix: o.Fix = None,
-    bound: o.Bound = None,
-    prior: o.Prior = None,
-    feller: o.Feller = False,
-    seed: o.Seed = 0,
-    max_iterations: o.MaxIterations = None,
-    column_map: o.Map = None,
-    timezone: o.Timezone = None,
-    quote_time: o.QuoteTime = None,
-    underlying: o.Underlying = None,
-    spot: o.Spot = None,
-    vendor: o.Vendor = None,
-    max_bytes: o.MaxBytes = None,
+    selection: o.Selection,
+    fitting: o.Fitting,
+    reading: o.Reading,
 ) -> None:
     """Fit every surface of every file; one row per surface, failures included, in a parquet file.
 
@@ -50,10 +34,7 @@ def batch(
 
     [bold]Example:[/bold] qsde batch data/goog_2015_intraday/*.parquet --model heston --out fits.parquet
     """
-    spec = o.calibration_spec(model, fix, bound, prior, feller, weights=weights, objective=objective, starts=starts,
-                              seed=seed, max_iterations=max_iterations)  # fmt: skip
-    reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
-    market = o.market_spec(rate, dividend_yield, treasury, min_days, max_days, max_deviations)
+    spec = fitting.spec(model)
     from qsde.batch import run_batch
 
     with progress(f"fitting {spec.model}") as tell:
@@ -62,7 +43,8 @@ def batch(
             inside = s.done / s.total if s.total else 0.0
             tell(round(1000 * (s.file_number - 1 + inside)), 1000 * s.files)
 
-        result = run_batch(files, spec, out, market=market, reading=reading, retry_failed=retry_failed, progress=step)
+        result = run_batch(files, spec, out, market=selection.spec(), reading=reading.spec(), retry_failed=retry_failed,
+                           progress=step)  # fmt: skip
     _summary(result)
     raise typer.Exit(result.exit_code)
 

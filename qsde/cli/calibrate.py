@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qsde.cli import options as o
-from qsde.cli.chains import Date, Number, Symbol, choose_one, read_parts
+from qsde.cli.chains import Choice, read_parts
+from qsde.cli.grouped import grouped
 from qsde.cli.guard import warn
 from qsde.cli.outputs import reserve
 from qsde.cli.show import line, number, progress, table
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from qsde.spec import CalibrationSpec
 
 
+@grouped
 def calibrate(
+    *,
     file: o.ChainFile,
     model: Annotated[
         list[str],
@@ -34,34 +37,11 @@ def calibrate(
         Path | None, typer.Option(help="Write the fits to this file: JSON, or .safetensors, smaller with networks.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the HTML report to this file.")] = None,
-    date: Date = None,
-    symbol: Symbol = None,
-    surface: Number = None,
-    rate: o.RateText = None,
-    dividend_yield: o.DividendText = None,
-    treasury: o.Treasury = None,
-    min_days: o.MinDays = 0.0,
-    max_days: o.MaxDays = None,
-    max_deviations: o.MaxDeviations = None,
-    weights: o.Weights = "spread",
-    objective: o.Objective = "implied_vol",
-    starts: o.Starts = None,
-    fix: o.Fix = None,
-    bound: o.Bound = None,
-    prior: o.Prior = None,
-    feller: o.Feller = False,
-    seed: o.Seed = 0,
-    max_iterations: o.MaxIterations = None,
-    backbone: o.Backbone = None,
-    paths: o.Paths = None,
-    max_dt: o.MaxDt = None,
-    column_map: o.Map = None,
-    timezone: o.Timezone = None,
-    quote_time: o.QuoteTime = None,
-    underlying: o.Underlying = None,
-    spot: o.Spot = None,
-    vendor: o.Vendor = None,
-    max_bytes: o.MaxBytes = None,
+    choice: Choice,
+    selection: o.Selection,
+    fitting: o.Fitting,
+    simulating: o.Simulating,
+    reading: o.Reading,
 ) -> None:
     """Fit models to one surface; print a summary, and write the fits and an HTML report.
 
@@ -70,17 +50,11 @@ def calibrate(
     [bold]Example:[/bold] qsde calibrate data/spx_vix_2023-02-15/spx_2023-02-15.parquet
     --model heston --model bates --min-days 7 --max-deviations 6 --report report.html
     """  # fmt: skip
-    simulated = o.simulated(model, backbone, paths, max_dt)
-    specs = [
-        o.calibration_spec(name, fix, bound, prior, feller, weights=weights, objective=objective, starts=starts,
-                           seed=seed, max_iterations=max_iterations, **simulated[name])
-        for name in dict.fromkeys(model)
-    ]  # fmt: skip
-    reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
-    market = o.market_spec(rate, dividend_yield, treasury, min_days, max_days, max_deviations)
+    simulated = simulating.by_model(model)
+    specs = [fitting.spec(name, **simulated[name]) for name in dict.fromkeys(model)]
+    how, market = reading.spec(), selection.spec()
     reserve(out, report)
-    part = choose_one(read_parts(file, reading), date, symbol, surface)
-    chain = market.surface(part)
+    chain = market.surface(choice.one(read_parts(file, how)))
     line(f"{chain.name}: {len(chain):,} quotes over {len(chain.slices)} expiries, {len(chain.rejected):,} set aside")
     fits = [_fit(spec, chain) for spec in specs]
     _write(fits, out, report)  # before anything is printed: a reader such as head may leave early

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,15 +16,38 @@ if TYPE_CHECKING:
     from qsde.spec import ReadingSpec
 
 CHOOSING = "Choosing a surface"
-Date = Annotated[
-    str | None,
-    typer.Option(help="Quote time, or its beginning: 2023-02-15.", rich_help_panel=CHOOSING),
-]
-Symbol = Annotated[str | None, typer.Option(help="Underlying to take.", rich_help_panel=CHOOSING)]
-Number = Annotated[
-    int | None, typer.Option("--surface", help="Number in the list of `qsde inspect`.", rich_help_panel=CHOOSING)
-]
 _SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which surface of the file is wanted."""
+
+    date: Annotated[
+        str | None, typer.Option(help="Quote time, or its beginning: 2023-02-15.", rich_help_panel=CHOOSING)
+    ] = None
+    symbol: Annotated[str | None, typer.Option(help="Underlying to take.", rich_help_panel=CHOOSING)] = None
+    surface: Annotated[
+        int | None, typer.Option(help="Number in the list of `qsde inspect`.", rich_help_panel=CHOOSING)
+    ] = None
+
+    def of(self, parts: list[Quotes]) -> list[tuple[int, Quotes]]:
+        """The parts that match, with their numbers from 1; see `choose`."""
+        return choose(parts, self.date, self.symbol, self.surface)
+
+    def one(self, parts: list[Quotes]) -> Quotes:
+        """The one part that matches.
+
+        Raises:
+            InputError: none or several match; the message lists them and says how to choose.
+        """
+        found = self.of(parts)
+        if len(found) > 1:
+            raise InputError(
+                f"the file holds {len(found)} surfaces: {listing([p for _, p in found])}. Choose one with --date, "
+                "--symbol or --surface NUMBER (numbers: qsde inspect), or fit them all with qsde batch"
+            )
+        return found[0][1]
 
 
 def read_parts(path: Path, reading: ReadingSpec) -> list[Quotes]:
@@ -64,21 +88,6 @@ def choose(parts: list[Quotes], date: str | None, symbol: str | None, number: in
     if not numbered:
         raise InputError(f"no surface matches; the file holds {listing(parts)}")
     return numbered
-
-
-def choose_one(parts: list[Quotes], date: str | None, symbol: str | None, number: int | None) -> Quotes:
-    """The one part that matches.
-
-    Raises:
-        InputError: none or several match; the message lists them and says how to choose.
-    """
-    found = choose(parts, date, symbol, number)
-    if len(found) > 1:
-        raise InputError(
-            f"the file holds {len(found)} surfaces: {listing([p for _, p in found])}. Choose one with --date, --symbol "
-            "or --surface NUMBER (numbers: qsde inspect), or fit them all with qsde batch"
-        )
-    return found[0][1]
 
 
 def listing(parts: list[Quotes]) -> str:

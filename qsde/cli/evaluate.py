@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qsde.cli import options as o
-from qsde.cli.chains import Date, Number, Symbol, choose_one, read_parts
+from qsde.cli.chains import Choice, read_parts
+from qsde.cli.grouped import grouped
 from qsde.cli.outputs import reserve
 from qsde.cli.show import line, number, progress, records, table
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from qsde.spec import CalibrationSpec
 
 
+@grouped
 def evaluate(
+    *,
     file: o.ChainFile,
     model: Annotated[list[str], typer.Option("--model", "-m", help="As for qsde calibrate. Repeatable.")],
     hold_out: Annotated[int, typer.Option(help="Hold out every n-th strike of each expiry; 0 for none.")] = 5,
@@ -27,27 +30,12 @@ def evaluate(
     seeds: Annotated[int, typer.Option(help="Fit simulated models with so many seeds.", min=1)] = 1,
     exotics: Annotated[bool, typer.Option("--exotics/--no-exotics", help="Price exotics under every model.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write both tables to this JSON file.")] = None,
-    date: Date = None,
-    symbol: Symbol = None,
-    surface: Number = None,
-    rate: o.RateText = None,
-    dividend_yield: o.DividendText = None,
-    treasury: o.Treasury = None,
-    min_days: o.MinDays = 0.0,
-    max_days: o.MaxDays = None,
-    max_deviations: o.MaxDeviations = None,
     weights: o.Weights = "spread",
     max_iterations: o.MaxIterations = None,
-    backbone: o.Backbone = None,
-    paths: o.Paths = None,
-    max_dt: o.MaxDt = None,
-    column_map: o.Map = None,
-    timezone: o.Timezone = None,
-    quote_time: o.QuoteTime = None,
-    underlying: o.Underlying = None,
-    spot: o.Spot = None,
-    vendor: o.Vendor = None,
-    max_bytes: o.MaxBytes = None,
+    choice: Choice,
+    selection: o.Selection,
+    simulating: o.Simulating,
+    reading: o.Reading,
 ) -> None:
     """Fit models to part of a surface; report fresh paths, held-out quotes, step bias, seeds and exotic prices.
 
@@ -58,16 +46,11 @@ def evaluate(
     from qsde.calibration.evaluation import evaluate as compare
     from qsde.greeks.quotes import market_of
 
-    simulated = o.simulated(model, backbone, paths, max_dt)
-    specs = {
-        name: o.calibration_spec(name, None, None, None, False, weights=weights, max_iterations=max_iterations,
-                                 **simulated[name])
-        for name in dict.fromkeys(model)
-    }  # fmt: skip
-    reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
-    market = o.market_spec(rate, dividend_yield, treasury, min_days, max_days, max_deviations)
+    simulated, fitting = simulating.by_model(model), o.Fitting(weights=weights, max_iterations=max_iterations)
+    specs = {name: fitting.spec(name, **simulated[name]) for name in dict.fromkeys(model)}
+    how, market = reading.spec(), selection.spec()
     reserve(out)
-    chain = market.surface(choose_one(read_parts(file, reading), date, symbol, surface))
+    chain = market.surface(choice.one(read_parts(file, how)))
     held = HeldOut.of(chain, hold_out, expiry) if hold_out else None
     count = int(held.any.sum()) if held else 0
     line(f"{chain.name}: {len(chain) - count:,} quotes to fit, {count:,} held out, {len(chain.slices)} expiries")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qsde.cli import options as o
-from qsde.cli.chains import Date, Number, Symbol, choose, label, read_parts
+from qsde.cli.chains import Choice, label, read_parts
+from qsde.cli.grouped import grouped
 from qsde.cli.guard import warn
 from qsde.cli.show import line, number, progress, records, table
 from qsde.errors import QsdeError
@@ -18,35 +19,23 @@ if TYPE_CHECKING:
     from qsde.spec import MarketSpec
 
 
+@grouped
 def inspect(
+    *,
     file: o.ChainFile,
-    date: Date = None,
-    symbol: Symbol = None,
-    surface: Number = None,
-    rate: o.RateText = None,
-    dividend_yield: o.DividendText = None,
-    treasury: o.Treasury = None,
-    min_days: o.MinDays = 0.0,
-    max_days: o.MaxDays = None,
-    max_deviations: o.MaxDeviations = None,
-    column_map: o.Map = None,
-    timezone: o.Timezone = None,
-    quote_time: o.QuoteTime = None,
-    underlying: o.Underlying = None,
-    spot: o.Spot = None,
-    vendor: o.Vendor = None,
-    max_bytes: o.MaxBytes = None,
+    choice: Choice,
+    selection: o.Selection,
+    reading: o.Reading,
 ) -> None:
     """Say what is in a file of option quotes, and what is wrong with it.
 
     [bold]Example:[/bold] qsde inspect data/spx_vix_2023-02-15/spx_2023-02-15.parquet
     """
-    reading = o.reading_spec(column_map, timezone, quote_time, underlying, spot, vendor, max_bytes)
-    market = o.market_spec(rate, dividend_yield, treasury, min_days, max_days, max_deviations)
-    parts = read_parts(file, reading)
+    market = selection.spec()
+    parts = read_parts(file, reading.spec())
     line(f"{file}: {parts[0].vendor if parts else 'no'} format, {sum(map(len, parts)):,} readable quotes, "
          f"{sum(len(p.rejected) for p in parts):,} unreadable or unusable")  # fmt: skip
-    chosen = choose(parts, date, symbol, surface)
+    chosen = choice.of(parts)
     with progress("cleaning") as tell:
         built = []
         for done, (i, part) in enumerate(chosen, start=1):
