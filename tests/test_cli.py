@@ -68,6 +68,11 @@ def test_every_help_has_an_example(command: str) -> None:
     assert f"qsde {command}" in result.stdout.split("Example:")[1]
 
 
+def test_the_package_is_the_command() -> None:
+    shown = subprocess.run([sys.executable, "-m", "qsde", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"qsde {__version__}\n"
+
+
 def test_help_is_quick_because_it_does_not_load_torch() -> None:
     code = "import sys; from qsde.cli import app; app(['--help'], standalone_mode=False); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
