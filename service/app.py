@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from qsde import __version__
-from service import errors, openapi
+from service import errors, openapi, retention
 from service.batching import Batcher
 from service.edge import Edge
 from service.heap import settle
@@ -56,9 +56,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await gate.open(stored.database)
         await app.state.service.batcher.start()
         stored.start()  # later: what is started first is ready first
+        expiring = asyncio.create_task(retention.daily(stored.database, stored.queue, settings.retention_days))
         settle()
         log.info("ready", workers=settings.workers)
         yield
+        expiring.cancel()
         await app.state.service.batcher.close()
         await gate.close()
         await asyncio.to_thread(stored.close)
@@ -78,20 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         origins = settings.cors_origins.split(",")
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     errors.install(app)
-    for module in (
-        price,
-        greeks,
-        scenarios,
-        implied_vol,
-        surfaces,
-        calibrations,
-        jobs,
-        fits,
-        fit_files,
-        reports,
-        models,
-        health,
-    ):
+    for module in _ROUTES:
         app.include_router(module.router)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app

@@ -41,6 +41,8 @@ class Settings(BaseSettings):
         max_job_seconds: time that a job may compute.
         max_event_streams: clients that follow the events of jobs at a time.
         job_workers: processes that do jobs, on one thread each; 0 leaves jobs to other services on the same database.
+        retention_days: days after which surfaces, fits, jobs that have ended and answers to Idempotency-Keys are
+            deleted with their files, at the start and daily; a surface stays while a job needs it. 0 keeps all.
         data_dir: folder of the SQLite database and of large tables; processes that share a database share it.
         database_url: `postgresql://USER:PASSWORD@HOST/NAME`; empty is SQLite in the data folder.
         host, port: where `qsde serve` listens.
@@ -73,6 +75,7 @@ class Settings(BaseSettings):
     max_job_seconds: float = Field(default=900.0, gt=0, le=86_400)
     max_event_streams: int = Field(default=100, ge=1)
     job_workers: int = Field(default=1, ge=0, le=256)
+    retention_days: float = Field(default=0.0, ge=0, le=36_500)
     data_dir: Path = Path("qsde-data")
     database_url: str = Field(default="", repr=False)
     host: str = "127.0.0.1"

@@ -106,6 +106,10 @@ class JobQueue:
         """All that a job tells, from the number `first` on, until it ends."""
         return self._client.read_stream_async(job_id, EVENTS, offset=first, polling_interval_sec=_LOOK)
 
+    def forget(self, job_ids: Sequence[str]) -> None:
+        """Removes all that is known of jobs that have ended."""
+        self._client.delete_workflows(list(job_ids))
+
     def close(self) -> None:
         """Closes what it opened."""
         self._client.destroy()
