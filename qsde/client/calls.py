@@ -157,25 +157,15 @@ def _prices(body: bytes) -> Prices:
     data = from_json(body)
     items, failed = _items(data)
 
-    def column(name: str, missing: float = math.nan) -> Tensor:
-        values = [item.get(name) for item in items]
-        return torch.tensor([missing if v is None else v for v in values], dtype=torch.float64)
+    methods = tuple(item.get("method", "") for item in items)
 
-    std_error = column("std_error")
-    found = Prices(
-        value=column("value"),
-        std_error=torch.where(column("numerical_error").isnan(), std_error, std_error.nan_to_num()),
-        numerical_error=column("numerical_error"),
-        variance_ratio=column("variance_ratio"),
-        upper=column("upper"),
-        upper_std_error=column("upper_std_error"),
-        exercise_probability=column("exercise_probability"),
-        exercise_time=column("exercise_time"),
-        methods=tuple(item.get("method", "") for item in items),
-        n_paths=data["n_paths"] or 0,
-        seconds=data["seconds"],
-    )
-    return _all(found, failed)
+    def column(name: str) -> Tensor:
+        # Fourier integrals have no standard error, which is 0
+        missing = [0.0 if name == "std_error" and method == "fourier" else math.nan for method in methods]
+        values = [m if item.get(name) is None else item[name] for item, m in zip(items, missing, strict=True)]
+        return torch.tensor(values, dtype=torch.float64)
+
+    return _all(Prices.of(column, methods, data["n_paths"] or 0, data["seconds"]), failed)
 
 
 def _greeks(body: bytes) -> Greeks:

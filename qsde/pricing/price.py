@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -60,6 +60,12 @@ class Prices:
     methods: tuple[Method, ...]
     n_paths: int
     seconds: float
+
+    @classmethod
+    def of(cls, column: Callable[[str], Tensor], methods: tuple[Method, ...], n_paths: int, seconds: float) -> Prices:
+        """Prices whose tensors a function knows by their names."""
+        tensors = {f.name: column(f.name) for f in fields(cls) if f.name not in ("methods", "n_paths", "seconds")}
+        return cls(**tensors, methods=methods, n_paths=n_paths, seconds=seconds)
 
 
 def price(
@@ -197,19 +203,7 @@ def _collected(rows: list[_Row], single: bool, n_paths: int, seconds: float) -> 
         cells = [getattr(row, name).to(rows[0].value).expand_as(row.value) for row in rows]
         return cells[0] if single else torch.stack(cells, -1)
 
-    return Prices(
-        value=column("value"),
-        std_error=column("std_error"),
-        numerical_error=column("numerical_error"),
-        variance_ratio=column("variance_ratio"),
-        upper=column("upper"),
-        upper_std_error=column("upper_std_error"),
-        exercise_probability=column("exercise_probability"),
-        exercise_time=column("exercise_time"),
-        methods=tuple(row.method for row in rows),
-        n_paths=n_paths,
-        seconds=seconds,
-    )
+    return Prices.of(column, tuple(row.method for row in rows), n_paths, seconds)
 
 
 class _Parts:
