@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +11,10 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.models.base import Model
+from qsde.numerics import broadcast_shape
+
+#: Numbers of exponents that are worked on at a time.
+_TOGETHER = 1 << 14
 
 
 @runtime_checkable
@@ -20,11 +25,18 @@ class Affine(Protocol):
     """
 
     @property
+    def batch_shape(self) -> torch.Size:
+        """As `Model.batch_shape`."""
+
+    @property
     def initial_variance(self) -> Tensor:
         """`v_0`."""
 
     def transition(self, u: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """`A` and `B`, elementwise over broadcast `u`, `b` (both complex), `dt` and parameters."""
+
+    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`p`, `q`, `r`, `s` of the fractional linear map `B = (p + q b) / (r + s b)` of `transition`."""
 
     def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
         """Whether the transform is finite at `u = -i p`, for real `p` and `b`."""
@@ -44,14 +56,15 @@ def affine(model: Model) -> Affine:
     )
 
 
-def log_moment(model: Affine, exponents: Sequence[Tensor], steps: Sequence[float]) -> Tensor:
+def log_moment(model: Affine, exponents: Tensor, steps: Sequence[float]) -> Tensor:
     """`log E[exp(sum_j z_j (x_{t_j} - x_{t_{j-1}}))]`, the joint transform of the increments of `x = log(S/F)`.
 
-    Transitions are chained from the last interval to the first; `t_0 = 0`.
+    The variance's exponents are chained from the last interval to the first, all else is done for many intervals at a
+    time; `t_0 = 0`.
 
     Args:
         model: Black-Scholes, Heston, or one of them with jumps.
-        exponents: complex `z_j`, one tensor per interval; they broadcast with the parameters.
+        exponents: complex `z_j`, [interval, ...]; the rest broadcasts with the parameters.
         steps: lengths of the intervals, years.
 
     Reference:
@@ -59,24 +72,31 @@ def log_moment(model: Affine, exponents: Sequence[Tensor], steps: Sequence[float
 
     Example:
         >>> from qsde.models import BlackScholes
-        >>> z = [torch.tensor(0.5 + 0j, dtype=torch.complex128), torch.tensor(1.0 + 0j, dtype=torch.complex128)]
+        >>> z = torch.tensor([0.5 + 0j, 1.0 + 0j], dtype=torch.complex128)
         >>> log_moment(BlackScholes(0.2), z, [1.0, 1.0]).real   # -vol^2 / 8: the second increment is a martingale's
         tensor(-0.0050, dtype=torch.float64)
     """
-    b = torch.zeros_like(exponents[-1])
-    total = torch.zeros_like(b)
-    for z, dt in zip(reversed(exponents), reversed(steps), strict=True):
-        a, b = model.transition(-1j * z, b, torch.as_tensor(dt, dtype=z.real.dtype, device=z.device))
-        total = total + a
+    shape = broadcast_shape(model.batch_shape, exponents.shape[1:])
+    exponents = exponents.reshape(len(steps), *(1,) * (len(shape) - exponents.dim() + 1), *exponents.shape[1:])
+    dt = torch.tensor(steps, dtype=exponents.real.dtype, device=exponents.device).reshape(-1, *(1,) * len(shape))
+    b = total = torch.zeros_like(exponents[-1])
+    together = max(1, _TOGETHER // math.prod(shape))
+    for u, length in zip(reversed((-1j * exponents).split(together)), reversed(dt.split(together)), strict=True):
+        chain = [b]
+        for p, q, r, s in zip(*(part.flip(0) for part in model.riccati(u, length)), strict=True):
+            chain.append((p + q * chain[-1]) / (r + s * chain[-1]))
+        b = chain.pop()
+        a, _ = model.transition(u, torch.stack(torch.broadcast_tensors(*reversed(chain))), length)
+        total = total + a.sum(0)
     return total + b * model.initial_variance
 
 
 @torch.no_grad()
-def moment_exists(model: Affine, exponents: Sequence[Tensor], steps: Sequence[float]) -> Tensor:
+def moment_exists(model: Affine, exponents: Tensor, steps: Sequence[float]) -> Tensor:
     """Whether `E[exp(sum_j z_j (x_{t_j} - x_{t_{j-1}}))]` is finite, for real exponents."""
     b = torch.zeros_like(exponents[-1])
     alive = torch.ones_like(b, dtype=torch.bool)
-    for z, dt in zip(reversed(exponents), reversed(steps), strict=True):
+    for z, dt in zip(exponents.flip(0), reversed(steps), strict=True):
         length = torch.as_tensor(dt, dtype=z.dtype, device=z.device)
         alive = alive & model.transition_exists(z, b, length)
         b = model.transition(-1j * z, b + 0j, length)[1].real

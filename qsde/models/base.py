@@ -150,6 +150,11 @@ class FourierModel(Model):
             t: time in years.
         """
 
+    @property
+    def gaussian(self) -> bool:
+        """Whether `x_t` is normal, so that options have closed forms."""
+        return False
+
     @abstractmethod
     def total_variance(self, t: Tensor) -> Tensor:
         """Expected quadratic variation of `log S` over `[0, t]`."""

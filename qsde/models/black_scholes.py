@@ -48,6 +48,11 @@ class BlackScholes(Parametric, FourierModel):
         return 0.5 * self.vol * slope, slope[None]
 
     @property
+    def gaussian(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def initial_variance(self) -> Tensor:
         """`vol^2`, the variance at all times."""
         return self.vol * self.vol
@@ -55,6 +60,11 @@ class BlackScholes(Parametric, FourierModel):
     def transition(self, u: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """As `Affine.transition`: `log_cf` and `b`."""
         return self.log_cf(u, dt), b
+
+    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `Affine.riccati`: the identity."""
+        zero = torch.zeros_like(u)
+        return zero, zero + 1, zero + 1, zero
 
     def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
         """Always."""

@@ -137,22 +137,33 @@ class Heston(Parametric, FourierModel):
         `B' = sigma^2 B^2 / 2 - xi B - q / 2` and `A' = kappa theta B`, where `z = i u`, `q = z - z^2` and
         `xi = kappa - rho sigma z`.
         """
-        s2 = self.sigma * self.sigma
-        z = 1j * u
-        q = z - z * z
-        xi = self.kappa - (self.rho * self.sigma) * z
-        d = complex_sqrt(torch.addcmul(s2 * q, xi, xi))
-        lost = complex_expm1(-dt * d)
-        decay = lost / d
-        # (d - xi) / sigma^2, from whichever of xi + d and d - xi does not cancel
-        ahead = (xi * d.conj()).real >= 0
-        root = torch.where(
-            ahead, q / torch.where(ahead, xi + d + 1e-100, 1.0), (d - xi) / torch.where(ahead, 1.0, nonzero(s2))
-        )
-        w = (0.5 * s2) * decay * (root + b)  # U - 1, U the solution of the linear equation with its growth divided out
+        q, xi, d, lost = self._exponents(u, dt)
+        decay, root = lost / d, self._root(q, xi, d)
+        w = (0.5 * self.sigma * self.sigma) * decay * (root + b)  # U - 1, U solves the linear equation without growth
         next_b = (q * decay + b * (lost + 2 + xi * decay)) / (2 + 2 * w)
         a = root * dt + decay * (root + b) * log1p_quotient(w)
         return -(self.kappa * self.theta) * a, next_b
+
+    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `Affine.riccati`."""
+        q, xi, d, lost = self._exponents(u, dt)
+        decay = lost / d
+        s = self.sigma * self.sigma * decay
+        return q * decay, lost + 2 + xi * decay, 2 + s * self._root(q, xi, d), s
+
+    def _exponents(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`q`, `xi`, `d` with `d^2 = xi^2 + sigma^2 q`, and `exp(-d dt) - 1`."""
+        z = 1j * u
+        q = z - z * z
+        xi = self.kappa - (self.rho * self.sigma) * z
+        d = complex_sqrt(torch.addcmul(self.sigma * self.sigma * q, xi, xi))
+        return q, xi, d, complex_expm1(-dt * d)
+
+    def _root(self, q: Tensor, xi: Tensor, d: Tensor) -> Tensor:
+        """`(d - xi) / sigma^2`, from whichever of `xi + d` and `d - xi` does not cancel."""
+        ahead = (xi * d.conj()).real >= 0
+        beyond = (d - xi) / torch.where(ahead, 1.0, nonzero(self.sigma * self.sigma))
+        return torch.where(ahead, q / torch.where(ahead, xi + d + 1e-100, 1.0), beyond)
 
     def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
         """As `Affine.transition_exists`: whether the Riccati equation lives longer than `dt`."""

@@ -117,6 +117,10 @@ class JumpDiffusion(FourierModel):
         a, next_b = affine(self.diffusion).transition(u, b, dt)
         return a + self.jumps.log_cf(u, dt), next_b
 
+    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `Affine.riccati`: that of the diffusion."""
+        return affine(self.diffusion).riccati(u, dt)
+
     def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
         """As `Affine.transition_exists`: where the diffusion's does and the jumps have the moment."""
         lower, upper = self.jumps.moment_range()

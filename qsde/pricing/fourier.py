@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError, NumericsError
+from qsde.market.black import normalised_price
 from qsde.market.implied_vol import implied_vol
 from qsde.models.base import FourierModel, Model, fourier_model
 from qsde.numerics import broadcast_shape
@@ -223,6 +224,8 @@ def _otm_ratio(model: FourierModel, t: Tensor, k: Tensor, engine: Fourier) -> tu
 
     Parameters broadcast to [B, E, 1] (or are [E, 1], one set per expiry); t is [E, 1], k is [E, K].
     """
+    if model.gaussian:
+        return _black(model, t, k)
     n_sets = math.prod(model.batch_shape[:-2])
     if n_sets > 1 and n_sets * t.shape[0] * engine.nodes * 160 > _CHUNK_BYTES:
         pieces = torch.arange(n_sets).tensor_split(2)
@@ -233,6 +236,16 @@ def _otm_ratio(model: FourierModel, t: Tensor, k: Tensor, engine: Fourier) -> tu
         parts = [(model.map(lambda p, i=i: p[i]) if own else model, t[i], k[i]) for i in pieces]  # type: ignore[misc]
         return _joined([_otm_ratio(*part, engine) for part in parts], 1)
     return _with_own_contours(model, t, k, engine)
+
+
+def _black(model: FourierModel, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where log-prices are normal: their variance is known from one value of the characteristic function."""
+    u = torch.ones((1, 1), dtype=torch.complex128, device=t.device)
+    deviation = torch.sqrt((-2 * model.log_cf(u, t).real).clamp(min=1e-30)).reshape(-1, *t.shape)
+    distance = torch.where(k >= 0, k, -k)  # abs has no slope at 0, where a call counts as out of the money
+    ratio = normalised_price(*torch.broadcast_tensors(distance, deviation)) * torch.exp(-0.5 * distance)
+    moves = 1 + (distance / deviation).square()  # relatively, for a relative move of the variance, but for a factor
+    return ratio, 1e-14 * (moves * ratio).detach()
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:

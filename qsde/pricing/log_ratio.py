@@ -38,9 +38,11 @@ class Exposure:
         rows = zip(steps, _from_the_end(below), _from_the_end(above), strict=True)
         return cls(*zip(*(row for row in rows if row[0] > 0), strict=True))
 
-    def exponents(self, z: Tensor) -> list[Tensor]:
-        """`below + z (above - below)` for each interval."""
-        return [low + z * (high - low) for low, high in zip(self.below, self.above, strict=True)]
+    def exponents(self, z: Tensor) -> Tensor:
+        """`below + z (above - below)`, [interval, ...]."""
+        rows = (torch.tensor(row, dtype=z.real.dtype, device=z.device) for row in (self.below, self.above))
+        low, high = (row.reshape(-1, *(1,) * z.dim()) for row in rows)
+        return low + z * (high - low)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,11 @@ class LogRatio(FourierModel):
         new = copy.copy(self)
         object.__setattr__(new, "model", self.model.with_params(params))
         return new
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether it is that of the model."""
+        return fourier_model(self.model).gaussian
 
     @property
     def log_means(self) -> tuple[Tensor, Tensor]:
