@@ -8,12 +8,11 @@ draws bias against step size (needs matplotlib).
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import pandas as pd
-from harness import Row, report
+from harness import Row, parser, report
 from surfaces import REFERENCE
 
 from qsde.market.underlying import Market
@@ -71,11 +70,9 @@ def plot(table: pd.DataFrame, path: Path) -> None:
 
 def main() -> int:
     """Prints all figures; exit code 1 if QE-M misses its bound."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="end within a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the bias, as PNG")
-    options = parser.parse_args()
+    asked = parser(__doc__)
+    asked.add_argument("--plot", type=Path, metavar="FILE", help="also draw the bias, as PNG")
+    options = asked.parse_args()
     table = study(1 << 14 if options.quick else 1 << 17)
     rows = []
     for line in table.itertuples():

@@ -13,7 +13,6 @@ variates and antithetic paths count, its Sobol points do not, as a seed does not
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import math
 import statistics
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import Row, report
+from harness import Row, parser, report
 
 from qsde.market.underlying import Market
 from qsde.models import BlackScholes, Heston, Model
@@ -342,11 +341,9 @@ def plot(results: list[tuple[Contest, list[Measured], list[Measured]]], path: Pa
 
 def main() -> int:
     """Prints all figures; exit code 1 if one misses its floor."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="end within a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw error against seconds, as PNG")
-    options = parser.parse_args()
+    asked = parser(__doc__)
+    asked.add_argument("--plot", type=Path, metavar="FILE", help="also draw error against seconds, as PNG")
+    options = asked.parse_args()
     peer = QuantLib()
     results = []
     for make in CONTESTS:

@@ -12,7 +12,6 @@ step's normals by a kernel that does nothing else, and the step's operations if 
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import statistics
@@ -20,10 +19,9 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
-from harness import Row, machine, report
+from harness import Row, machine, parser, report
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -50,14 +48,6 @@ CHAINS, LINKS = 16, 32
 
 def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="end within a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
-    parser.add_argument("--device", default="cuda", help="what to measure (default: cuda)")
-    return parser.parse_args()
 
 
 def missing(device: str) -> str | None:
@@ -238,7 +228,9 @@ class Fallbacks(logging.Handler):
 
 def main() -> int:
     """Prints all figures; exit code 1 if one misses its floor or did not compile, 2 without the device."""
-    options = arguments()
+    asked = parser(__doc__)
+    asked.add_argument("--device", default="cuda", help="what to measure (default: cuda)")
+    options = asked.parse_args()
     why = missing(options.device)
     if why is not None:
         print(f"no device {options.device!r}: {why}; nothing was measured", file=sys.stderr)

@@ -15,7 +15,6 @@ draws all three (needs matplotlib).
 
 from __future__ import annotations
 
-import argparse
 import gc
 import importlib.util
 import multiprocessing
@@ -29,7 +28,7 @@ from typing import Any
 
 import torch
 from closed_forms import DIM, EXAMPLE_2, PROBLEMS, D, Problem
-from harness import Row, report, seconds
+from harness import Row, parser, report, seconds
 from torch import Tensor
 
 from qsde.noise import Threefry
@@ -225,11 +224,9 @@ def plot(
 
 def main() -> int:
     """Prints all figures; exit code 1 if the memory of a constant-memory strategy grows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="end within a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw them, as PNG")
-    options = parser.parse_args()
+    asked = parser(__doc__)
+    asked.add_argument("--plot", type=Path, metavar="FILE", help="also draw them, as PNG")
+    options = asked.parse_args()
     warnings.filterwarnings("ignore", module="torchsde")
     steps = STEPS[:2] if options.quick else STEPS
     memory_steps = (100, 400) if options.quick else MEMORY_STEPS

@@ -60,12 +60,17 @@ def alternate(ours: Callable[[], object], peer: Callable[[], object], rounds: in
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The two options of every benchmark, `--quick` and `--json FILE`; a script may add its own."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="end within a minute")
+    options.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
+    return options
+
+
 def arguments(description: str | None) -> argparse.Namespace:
-    """The two options of every benchmark: `--quick` and `--json FILE`."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="end within a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
-    return parser.parse_args()
+    """The options that the script was given."""
+    return parser(description).parse_args()
 
 
 def machine() -> dict[str, object]:

@@ -17,16 +17,14 @@ steps what is left is the error of the steps, of either scheme. `--case NAME` ru
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
-from harness import machine
+from harness import machine, parser
 from torch import Tensor
 
 from qsde.models import Heston
@@ -179,11 +177,9 @@ def show(line: Line) -> str:
 
 def main() -> int:
     """Prints all rows; exit code 1 if HestonTQ misses its bound."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="end within a minute")
-    parser.add_argument("--case", choices=CASES, help="this case only")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows; other cases there are kept")
-    options = parser.parse_args()
+    asked = parser(__doc__)
+    asked.add_argument("--case", choices=CASES, help="this case only; others stay in the file")
+    options = asked.parse_args()
     torch.set_num_threads(1)
     found = []
     print("case, Feller ratio, steps a year, scheme, Greek, Fourier, scale, total %, boundary %, skew, kurtosis, holds")

@@ -7,7 +7,6 @@ minute. What is flat: the median of the last quarter of the time is at most a tw
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 import httpx
 from footprint import Watch
-from harness import Row, report
+from harness import Row, parser, report
 from processes import Service
 
 from service.examples import GREEKS, IMPLIED_VOL, PRICE, SCENARIOS
@@ -73,11 +72,9 @@ def soak(service: Service, seconds: float) -> tuple[Counter[str], list[int]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one minute")
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    options = parser.parse_args()
+    asked = parser(__doc__)
+    asked.add_argument("--minutes", type=float, default=10.0, help="how long, without --quick")
+    options = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         service = Service(Path(folder) / "log", data_dir=folder, workers=1, job_workers=0)
         service.start()
