@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -51,13 +51,9 @@ class NearBarrier:
         key = self, torch.is_grad_enabled()
         if key not in block.near:
             block.near[key] = self._moves(block)
-        own, *moved = block.near[key]
-        x, variance = block.states[0], block.variance
-        samples = [(own[0], block)]
-        for weight, move in moved:
-            states = (torch.addcmul(x, variance, move), *block.states[1:])
-            samples.append((weight, replace(block, states=states, bridges={}, watched={}, near={})))
-        return samples
+        own, *others = block.near[key]
+        near = [(weight, self.observer.moved(block, block.variance * move)) for weight, move in others]
+        return [(own[0], block), *near]
 
     def _moves(self, block: Block) -> list[tuple[Tensor, Tensor]]:
         """Weights, and moves of the log-price for each unit of its variance."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -91,14 +92,26 @@ class Observer:
 
     def _between(self, block: Block) -> Watched:
         """What lies between the dates of the window: claims with the same window share it, markets the bridges."""
-        if self._dates not in block.bridges:
-            block.bridges[self._dates] = self._bridges(block)
         key = (id(self._market), self._dates, self._horizon if self._market.has_cash else None)
         if key not in block.watched:
-            block.watched[key] = self._market, self._priced(block.bridges[self._dates])
+            block.watched[key] = self._market, self._priced(self._bridges(block))
         return block.watched[key][1]
 
+    def moved(self, block: Block, move: Tensor) -> Block:
+        """The block with moves of x that leave its variance alone, [date, *batch, path]."""
+        moved = block.with_x(block.states[0] + move)
+        bridges = self._bridges(block)
+        if bridges.ends is None:
+            x, growth = (v[0][self.watched] for v in (moved.states, moved.growth))
+            moved.bridges[self._dates] = replace(bridges, x=x, growth=growth)
+        return moved
+
     def _bridges(self, block: Block) -> Bridges:
+        if self._dates not in block.bridges:
+            block.bridges[self._dates] = self._bridged(block)
+        return block.bridges[self._dates]
+
+    def _bridged(self, block: Block) -> Bridges:
         simulation, dates = self._simulation, self._dates
         states = tuple(s[self.watched] for s in block.states)
         before, after = tuple(s[:-1] for s in states), tuple(s[1:] for s in states)

@@ -136,6 +136,10 @@ class Block:
             states[-1] = states[-1] + of_step
         return replace(self, states=tuple(states), bridges={}, watched={}, near={})
 
+    def with_x(self, x: Tensor) -> Block:
+        """The block with other log-prices, [dates, *batch, P]."""
+        return replace(self, states=(x, *self.states[1:]), bridges={}, watched={}, near={})
+
     def uniforms(self, steps: Iterable[int], which: int = -1) -> Tensor:
         """A uniform that is left over for payoffs at these steps, [*, P, steps]: the last, or another, from the end."""
         noise = self.noise
