@@ -113,7 +113,7 @@ def complex_sqrt(z: Tensor) -> Tensor:
 
 def broadcast_shape(*shapes: tuple[int, ...]) -> torch.Size:
     """`torch.broadcast_shapes` in a tenth of its time."""
-    return torch.Size(np.broadcast_shapes(*shapes))
+    return torch.Size(np.broadcast_shapes(*shapes)) if any(shapes) else torch.Size()
 
 
 def nonzero(y: Tensor) -> Tensor:

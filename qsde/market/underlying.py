@@ -138,6 +138,8 @@ class Market:
     def forward(self, t: Times) -> Tensor:
         """Forward price for delivery at `t`, after the dividends of that date: `F(t)` of the class."""
         t = torch.as_tensor(t, dtype=torch.float64)
+        if not self.dividends:
+            return self._accrued(self.spot, t)
         paid = self._schedule.paid(t)
         return self._grown(self.spot - self._cash(paid), t, paid)
 
@@ -157,6 +159,9 @@ class Market:
             [96.0, 0.0]
         """
         t = torch.as_tensor(t, dtype=torch.float64)
+        if not self.dividends:
+            scale = self._accrued(self.spot, t)
+            return scale, torch.zeros_like(scale)
         paid = self._schedule.paid(t, before)
         counted = self._schedule.paid(torch.as_tensor(horizon, dtype=torch.float64))
         paid, to_come = paid & counted, ~paid & counted
@@ -211,9 +216,13 @@ class Market:
 
     def _grown(self, today: Tensor, t: Tensor, paid: Tensor) -> Tensor:
         """What a value today of stock becomes by `t`, less the proportional dividends marked in `paid` [*t, date]."""
-        return today * _curve(self.dividend_yield).discount(t) / self.discount(t) * self._schedule.kept(paid)
+        return self._accrued(today, t) * self._schedule.kept(paid)
+
+    def _accrued(self, today: float | Tensor, t: Tensor) -> Tensor:
+        """What a value today of stock becomes by `t` without dividends."""
+        return today * _curve(self.dividend_yield).discount(t) / self.discount(t)
 
 
 def _curve(rate: float | Tensor | Curve) -> Curve:
-    assert isinstance(rate, Curve), "curves are made when the market is"
+    assert not isinstance(rate, float | Tensor), "curves are made when the market is"
     return rate

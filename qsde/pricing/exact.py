@@ -11,7 +11,7 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
-from qsde.models.affine import Affine
+from qsde.models.affine import is_affine
 from qsde.models.base import Model
 from qsde.payoffs import (
     Asian,
@@ -47,7 +47,7 @@ def why_not_exact(model: Model, payoff: Claim, market: Market | Markets) -> str 
         return f"{model.name} has no characteristic function"
     if isinstance(payoff, AtExpiry):
         return None
-    if not isinstance(model, Affine):
+    if not is_affine(model):
         return f"{model.name} has no joint transform of the price at several dates"
     if market.has_cash and bool((market.affine(payoff.times, horizon=payoff.times[-1])[1] != 0).any()):
         return f"{payoff.name} has no exact price with cash dividends between its dates"
