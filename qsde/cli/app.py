@@ -12,9 +12,10 @@ from qsde.cli.calibrate import calibrate
 from qsde.cli.evaluate import evaluate
 from qsde.cli.greeks import greeks
 from qsde.cli.guard import GuardedGroup
+from qsde.cli.implied_vol import implied_vol
 from qsde.cli.inspect import inspect
 from qsde.cli.keys import keys
-from qsde.cli.price import implied_vol, price
+from qsde.cli.price import price
 from qsde.cli.serve import serve
 
 app = typer.Typer(

@@ -30,10 +30,10 @@ def evaluate(
     seeds: Annotated[int, typer.Option(help="Fit simulated models with so many seeds.", min=1)] = 1,
     exotics: Annotated[bool, typer.Option("--exotics/--no-exotics", help="Price exotics under every model.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write both tables to this JSON file.")] = None,
-    weights: o.Weights = "spread",
-    max_iterations: o.MaxIterations = None,
     choice: Choice,
     selection: o.Selection,
+    weights: o.Weights = "spread",
+    max_iterations: o.MaxIterations = None,
     simulating: o.Simulating,
     reading: o.Reading,
 ) -> None:

@@ -8,21 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qsde.cli import options as o
+from qsde.cli.contracts import Contracts, RequestFile
+from qsde.cli.grouped import grouped
 from qsde.cli.outputs import reserve
-from qsde.cli.price import (
-    FitFile,
-    MaybeExpiry,
-    ModelName,
-    Now,
-    Parameters,
-    Put,
-    RequestFile,
-    SpotPrice,
-    Strikes,
-    contract_of,
-    model_of,
-    refuse_options,
-)
 from qsde.cli.request import counted, library, read_request, show_job, terms, write
 from qsde.cli.show import line, number, progress, table
 from qsde.errors import InputError
@@ -40,18 +28,11 @@ UnitNames = Annotated[
 Out = Annotated[Path | None, typer.Option(help="Write the answer to this JSON file.")]
 
 
+@grouped
 def greeks(
+    *,
     request: RequestFile = None,
-    strike: Strikes = None,
-    expiry: MaybeExpiry = None,
-    model: ModelName = None,
-    param: Parameters = None,
-    fit: FitFile = None,
-    spot: SpotPrice = None,
-    rate: o.Rate = None,
-    dividend_yield: o.DividendYield = None,
-    put: Put = False,
-    now: Now = None,
+    contracts: Contracts,
     greek: Which = None,
     units: UnitNames = None,
     out: Out = None,
@@ -64,44 +45,34 @@ def greeks(
     --strike 100 --expiry 0.5 --spot 100 --rate 0.03
     """
     if request is not None:
-        options = {"--strike": strike, "--expiry": expiry, "--model": model, "--param": param, "--fit": fit,
-                   "--spot": spot, "--rate": rate, "--dividend-yield": dividend_yield, "--put": put or None,
-                   "--now": now, "--greek": greek, "--units": units}  # fmt: skip
-        refuse_options(request, options)
+        contracts.refuse(request, greek=greek, units=units)
         from qsde.spec import GreeksRequest
 
         _answer(read_request(GreeksRequest, request, out), f"{request}: ", out)
         return
-    if not strike or expiry is None:
-        raise InputError("give --strike and --expiry, or a request file: qsde greeks request.json")
+    contracts.require("greeks")
     reserve(out)
-    asked = _european(strike, expiry, put, now, model, param, fit, spot, rate, dividend_yield, greek, units)
-    _answer(asked, "", out)
+    _answer(_european(contracts, greek, units), "", out)
 
 
-def _european(
-    strikes: list[float], expiry: str, put: bool, now: str | None, name: str | None, param: list[str] | None,
-    fit: Path | None, spot: float | None, rate: str | None, dividend_yield: str | None, which: list[str] | None,
-    units: str | None,
-) -> GreeksRequest:  # fmt: skip
+def _european(c: Contracts, which: list[str] | None, units: str | None) -> GreeksRequest:
     """The request that the options stand for."""
     from qsde.spec import GreeksRequest, checked, spec_of
 
-    fitted, model = model_of(name, param, fit)
-    if fitted is None and spot is None:
+    fitted, model = c.priced()
+    if fitted is None and c.spot is None:
         raise InputError("Greeks need the price of the underlying: give --spot")
-    t = contract_of(strikes, expiry, put, now, spot, None, rate, dividend_yield, fitted).t
-    kind = "put" if put else "call"
+    contract = c.contract(fitted)
+    kind = "put" if c.put else "call"
     source: dict[str, Any] = (
-        {"model": spec_of(model).model_dump()} if fit is None else {"fit": {"file": str(fit), "model": name}}
+        {"model": spec_of(model).model_dump()} if c.fit is None else {"fit": {"file": str(c.fit), "model": c.model}}
     )
-    wanted = {"which": which or None, "units": units}
     values = source | {
-        "market": _given({"spot": spot, "rate": o.rate(rate, "--rate"),
-                          "dividend_yield": o.rate(dividend_yield, "--dividend-yield")}),
-        "payoffs": [{"type": "european", "strike": strike, "expiry": t, "kind": kind} for strike in strikes],
+        "market": _given({"spot": c.spot, "rate": o.rate(c.rate, "--rate"),
+                          "dividend_yield": o.rate(c.dividend_yield, "--dividend-yield")}),
+        "payoffs": [{"type": "european", "strike": k, "expiry": contract.t, "kind": kind} for k in c.strike or ()],
         "engine": {"type": "fourier" if model.has_cf else "monte_carlo"},
-        "greeks": _given(wanted),
+        "greeks": _given({"which": which or None, "units": units}),
     }  # fmt: skip
     request: GreeksRequest = checked(GreeksRequest, values)
     return request

@@ -10,20 +10,18 @@ from typing import Any, get_type_hints
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each field of its parameters that are dataclasses, after its other options."""
+    """A command of keywords, with an option for each field of those that are dataclasses."""
     parameters = inspect.signature(command, eval_str=True).parameters.values()
     groups: dict[str, Any] = {p.name: p.annotation for p in parameters if is_dataclass(p.annotation)}
-    own = [p for p in parameters if p.name not in groups]
-    options = [option for kind in groups.values() for option in _options(kind)]
+    options = [q for p in parameters for q in (_options(groups[p.name]) if p.name in groups else [p])]
 
     @wraps(command)
     def run(**given: Any) -> None:
         made = {name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
         command(**given, **made)
 
-    expanded = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *options)]
-    run.__signature__ = inspect.Signature(expanded)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in expanded}
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in options}
     return run
 
 
