@@ -21,6 +21,7 @@ from qsde.payoffs.base import (
     Terminal,
     Watched,
     check_kind,
+    check_list,
     check_positive,
     check_times,
 )
@@ -67,7 +68,7 @@ class Bermudan(_OnPrice):
 
     def __post_init__(self) -> None:
         check_positive(self.name, strike=self.strike)
-        object.__setattr__(self, "dates", check_times(self.name, self.dates))
+        object.__setattr__(self, "dates", check_times(f"{self.name}.dates", self.dates))
         check_kind(self.name, self.kind)
 
     @property
@@ -146,10 +147,12 @@ class Exercisable(EarlyExercise):
         if not isinstance(self.payoff, Terminal) or len(self.payoff.times) != 1 or not hasattr(self.payoff, "kind"):
             raise InputError(f"{self.name}: payoff must be a call or put on the prices at one date, got {self.payoff}")
         expiry = self.payoff.maturity
-        dates = check_times(self.name, [*self.dates, expiry] if expiry not in self.dates else self.dates)
-        if dates[-1] > expiry:
-            raise InputError(f"{self.name}: dates ends at {dates[-1]}, after the expiry {expiry}; drop the later dates")
-        object.__setattr__(self, "dates", dates)
+        check_list(self.name, dates=self.dates)
+        late = [t for t in self.dates if t > expiry]
+        if late:
+            raise InputError(f"{self.name}: dates has {late[0]}, after the expiry {expiry}; drop the later dates")
+        dates = self.dates if expiry in self.dates else [*self.dates, expiry]
+        object.__setattr__(self, "dates", check_times(f"{self.name}.dates", dates))
 
     @property
     def continuous(self) -> bool:  # type: ignore[override]

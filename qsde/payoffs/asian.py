@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, check_times, vanilla
+from qsde.payoffs.base import (
+    Kind,
+    Terminal,
+    check_each_positive,
+    check_kind,
+    check_list,
+    check_positive,
+    check_times,
+    vanilla,
+)
 from qsde.payoffs.checks import Average, as_like, check_choice
 
 
@@ -29,8 +38,8 @@ class _Averaging(Terminal):
     def _check_average(self) -> None:
         """Checks the fields above and makes the fixings floats."""
         check_choice(self.name, "average", self.average, Average)
-        if len(self.past):
-            check_positive(self.name, past=torch.as_tensor(self.past))
+        check_list(self.name, fixings=self.fixings, past=self.past)
+        check_each_positive(self.name, past=self.past)
         if not len(self.fixings):
             raise InputError(f"{self.name}: fixings is empty; give at least one future fixing (past ones go in past)")
         last, paid = float(self.fixings[-1]), self.maturity

@@ -292,21 +292,52 @@ def check_kind(owner: str, kind: str) -> None:
         raise InputError(f"{owner}: kind must be 'call' or 'put', got {kind!r}")
 
 
-def check_positive(owner: str, **values: float | Tensor) -> None:
-    """Raises InputError, naming the field, unless every value is positive and finite."""
-    for name, value in values.items():
+def as_number(owner: str, name: str, value: float | Tensor) -> Tensor:
+    """The value as a tensor without axes.
+
+    Raises:
+        InputError: something else than one number; the message names the field.
+    """
+    try:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{owner}: {name} must be a number, got {value!r}") from None
+    if tensor.dim():
+        raise InputError(
+            f"{owner}: {name} must be one number, got shape {list(tensor.shape)}; make a payoff for each of them"
+        )
+    return tensor
+
+
+def check_list(owner: str, **values: object) -> None:
+    """Raises InputError, naming the field, unless every value has a length."""
+    for name, value in values.items():
+        if isinstance(value, str) or not hasattr(value, "__len__"):
+            raise InputError(f"{owner}: {name} must be a list, got {value!r}; write [{value}] for one")
+
+
+def check_positive(owner: str, **values: float | Tensor) -> None:
+    """Raises InputError, naming the field, unless every value is one number, positive and finite."""
+    for name, value in values.items():
+        tensor = as_number(owner, name, value)
         if not holds(torch.isfinite(tensor) & (tensor > 0)):
             raise InputError(f"{owner}: {name} must be positive and finite, got {value}")
+
+
+def check_each_positive(owner: str, **values: Sequence[float] | Tensor) -> None:
+    """Raises InputError, naming the field and the place, unless every number of every list is positive and finite."""
+    for name, numbers in values.items():
+        check_positive(owner, **{f"{name}[{i}]": number for i, number in enumerate(numbers)})
 
 
 def check_times(owner: str, times: Sequence[float]) -> tuple[float, ...]:
     """Times as floats.
 
     Raises:
-        InputError: no times, one that is negative or not finite, or an order that does not increase.
+        InputError: no times, one that is no number, negative or not finite, or an order that does not increase.
     """
-    found = tuple(float(t) for t in times)
+    check_list(owner, times=times)
+    found = tuple(float(as_number(owner, f"times[{i}]", t)) for i, t in enumerate(times))
     if not found:
         raise InputError(f"{owner}: times is empty; give at least one observation time in years")
     for i, t in enumerate(found):

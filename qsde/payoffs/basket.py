@@ -60,7 +60,7 @@ class _Weighted(_Rainbow):
         weights = torch.as_tensor(self.weights)
         if weights.dim() != 1 or len(weights) < 2:
             raise InputError(f"{self.name}: weights must be two or more, one for each underlying, got {self.weights}")
-        check_finite(self.name, weights=weights)
+        check_finite(self.name, **{f"weights[{i}]": weight for i, weight in enumerate(weights)})
 
 
 @dataclass(frozen=True)

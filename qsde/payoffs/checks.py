@@ -11,6 +11,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from qsde.errors import InputError
 from qsde.numerics import holds
+from qsde.payoffs.base import as_number
 
 Average = Literal["arithmetic", "geometric"]
 #: One constant, or one for each date.
@@ -33,9 +34,9 @@ def check_not_negative(owner: str, **values: Levels) -> None:
 
 
 def check_finite(owner: str, **values: float | Tensor) -> None:
-    """Raises InputError, naming the field, unless every value is finite."""
+    """Raises InputError, naming the field, unless every value is one finite number."""
     for name, value in values.items():
-        if not holds(torch.isfinite(torch.as_tensor(value, dtype=torch.float64))):
+        if not holds(torch.isfinite(as_number(owner, name, value))):
             raise InputError(f"{owner}: {name} must be finite, got {value}")
 
 

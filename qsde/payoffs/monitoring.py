@@ -35,7 +35,7 @@ def checked_monitoring(owner: str, monitoring: Monitoring, expiry: float) -> Mon
         if monitoring != "continuous":
             raise InputError(f"{owner}: monitoring must be 'continuous' or dates in years, got {monitoring!r}")
         return monitoring
-    dates = check_times(owner, monitoring)
+    dates = check_times(f"{owner}.monitoring", monitoring)
     if dates[-1] > expiry:
         raise InputError(f"{owner}: monitoring ends at {dates[-1]}, after the expiry {expiry}; drop the later dates")
     return dates

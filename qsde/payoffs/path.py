@@ -37,7 +37,7 @@ class PathFunction(Terminal):
     jumps: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dates", check_times(self.label, self.dates))
+        object.__setattr__(self, "dates", check_times(f"{self.label}.dates", self.dates))
 
     @property
     def name(self) -> str:

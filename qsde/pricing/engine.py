@@ -15,7 +15,7 @@ from qsde.schemes import Scheme
 from qsde.solve.compiled import Compile
 
 #: Most paths of one simulation.
-_MAX_PATHS = 1 << 40
+_MAX_PATHS = 1 << 36
 #: torch knows more devices, some of which hold no numbers.
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?")
 
@@ -58,7 +58,7 @@ class MonteCarlo:
         if not _is_whole(self.n_paths):
             raise InputError(f"n_paths must be an integer, such as 65536, got {self.n_paths!r}")
         if not 2 <= self.n_paths <= _MAX_PATHS:
-            raise InputError(f"n_paths must be from 2 to {_MAX_PATHS:,} (2^40), got {self.n_paths:,}")
+            raise InputError(f"n_paths must be from 2 to {_MAX_PATHS:,} (2^36), got {self.n_paths:,}")
         if not self.max_dt > 0:
             raise InputError(f"max_dt must be positive (years per step), got {self.max_dt}")
         if self.dtype not in (torch.float32, torch.float64):

@@ -16,7 +16,7 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.market.underlying import Market
 from qsde.models.base import Model
-from qsde.payoffs.base import Kind, check_kind, check_positive, check_times
+from qsde.payoffs.base import Kind, check_each_positive, check_kind, check_times
 from qsde.pricing.fourier import Fourier, FourierPrice, Number, price_european
 from qsde.pricing.log_ratio import Exposure, LogRatio
 
@@ -45,12 +45,12 @@ class Averaging:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fixings", check_times("fixings", self.fixings))
         past = _past(self.past)
-        check_positive("geometric average", past=past)
+        check_each_positive("geometric average", past=past)
         n = len(past) + len(self.fixings)
         weights = [1 / n] * n if self.weights is None else [float(w) for w in self.weights]
         if len(weights) != n:
             raise InputError(f"weights: give one for each of the {n} fixings (past ones first), got {len(weights)}")
-        check_positive("geometric average", weights=torch.tensor(weights, dtype=torch.float64))
+        check_each_positive("geometric average", weights=weights)
         object.__setattr__(self, "weights", tuple(weights))
 
     @property

@@ -30,8 +30,8 @@ def test_a_function_that_jumps_says_so() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: PathFunction((), lambda s: s), "PathFunction: times is empty"),
-        (lambda: PathFunction((1.0, 0.5), lambda s: s, label="mine"), "mine: times must increase"),
+        (lambda: PathFunction((), lambda s: s), "PathFunction.dates: times is empty"),
+        (lambda: PathFunction((1.0, 0.5), lambda s: s, label="mine"), "mine.dates: times must increase"),
         (lambda: PathFunction(DATES, lambda s: s)(PATHS), "one amount per path, shape \\(3,\\), got \\(3, 3\\)"),
         (lambda: PathFunction(DATES, lambda s: s.sum())(PATHS), "one amount per path"),
     ],
