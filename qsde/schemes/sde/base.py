@@ -30,6 +30,11 @@ class Orders(NamedTuple):
     weak: float
 
 
+def commuting(strong: float, weak: float) -> dict[NoiseKind, Orders]:
+    """The same orders for the three kinds of noise that commute."""
+    return dict.fromkeys(("diagonal", "scalar", "additive"), Orders(strong, weak))
+
+
 @dataclass(frozen=True)
 class Step:
     """One step, as a scheme sees it.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from qsde.models.dynamics import Equation, Interpretation, NoiseKind
 from qsde.schemes.base import State
-from qsde.schemes.sde.base import Orders, SDEScheme, Step
+from qsde.schemes.sde.base import Orders, SDEScheme, Step, commuting
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,7 @@ class EulerMaruyama(SDEScheme):
 
     interpretation: ClassVar[Interpretation] = "ito"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {
-        "diagonal": Orders(0.5, 1.0),
-        "scalar": Orders(0.5, 1.0),
+        **commuting(0.5, 1.0),
         "additive": Orders(1.0, 1.0),
         "general": Orders(0.5, 1.0),
     }

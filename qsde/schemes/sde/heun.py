@@ -8,14 +8,9 @@ from typing import ClassVar
 
 from qsde.models.dynamics import Equation, Interpretation, NoiseKind
 from qsde.schemes.base import State
-from qsde.schemes.sde.base import Orders, SDEScheme, Step
+from qsde.schemes.sde.base import Orders, SDEScheme, Step, commuting
 
-_ORDERS: Mapping[NoiseKind, Orders] = {
-    "diagonal": Orders(1.0, 1.0),
-    "scalar": Orders(1.0, 1.0),
-    "additive": Orders(1.0, 1.0),
-    "general": Orders(0.5, 1.0),
-}
+_ORDERS: Mapping[NoiseKind, Orders] = {**commuting(1.0, 1.0), "general": Orders(0.5, 1.0)}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qsde.models.dynamics import Equation, Interpretation, NoiseKind
 from qsde.schemes.base import State
-from qsde.schemes.sde.base import Orders, SDEScheme, Step
+from qsde.schemes.sde.base import Orders, SDEScheme, Step, commuting
 from qsde.schemes.sde.flows import runge_kutta
 
 #: `(t, y) -> slope` of y.
@@ -45,12 +45,7 @@ class LogODE(SDEScheme):
     """
 
     interpretation: ClassVar[Interpretation] = "stratonovich"
-    orders: ClassVar[Mapping[NoiseKind, Orders]] = {
-        "diagonal": Orders(1.5, 2.0),
-        "scalar": Orders(1.5, 2.0),
-        "additive": Orders(1.5, 2.0),
-        "general": Orders(0.5, 1.0),
-    }
+    orders: ClassVar[Mapping[NoiseKind, Orders]] = {**commuting(1.5, 2.0), "general": Orders(0.5, 1.0)}
     levy: ClassVar[bool] = True
     strong_order: ClassVar[float] = 0.5
     weak_order: ClassVar[float] = 1.0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qsde.models.dynamics import Equation, Interpretation, NoiseKind
 from qsde.schemes.base import State
-from qsde.schemes.sde.base import Orders, SDEScheme, Step
+from qsde.schemes.sde.base import Orders, SDEScheme, Step, commuting
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,7 @@ class _Milstein(SDEScheme):
 
     derivative_free: bool = False
 
-    orders: ClassVar[Mapping[NoiseKind, Orders]] = {
-        "diagonal": Orders(1.0, 1.0),
-        "scalar": Orders(1.0, 1.0),
-        "additive": Orders(1.0, 1.0),
-    }
+    orders: ClassVar[Mapping[NoiseKind, Orders]] = commuting(1.0, 1.0)
     strong_order: ClassVar[float] = 1.0
     weak_order: ClassVar[float] = 1.0
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qsde.models.dynamics import Equation, Interpretation, NoiseKind
 from qsde.schemes.base import State
-from qsde.schemes.sde.base import Orders, SDEScheme, Step
+from qsde.schemes.sde.base import Orders, SDEScheme, Step, commuting
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class ReversibleHeun(SDEScheme):
 
     interpretation: ClassVar[Interpretation] = "stratonovich"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {
-        "diagonal": Orders(1.0, 1.0),
-        "scalar": Orders(1.0, 1.0),
+        **commuting(1.0, 1.0),
         "additive": Orders(1.0, 2.0),
         "general": Orders(0.5, 1.0),
     }

@@ -14,7 +14,7 @@ from qsde.errors import InputError
 from qsde.models.dynamics import Dynamics, Equation, Interpretation, NoiseKind
 from qsde.numerics import exp_quotient
 from qsde.schemes.base import State
-from qsde.schemes.sde.base import Orders, SDEScheme, Step
+from qsde.schemes.sde.base import Orders, SDEScheme, Step, commuting
 
 #: `flow(t, dt, y, params)` of the drift, or `flow(t, dw, y, params)` of the noise: where y is carried to.
 Flow = Callable[[Tensor, Tensor, Tensor, Mapping[str, Tensor]], Tensor]
@@ -54,12 +54,7 @@ class Strang(SDEScheme):
     noise_flow: Flow
 
     interpretation: ClassVar[Interpretation] = "stratonovich"
-    orders: ClassVar[Mapping[NoiseKind, Orders]] = {
-        "diagonal": Orders(1.0, 2.0),
-        "scalar": Orders(1.0, 2.0),
-        "additive": Orders(1.0, 2.0),
-        "general": Orders(0.5, 2.0),
-    }
+    orders: ClassVar[Mapping[NoiseKind, Orders]] = {**commuting(1.0, 2.0), "general": Orders(0.5, 2.0)}
     strong_order: ClassVar[float] = 0.5
     weak_order: ClassVar[float] = 2.0
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qsde.models.dynamics import Equation, Interpretation, NoiseKind
 from qsde.schemes.base import State
-from qsde.schemes.sde.base import Orders, SDEScheme, Step
+from qsde.schemes.sde.base import Orders, SDEScheme, Step, commuting
 from qsde.schemes.sde.flows import midpoint, runge_kutta
 
 
@@ -31,11 +31,7 @@ class PlatenWeak2(SDEScheme):
     """
 
     interpretation: ClassVar[Interpretation] = "ito"
-    orders: ClassVar[Mapping[NoiseKind, Orders]] = {
-        "diagonal": Orders(1.0, 2.0),
-        "scalar": Orders(1.0, 2.0),
-        "additive": Orders(1.0, 2.0),
-    }
+    orders: ClassVar[Mapping[NoiseKind, Orders]] = commuting(1.0, 2.0)
     strong_order: ClassVar[float] = 1.0
     weak_order: ClassVar[float] = 2.0
 
@@ -73,12 +69,7 @@ class NinomiyaVictoir(SDEScheme):
     """
 
     interpretation: ClassVar[Interpretation] = "stratonovich"
-    orders: ClassVar[Mapping[NoiseKind, Orders]] = {
-        "diagonal": Orders(1.0, 2.0),
-        "scalar": Orders(1.0, 2.0),
-        "additive": Orders(1.0, 2.0),
-        "general": Orders(0.5, 2.0),
-    }
+    orders: ClassVar[Mapping[NoiseKind, Orders]] = {**commuting(1.0, 2.0), "general": Orders(0.5, 2.0)}
     levy: ClassVar[bool] = True
     strong_order: ClassVar[float] = 0.5
     weak_order: ClassVar[float] = 2.0
