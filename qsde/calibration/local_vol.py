@@ -36,7 +36,7 @@ _NODES, _MOST = 11, 0.7
 #: What a bend of the correction of 1 (a relative vol) from node to node costs, in units of vol.
 _STIFFNESS = 5e-3
 #: Rows of the grid of leverage in each stretch between expiries, and its points and reach in deviations.
-_ROWS, _POINTS, _REACH = 4, 121, 7.0
+_ROWS, _POINTS, _REACH = 8, 121, 7.0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,22 +21,31 @@ from qsde.schemes.rows import rows
 #: Nodes are uniform in `u = y / sqrt(_BEND^2 + y^2)`, `y = x / (scale sqrt(t + dt))`, for |u| up to _REACH (|y| = 40):
 #: 1/16 apart in y at the forward, about the half of that in u for all that is far away.
 _BEND, _REACH = 4.0, 0.995
-#: Rows before the nodes with a constant variance: variance and deviation of the step, inverse width.
-_CONSTANT_ROWS = 3
+#: Largest weight of the squared normal: at 1/2 a step would have no mean.
+_LARGEST_TILT = 0.25
 
 
 @dataclass(frozen=True)
 class Leveraged(Scheme):
-    """Log-Euler of `dx = -L^2 v dt / 2 + L sqrt(v) dW` with `L(t, x)` of the start of the step; `v` exactly, or by TQ.
+    """`dx = -L^2 v dt / 2 + L sqrt(v) dW`: of second order with a constant variance, else log-Euler with `HestonTQ`.
 
-    With a constant variance, `x' = x - L^2 vol^2 dt / 2 + L vol sqrt(dt) z`. With Heston's, `HestonTQ` moves `v` and
-    integrates it, with a volatility of the price `L sqrt(v)`. `E[exp(x')] = exp(x)` holds exactly at every step size.
+    With a constant variance and `b(x) = vol L(t + dt / 2, x)` a step is
+
+        `x' = x + e sqrt(dt) z + m z^2 + log(1 - 2 m) / 2 - e^2 dt / (2 - 4 m)`,
+        `e = b + dt (b^2 b'' / 4 - 3 b^2 b' / 4)`,   `m = b b' dt / 2`,
+
+    the terms in z of the weak Taylor scheme of order 2, and a drift that makes the mean exact. With Heston's variance
+    `HestonTQ` moves `v` and integrates it, with a volatility of the price `L sqrt(v)` that is that of the start.
+    `E[exp(x')] = exp(x)` holds exactly at every step size.
 
     `L` depends on t and x only: it is worked out at the nodes of one grid for each step, which is as wide as paths
     are, and paths interpolate linearly. A network costs next to nothing that way, and its gradient goes through the
-    values at the nodes.
+    values at the nodes. Its derivatives are differences over `b sqrt(dt)`, as far as a path moves.
 
     State `(x,)` or `(x, v)`; one normal or two, as for the backbone.
+
+    Reference:
+        P. Kloeden, E. Platen, Numerical Solution of Stochastic Differential Equations (Springer 1992), section 14.2.
 
     Args:
         nodes: values of the leverage that a step knows.
@@ -77,32 +87,34 @@ class Leveraged(Scheme):
         return HestonTQ().initial(backbone)
 
     def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
-        """Those of the backbone, then the inverse width of the grid, then the leverage at its nodes."""
+        """Those of the backbone, the inverse width of the grid, the leverage at its nodes; or width, `e` and `m`."""
         lsv = _lsv(model)
         t = torch.zeros_like(dt) if t is None else t
-        width = lsv.leverage.scale * torch.sqrt(t + dt)
-        x = width.reshape(-1, 1) * positions(self.nodes, dt)
-        leverage = lsv.leverage.at(t.reshape(-1).expand(len(x)), x).movedim(-1, 0).reshape(-1, *width.shape)
+        width, y = lsv.leverage.scale * torch.sqrt(t + dt).unsqueeze(-1), positions(self.nodes, dt)
+        inverse = 1 / width.squeeze(-1)
         if _constant(model):
-            vol = lsv.backbone.params["vol"].double()
-            own = [vol.square() * dt, vol * torch.sqrt(dt)]
-        else:
-            own = list(HestonTQ().coefficients(lsv.backbone, dt).unbind(0))
-        return rows(model, *own, 1 / width, *leverage.unbind(0))
+            root, vol = torch.sqrt(dt).unsqueeze(-1), lsv.backbone.params["vol"].double().unsqueeze(-1)
+            b = vol * _at(lsv, (t + 0.5 * dt).unsqueeze(-1), width * y)
+            return rows(model, inverse, *_second_order(b, root, y, width))
+        own = HestonTQ().coefficients(lsv.backbone, dt)
+        leverage = _at(lsv, t.unsqueeze(-1), width * y).movedim(-1, 0)
+        return rows(model, *own.unbind(0), inverse, *leverage.unbind(0))
 
     def step(
         self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
     ) -> State:
         """One step with either variance, told apart by the state."""
         x = state[0]
+        if len(state) == 1:
+            e, m = interpolated(c[1:].chunk(2), x * c[0])
+            rest = 1 - 2 * m
+            return (x + (normals[0] * (e + m * normals[0]) + 0.5 * (torch.log(rest) - e.square() / rest)),)
         head = len(c) - self.nodes
         if self.frozen:
             state = (x, *(s.detach() for s in state[1:]))
             c = torch.cat([c[:head].detach(), c[head:]])
-        own, level = c[: head - 1], interpolated(c[head:], x * c[head - 1])
-        if len(state) == 1:
-            shock = level * own[1]
-            return (x + (shock * normals[0] - 0.5 * level.square() * own[0]),)
+        own = c[: head - 1]
+        (level,) = interpolated((c[head:],), x * c[head - 1])
         *of_variance, rho, drift, side, largest, orthogonal = own.unbind(0)
         sigma, square = of_variance[4], level.square()
         # drift is kappa rho - sigma / 2
@@ -128,21 +140,32 @@ class Leveraged(Scheme):
     def without_smile(self, c: Tensor) -> tuple[Tensor, Tensor | None]:
         """Coefficients [rows, C, *batch, 1] of the same noise under a model with exact prices.
 
-        With a constant variance, the leverage at x = 0 everywhere, and the variance of x that each step adds; with
+        With a constant variance, `e` of x = 0 everywhere and no `m`, and the variance of x that each step adds; with
         Heston's, the leverage 1, and None.
         """
+        constant = c.shape[1] == 1 + 2 * self.nodes
         head = c.shape[1] - self.nodes
-        middle = c[:, head + self.nodes // 2].unsqueeze(1)
-        constant = head == _CONSTANT_ROWS
-        level = middle if constant else torch.ones_like(middle)
-        flat = torch.cat([c[:, :head], level.expand(-1, self.nodes, *middle.shape[2:])], 1)
-        return flat, level[:, 0].square() * c[:, 0] if constant else None
+        if not constant:
+            return torch.cat([c[:, :head], torch.ones_like(c[:, head:])], 1), None
+        middle = c[:, 1 + self.nodes // 2].unsqueeze(1)
+        level = middle.expand(-1, self.nodes, *middle.shape[2:])
+        return torch.cat([c[:, :1], level, torch.zeros_like(level)], 1), middle[:, 0].square()
+
+
+def _second_order(b: Tensor, root: Tensor, y: Tensor, width: Tensor) -> Tensor:
+    """`e sqrt(dt)` at nodes y [N] from volatilities there [*rows, N], then `m`: [2 N, *rows]."""
+    table = b.movedim(-1, 0).unsqueeze(-1)
+    above, below = (interpolated((table,), y + side * b * root / width)[0] for side in (1, -1))
+    tilt = 0.5 * (above - below) * root
+    e = root * (0.25 * (above + 2 * b + below) - 0.75 * b * tilt)
+    m = (0.5 * tilt).clamp(max=_LARGEST_TILT)
+    return torch.cat([e, m], -1).movedim(-1, 0)
 
 
 def _at(lsv: LocalStochasticVol, t: Tensor, x: Tensor) -> Tensor:
-    """The leverage at times t [n, 1...] and log-prices x [n, *batch, P]."""
-    flat = x.reshape(len(x), -1)
-    return lsv.leverage.at(t.reshape(-1).expand(len(x)).to(flat), flat).reshape(x.shape)
+    """The leverage at times t [*rows, 1], broadcast, and log-prices x [*rows, P]."""
+    times = t.to(x).expand(*x.shape[:-1], 1).flatten()
+    return lsv.leverage.at(times, x.reshape(len(times), -1)).reshape(x.shape)
 
 
 def _backbone_variance(lsv: LocalStochasticVol, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
@@ -157,17 +180,19 @@ def positions(nodes: int, like: Tensor) -> Tensor:
     return _BEND * u / torch.sqrt(1 - u.square())
 
 
-def interpolated(values: Tensor, y: Tensor) -> Tensor:
-    """Values [nodes, *batch, 1] at `y` [*batch, P], linear in u."""
-    last = len(values) - 1
+def interpolated(tables: Sequence[Tensor], y: Tensor) -> list[Tensor]:
+    """Tables of values [nodes, *batch, 1] at `y` [*batch, P], linear in u."""
+    last = len(tables[0]) - 1
     u = y * torch.rsqrt(y.square() + _BEND**2)
     at = ((u + _REACH) * (0.5 * last / _REACH)).clamp(0, last)
     left = at.detach().floor().clamp(max=last - 1)
-    table = values.squeeze(-1).movedim(0, -1)
-    table = table.expand(*y.shape[:-1], -1)
-    index = left.long()
-    low, high = table.gather(-1, index), table.gather(-1, index + 1)
-    return low + (at - left) * (high - low)
+    index, share = left.long(), at - left
+    found = []
+    for values in tables:
+        table = values.squeeze(-1).movedim(0, -1).expand(*y.shape[:-1], -1)
+        low = table.gather(-1, index)
+        found.append(low + share * (table.gather(-1, index + 1) - low))
+    return found
 
 
 def _lsv(model: Model) -> LocalStochasticVol:

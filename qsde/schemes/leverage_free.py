@@ -78,7 +78,7 @@ class FreeVolatility(Scheme):
     ) -> State:
         """One step of price and factor."""
         x, y = state
-        drift, diffusion, rho, vol = (interpolated(table, y) for table in c[2:].chunk(4))
+        drift, diffusion, rho, vol = interpolated(c[2:].chunk(4), y)
         side = torch.sqrt((1 - rho.square()).clamp(min=_FLOOR))
         shock = rho * normals[1] + side * normals[0]
         moved = x + (vol * c[1] * shock - 0.5 * vol.square() * c[0])

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from qsde.calibration.forward_equation import ForwardEquation
 from qsde.calibration.training_grid import call_grid
+from qsde.calibration.training_paths import Quoted, QuotedPaths
 from qsde.errors import InputError
+from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models import BlackScholes, GridLeverage, Heston, LocalStochasticVol, Model, bates, leveraged
 from qsde.models.neural import NeuralLeverage
@@ -128,6 +131,26 @@ def test_more_nodes_change_little() -> None:
         for nodes in (129, 1025)
     )
     assert torch.allclose(coarse, fine, atol=3e-3)  # vega 30: 1 bp of vol
+
+
+def test_a_local_volatility_is_of_second_order() -> None:
+    """Against Dupire's forward equation: steps of a quarter are within 3 bp of vol, where log-Euler is 80 bp off."""
+    model, t = leveraged(BlackScholes(0.2), GridLeverage([0.0], [-0.6, 0.6], [[1.8, 0.2]])), 1.0
+    k = torch.linspace(-0.25, 0.2, 7, dtype=torch.float64)
+    quoted = Quoted.of(Surface.from_vols(np.full(7, t), np.exp(k.numpy()), 0.2, 1.0))
+    grid = ForwardEquation.of([t], 0.2)
+
+    def variance(t: float, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        level = 0.2 * model.params["leverage.values"][0].numpy()
+        return np.interp(x, [-0.6, 0.6], level) ** 2, np.zeros((len(x), 0))
+
+    calls = torch.tensor(np.interp(np.exp(k.numpy()), grid.y, grid.solve(variance)[0][0]))
+    exact = (calls - torch.where(k >= 0, 0.0, 1 - torch.exp(k))) / torch.exp(0.5 * k)
+    engine = MonteCarlo(n_paths=1 << 15, max_dt=1 / 4, noise=Sobol(3, scrambles=4))
+    with torch.no_grad():
+        found = QuotedPaths(quoted, model, engine).prices(model).value
+    gap = 1e4 * (quoted.vols(found)[0] - quoted.vols(exact)[0])
+    assert float(gap.abs().max()) < 3
 
 
 def test_barriers_see_the_local_variance() -> None:
