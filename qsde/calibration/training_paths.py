@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -152,28 +153,39 @@ class QuotedPaths:
             names: its parameters.
             beta: regression on the forward [Q].
         """
-        moving = {name: model.params[name].detach().requires_grad_() for name in names}
         # no adjoint of the variance where only the leverage moves
         scheme = self.engine.scheme or scheme_for(model)
         if all(name.startswith("leverage.") for name in names):
             scheme = frozen(scheme)
-        simulation = Simulation.of(model.with_params(moving), self.quoted.t, replace(self.engine, scheme=scheme))
-        blocks = range(0, simulation.n_paths, simulation.block_size)
-        out = torch.empty(len(self.quoted.k), sum(p.numel() for p in moving.values()), dtype=torch.float64)
+        with torch.no_grad():
+            simulation = Simulation.of(model, self.quoted.t, replace(self.engine, scheme=scheme))
+        pulled = simulation.coefficients.new_zeros(len(self.quoted.k), *simulation.coefficients.shape)
         for e, rows in enumerate(self.rows):
             c = simulation.coefficients.detach().requires_grad_()
             part = _until(simulation, c, e)
-            pulled = torch.zeros(len(rows), *c.shape, dtype=c.dtype, device=c.device)
-            for first in blocks:
+            for first in range(0, simulation.n_paths, simulation.block_size):
                 block = part.block(first)
                 x = block.states[0][-1]
-                for chunk in torch.arange(len(rows)).split(max(1, _CHUNK // x.numel())):
-                    seed = self._slope(rows[chunk], x.detach(), beta) / simulation.n_paths
+                for chunk in rows.split(max(1, _CHUNK // x.numel())):
+                    seed = self._slope(chunk, x.detach(), beta) / simulation.n_paths
                     pulled[chunk] += torch.autograd.grad(x, c, seed, is_grads_batched=True, retain_graph=True)[0]
-            found = torch.autograd.grad(
-                simulation.coefficients, list(moving.values()), pulled, is_grads_batched=True, retain_graph=True
-            )
-            out[rows] = torch.cat([g.flatten(1) for g in found], 1).double().cpu()
+        return self._through(model.with_params({n: model.params[n].detach().requires_grad_() for n in names}),
+                             names, simulation, pulled)  # fmt: skip
+
+    def _through(self, model: Model, names: Sequence[str], simulation: Simulation, pulled: Tensor) -> Tensor:
+        """From derivatives to coefficients [Q, T, ...] to those to parameters, for the steps between two expiries.
+
+        A quote does not see steps after its expiry.
+        """
+        grid, parameters = simulation.job.grid, [model.params[name] for name in names]
+        out = torch.zeros(len(pulled), sum(p.numel() for p in parameters), dtype=torch.float64)
+        dt, t = simulation.job.row_times()
+        ends = grid.observed_after
+        for e, (first, last) in enumerate(pairwise([0, *ends])):
+            later = torch.cat(self.rows[e:])
+            c = simulation.scheme.coefficients(model, dt[first:last], t[first:last]).movedim(1, 0).unsqueeze(-1)
+            found = torch.autograd.grad(c, parameters, pulled[later, first:last].to(c), is_grads_batched=True)
+            out[later] += torch.cat([g.flatten(1) for g in found], 1).double().cpu()
         return out
 
     def _simulation(self, model: Model) -> Simulation:
