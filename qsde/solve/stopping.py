@@ -1,36 +1,25 @@
-"""The first time at which a path meets a barrier: paths that stop there, and the probability of not having stopped.
-
-Between two grid points a path is a Brownian bridge to first order, with the diffusion frozen at the start of the step.
-With the distance to the barrier `d0` and `d1` at both ends and its variance `s^2` per unit of time, the bridge meets
-the barrier with probability `exp(-2 d0 d1 / (s^2 dt))`, or 1 where the ends lie on both sides. Without it events would
-be missed at a rate of `sqrt(dt)`.
-"""
+"""The first time at which a path meets a barrier: paths that stop there, and the probability of not having stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.models.dynamics import Equation
 from qsde.models.sde import SDE
 from qsde.noise import Noise, Threefry
 from qsde.schemes import SDEScheme
-from qsde.schemes.base import State
 from qsde.solve.compiled import Compile
 from qsde.solve.integrate import prepared
 from qsde.solve.run import Options, Run
+from qsde.solve.watching import Distance, Killing, Reward, Stopping, Watching
 from qsde.solve.wrapped import Wrapped
 
 _SEED_0 = Threefry(seed=0)
-#: `distance(t, y, params)` [P]: positive before the event, which is where it first is 0.
-Distance = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
-#: `reward(t, y, params)` [P], with t [P].
-Reward = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -115,7 +104,7 @@ def stopped(
             "stopped paths have no gradient, since events come and go; use qsde.solve.killed, whose means have one, or "
             "torch.no_grad()"
         )
-    wrap = _wrapper(_Stopping, distance)
+    wrap = _wrapper(Stopping, distance)
     y, time = _run(sde, y0, ts, wrap, max_dt, scheme, noise, per_path, "checkpoint", compile, memory_budget).paths()
     return Stopped(y, time[-1], torch.isfinite(time[-1]))
 
@@ -170,11 +159,11 @@ def killed(
         >>> abs(float(hit.detach()) - 0.6171) < 0.01, abs(float(slope.sum()) - 0.3521) < 0.01
         (True, True)
     """
-    wrap = _wrapper(_Killing, distance, reward=reward)
+    wrap = _wrapper(Killing, distance, reward=reward)
     return Killed(*_run(sde, y0, ts, wrap, max_dt, scheme, noise, per_path, gradient, compile, memory_budget).paths())
 
 
-def _wrapper(kind: type[_Watching], distance: Distance, **fields: Any) -> Callable[[SDEScheme], Wrapped]:
+def _wrapper(kind: type[Watching], distance: Distance, **fields: Any) -> Callable[[SDEScheme], Wrapped]:
     return lambda scheme: kind(scheme.dynamics, inner=scheme, distance=distance, **fields)
 
 
@@ -187,174 +176,3 @@ def _run(
     return Run.of(
         model, y0, times, own, Options(max_dt, scheme, noise, gradient, None, compile, memory_budget, wrap=wrap)
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Watching(Wrapped):
-    """A scheme with a barrier.
-
-    Attributes:
-        distance: to the barrier.
-    """
-
-    distance: Distance
-
-    @property
-    def more_normals(self) -> int:
-        """None."""
-        return 0
-
-    def away(self, equation: Equation, t: Tensor, y: Tensor) -> Tensor:
-        """The distance [P]."""
-        d = self.distance(t, y, equation.params)
-        if not isinstance(d, Tensor) or d.shape != y.shape[:1]:
-            got = tuple(d.shape) if isinstance(d, Tensor) else type(d).__name__
-            raise InputError(f"distance must return [P] = {tuple(y.shape[:1])} for states {tuple(y.shape)}, got {got}")
-        return d
-
-    def meeting(self, equation: Equation, y: Tensor, new: Tensor, t: Tensor, dt: Tensor) -> _Meeting:
-        """How a step from y to `new` meets the barrier."""
-        found = torch.func.vjp(lambda s: self.away(equation, t, s), y)
-        before, (normal,) = found[0], found[1](torch.ones_like(found[0]))
-        g = equation.diffusion(t, y)
-        layout = equation.dynamics.layout
-        tail = tuple(range(1, y.dim()))
-        if layout == "diagonal":
-            across = g * g * normal
-        elif layout == "scalar":
-            across = g * _total(g * normal, tail).view(-1, *(1,) * len(tail))
-        else:
-            each = _total(g * normal.unsqueeze(-1), tail)
-            across = (g * each.view(-1, *(1,) * len(tail), each.shape[-1])).sum(-1)
-        return _Meeting(before, self.away(equation, t + dt, new), _total(normal * across, tail), across)
-
-
-@dataclass(frozen=True)
-class _Meeting:
-    """A step and the barrier.
-
-    Attributes:
-        before, after: distances at both ends, [P].
-        variance: that of the distance per unit of time, [P].
-        across: covariance of the distance with y per unit of time, [P, *shape].
-    """
-
-    before: Tensor
-    after: Tensor
-    variance: Tensor
-    across: Tensor
-
-    def probability(self, dt: Tensor) -> Tensor:
-        """That the bridge meets the barrier."""
-        apart = (self.before > 0) & (self.after > 0)
-        room = 2 * torch.where(apart, self.before * self.after, 0.0)
-        moves = self.variance > 0
-        exponent = room / torch.where(moves, self.variance * dt, 1.0)
-        return torch.where(apart, torch.where(moves, torch.exp(-exponent), 0.0), 1.0)
-
-    def straight(self) -> Tensor:
-        """The part of the step after which a straight line, reflected where it must be, meets the barrier."""
-        start, end = self.before.clamp(min=0.0), self.after.abs()
-        whole = start + end
-        some = whole > 0
-        return torch.where(some, start / torch.where(some, whole, 1.0), 0.0)
-
-    def place(self, y: Tensor, new: Tensor, part: Tensor) -> Tensor:
-        """The mean of the state at this part of the step, given that it is at the barrier then."""
-        tail = (1,) * (y.dim() - 1)
-        off = self.before.clamp(min=0.0) * (1 - part) + self.after * part
-        moves = self.variance > 0
-        pull = torch.where(moves, off / torch.where(moves, self.variance, 1.0), 0.0)
-        return y + part.view(-1, *tail) * (new - y) - pull.view(-1, *tail) * self.across
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Killing(_Watching):
-    """State: that of the inner scheme, the probability of survival, the reward so far."""
-
-    reward: Reward | None = None
-    seen: ClassVar[tuple[int, ...]] = (0, -2, -1)
-
-    @property
-    def tails(self) -> tuple[tuple[int, ...], ...]:
-        """Those of the inner scheme, and two numbers."""
-        return (*self.inner.tails, (), ())
-
-    def start(self, equation: Equation, t: Tensor, y: Tensor) -> State:
-        """Alive."""
-        one = y.new_ones(len(y))
-        return (*self.inner.start(equation, t, y), one, torch.zeros_like(one))
-
-    def more(
-        self, equation: Equation, before: State, after: State, c: Tensor, normals: Tensor, uniforms: Tensor
-    ) -> State:
-        """Survival falls by the probability of the event; the reward is that of its mean place."""
-        t, dt, _ = c.squeeze(-1).unbind(0)
-        y, alive, paid = before[0], before[-2], before[-1]
-        meeting = self.meeting(equation, y, after[0], t, dt)
-        probability = meeting.probability(dt)
-        if self.reward is not None:
-            part = meeting.straight()
-            pays = self.reward(t + part * dt, meeting.place(y, after[0], part), equation.params)
-            paid = paid + alive * probability * pays
-        return (*after, alive * (1 - probability), paid)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stopping(_Watching):
-    """State: what is seen of y, that of the inner scheme, and the time of the event."""
-
-    uniforms: ClassVar[int] = 2
-    seen: ClassVar[tuple[int, ...]] = (-2, -1)
-
-    @property
-    def tails(self) -> tuple[tuple[int, ...], ...]:
-        """Those of the inner scheme, the frozen state, and a time."""
-        return (*self.inner.tails, self.inner.tails[0], ())
-
-    @property
-    def more_normals(self) -> int:
-        """One for the time of the event."""
-        return 1
-
-    def start(self, equation: Equation, t: Tensor, y: Tensor) -> State:
-        """Not stopped, unless it starts at the barrier."""
-        time = torch.where(self.away(equation, t, y) > 0, torch.inf, t.expand(len(y)))
-        return (*self.inner.start(equation, t, y), y, time)
-
-    def more(
-        self, equation: Equation, before: State, after: State, c: Tensor, normals: Tensor, uniforms: Tensor
-    ) -> State:
-        """Paths that meet the barrier stay there."""
-        t, dt, _ = c.squeeze(-1).unbind(0)
-        y, frozen, time = before[0], before[-2], before[-1]
-        meeting = self.meeting(equation, y, after[0], t, dt)
-        running = torch.isinf(time)
-        hits = running & (uniforms[0] < meeting.probability(dt))
-        part = first_passage(meeting, dt, normals[0], uniforms[1])
-        tail = (1,) * (y.dim() - 1)
-        now = torch.where(hits.view(-1, *tail), meeting.place(y, after[0], part), after[0])
-        frozen = torch.where(running.view(-1, *tail), now, frozen)
-        return (*after, frozen, torch.where(hits, t + part * dt, time))
-
-
-def first_passage(meeting: _Meeting, dt: Tensor, normal: Tensor, uniform: Tensor) -> Tensor:
-    """The part of the step after which the bridge first meets the barrier, drawn from its law given that it does.
-
-    With `a = d0` and `b = |d1|`, `tau / (dt - tau)` is inverse Gaussian with mean `a / b` and shape `a^2 / (s^2 dt)`.
-    """
-    tiny = torch.finfo(normal.dtype).tiny
-    a, b = meeting.before.clamp(min=0.0), meeting.after.abs()
-    shape = a * a / (meeting.variance * dt).clamp(min=tiny)
-    mean = a / b.clamp(min=tiny)
-    ratio = 0.5 * mean * normal * normal / shape.clamp(min=tiny)
-    # the smaller root, in the form that does not cancel
-    small = mean / (1 + ratio + torch.sqrt(ratio * (2 + ratio)))
-    drawn = torch.where(uniform * (mean + small) <= mean, small, mean * mean / small.clamp(min=tiny))
-    part = torch.where(torch.isfinite(drawn), drawn / (1 + drawn), 1.0)
-    return torch.where(a > 0, part, 0.0)
-
-
-def _total(values: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The sum over the axes of the state."""
-    return values.sum(axes) if axes else values
