@@ -21,6 +21,7 @@ from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs import AtExpiry, Claim, EarlyExercise, Payoff
+from qsde.payoffs.checks import book_of
 from qsde.pricing.american import LeastSquares
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
@@ -149,9 +150,7 @@ def greeks(
         [0.6368, 0.0188, 0.3752, -0.0176]
     """
     began = time.perf_counter()
-    book: list[Claim] = [payoffs] if isinstance(payoffs, Claim) else list(payoffs)
-    if not book:
-        raise InputError("there are no payoffs")
+    book = book_of(payoffs)
     if units not in ("trader", "raw"):
         raise InputError(f"units must be 'trader' or 'raw', got {units!r}")
     if market_dividends_block(market, which):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from torch.autograd.forward_ad import unpack_dual
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import as_number
+from qsde.payoffs.base import Claim, as_number
 
+AnyClaim = TypeVar("AnyClaim", bound=Claim)
 Average = Literal["arithmetic", "geometric"]
 #: One constant, or one for each date.
 Levels = float | Tensor | Sequence[float]
@@ -31,6 +32,26 @@ def check_not_negative(owner: str, **values: Levels) -> None:
         tensor = torch.as_tensor(value, dtype=torch.float64)
         if not holds(torch.isfinite(tensor) & (tensor >= 0)):
             raise InputError(f"{owner}: {name} must be finite and not negative, got {value}")
+
+
+def book_of(payoffs: AnyClaim | Sequence[AnyClaim]) -> list[AnyClaim]:
+    """One payoff or several as a list.
+
+    Raises:
+        InputError: there are none, or one is no payoff; the message names its place.
+
+    Example:
+        >>> from qsde.payoffs import European
+        >>> len(book_of(European(100.0, 1.0)))
+        1
+    """
+    book = [payoffs] if isinstance(payoffs, Claim) else list(payoffs)
+    if not book:
+        raise InputError("there are no payoffs; give at least one")
+    for i, payoff in enumerate(book):
+        if not isinstance(payoff, Claim):
+            raise InputError(f"payoffs[{i}] must be one of qsde.payoffs, got {payoff!r:.60}")
+    return book
 
 
 def check_finite(owner: str, **values: float | Tensor) -> None:

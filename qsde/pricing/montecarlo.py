@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
-from qsde.errors import InputError
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs import Payoff
+from qsde.payoffs.checks import book_of
 from qsde.pricing.engine import Estimate, MonteCarlo
 from qsde.pricing.run import Progress, Run
 from qsde.pricing.simulation import refuse_intensity_gradient
@@ -56,9 +56,7 @@ def price(
     """
     began = time.perf_counter()
     engine = engine or MonteCarlo()
-    book: list[Payoff] = [payoffs] if isinstance(payoffs, Payoff) else list(payoffs)
-    if not book:
-        raise InputError("there are no payoffs to price")
+    book = book_of(payoffs)
     refuse_intensity_gradient(model)
     run = Run.of(model, book, market, engine)
     results = run.results(progress or (lambda done, total: None))

@@ -17,6 +17,7 @@ from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs import Claim, EarlyExercise, Payoff
+from qsde.payoffs.checks import book_of
 from qsde.pricing import montecarlo
 from qsde.pricing.american import LeastSquares, price_early
 from qsde.pricing.engine import MonteCarlo
@@ -105,9 +106,8 @@ def price(
         (('fourier', 'fourier'), [7.739841, 0.558482])
     """
     began = time.perf_counter()
-    book: list[Claim] = [payoffs] if isinstance(payoffs, Claim) else list(payoffs)
-    if not book:
-        raise InputError("there are no payoffs to price")
+    book = book_of(payoffs)
+    _check_types(model, market, engine)
     engine = engine or _engine_for(model, book, market)
     if isinstance(engine, Fourier):
         rows, n_paths = _integrated(model, book, market, engine), 0
@@ -133,6 +133,19 @@ class _Row:
     upper_std_error: Tensor = _NONE
     exercise_probability: Tensor = _NONE
     exercise_time: Tensor = _NONE
+
+
+def _check_types(model: object, market: object, engine: object) -> None:
+    given: dict[str, tuple[object, tuple[type, ...]]] = {
+        "model": (model, (Model,)),
+        "market": (market, (Market, Markets)),
+    }
+    if engine is not None:
+        given["engine"] = engine, (MonteCarlo, Fourier)
+    for name, (value, kinds) in given.items():
+        if not isinstance(value, kinds):
+            wanted = " or ".join(f"a {kind.__name__}" for kind in kinds)
+            raise InputError(f"{name} must be {wanted}, got {value!r:.60}")
 
 
 def _engine_for(model: Model, book: list[Claim], market: Market | Markets) -> MonteCarlo | Fourier:

@@ -273,3 +273,18 @@ def test_numbers_are_checked_in_double_precision() -> None:
     assert European(1e-300, 1.0).strike == 1e-300
     with pytest.raises(InputError, match="strike must be positive and finite"):
         European(math.inf, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((BlackScholes(0.2), "european", Market(100.0)), r"payoffs\[0\] must be one of qsde.payoffs, got 'e'"),
+        ((BlackScholes(0.2), [None], Market(100.0)), r"payoffs\[0\] must be one of qsde.payoffs, got None"),
+        ((None, European(100.0, 1.0), Market(100.0)), "model must be a Model, got None"),
+        ((BlackScholes(0.2), European(100.0, 1.0), 100.0), "market must be a Market or a Markets, got 100.0"),
+        ((BlackScholes(0.2), European(100.0, 1.0), Market(100.0), "fast"), "engine must be a MonteCarlo or a Fourier"),
+    ],
+)
+def test_arguments_of_another_type_are_named(arguments: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        price(*arguments)
