@@ -34,8 +34,8 @@ class Affine(Protocol):
     def transition(self, u: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """`A` and `B`, elementwise over broadcast `u`, `b` (both complex), `dt` and parameters."""
 
-    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`p`, `q`, `r`, `s` of the fractional linear map `B = (p + q b) / (r + s b)` of `transition`."""
+    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """The fractional linear map of `transition`: p, q, r, s of `B = (p + q b) / (r + s b)`; None where `B = b`."""
 
     def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
         """Whether the transform is finite at `u = -i p`, for real `p` and `b`."""
@@ -86,13 +86,20 @@ def log_moment(model: Affine, exponents: Tensor, steps: Sequence[float]) -> Tens
     b = total = torch.zeros_like(exponents[-1])
     together = max(1, _TOGETHER // math.prod(shape))
     for u, length in zip(reversed((-1j * exponents).split(together)), reversed(dt.split(together)), strict=True):
-        chain = [b]
-        for p, q, r, s in zip(*(part.flip(0) for part in model.riccati(u, length)), strict=True):
-            chain.append((p + q * chain[-1]) / (r + s * chain[-1]))
-        b = chain.pop()
-        a, _ = model.transition(u, torch.stack(torch.broadcast_tensors(*reversed(chain))), length)
-        total = total + a.sum(0)
+        after, b = _chained(model.riccati(u, length), b)
+        total = total + model.transition(u, after, length)[0].sum(0)
     return total + b * model.initial_variance
+
+
+def _chained(maps: tuple[Tensor, Tensor, Tensor, Tensor] | None, b: Tensor) -> tuple[Tensor, Tensor]:
+    """What the variance's exponent is at the end of each interval, [interval, ...], and at the start of the first."""
+    if maps is None:
+        return b, b
+    chain = [b]
+    for p, q, r, s in zip(*(part.flip(0).unbind(0) for part in maps), strict=True):
+        chain.append((p + q * chain[-1]) / (r + s * chain[-1]))
+    b = chain.pop()
+    return torch.stack(torch.broadcast_tensors(*reversed(chain))), b
 
 
 @torch.no_grad()

@@ -61,10 +61,8 @@ class BlackScholes(Parametric, FourierModel):
         """As `Affine.transition`: `log_cf` and `b`."""
         return self.log_cf(u, dt), b
 
-    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As `Affine.riccati`: the identity."""
-        zero = torch.zeros_like(u)
-        return zero, zero + 1, zero + 1, zero
+    def riccati(self, u: Tensor, dt: Tensor) -> None:
+        """As `Affine.riccati`: the variance stays as it is."""
 
     def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
         """Always."""

@@ -117,7 +117,7 @@ class JumpDiffusion(FourierModel):
         a, next_b = affine(self.diffusion).transition(u, b, dt)
         return a + self.jumps.log_cf(u, dt), next_b
 
-    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """As `Affine.riccati`: that of the diffusion."""
         return affine(self.diffusion).riccati(u, dt)
 

@@ -99,17 +99,25 @@ def threefry_draw(
     first = _step_word(step)
     wide = dtype == torch.float64
 
+    of_normals = range((n_normals + 1) // 2)
+    of_uniforms = range(_UNIFORM_SLOTS, _UNIFORM_SLOTS + (n_uniforms + 1) // 2)
+    several: dict[int, _Words] = {}
+    if isinstance(step, Tensor) and step.dim():  # few paths: one operation for all slots
+        slots = [i + part for i in (*of_normals, *of_uniforms) for part in ((0, _LOW_WORDS) if wide else (0,))]
+        index = torch.tensor(slots, dtype=torch.int32, device=words.device).reshape(-1, *(1,) * step.dim())
+        several = dict(zip(slots, zip(*threefry2x32(words, first | index, key, rounds), strict=True), strict=True))
+
     def slot(index: int) -> _Words:
-        return threefry2x32(words, first | index, key, rounds)
+        return several[index] if several else threefry2x32(words, first | index, key, rounds)
 
     def low(index: int) -> _Words | tuple[None, None]:
         return slot(index + _LOW_WORDS) if wide else (None, None)
 
     normals: list[Tensor] = []
-    for i in range((n_normals + 1) // 2):
+    for i in of_normals:
         normals += box_muller(slot(i), low(i))
     uniforms: list[Tensor] = []
-    for i in range(_UNIFORM_SLOTS, _UNIFORM_SLOTS + (n_uniforms + 1) // 2):
+    for i in of_uniforms:
         uniforms += [word_uniform(high, fine) for high, fine in zip(slot(i), low(i), strict=True)]
     return tuple(normals[:n_normals]), tuple(uniforms[:n_uniforms])
 
