@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -77,6 +77,8 @@ class Watched:
         variance: quadratic variation of log price over each interval, [*, path, n].
         uniforms: one independent uniform for each interval, [path, n], for sampling extremes.
         slope: change of `variance` per unit of log price at which the path is, [*, path, n]; None if there is none.
+        reaches: how far beyond both its ends each interval gets on a side (`bridge.reach`), shared by all that have the
+            same variance and slope.
     """
 
     times: tuple[float, ...]
@@ -85,6 +87,7 @@ class Watched:
     variance: Tensor
     uniforms: Tensor
     slope: Tensor | None = None
+    reaches: dict[float, Tensor] = field(default_factory=dict)
 
     @cached_property
     def logs(self) -> Tensor:
@@ -115,18 +118,23 @@ class Watched:
     def highest(self) -> Tensor:
         """Log prices [*, path, n] that no interval, with the jump at its end, gets above but for rounding."""
         top = torch.maximum(self.farther(1.0), self.logs[..., 1:].detach())
-        return top + reach(self.variance.detach(), self._tilt, 1.0)
+        return top + self._reach(1.0)
 
     @cached_property
     def lowest(self) -> Tensor:
         """Log prices [*, path, n] that no interval, with the jump at its end, gets below but for rounding."""
         bottom = torch.minimum(self.farther(-1.0), self.logs[..., 1:].detach())
-        return bottom - reach(self.variance.detach(), self._tilt, -1.0)
+        return bottom - self._reach(-1.0)
 
     def farther(self, side: float) -> Tensor:
         """The higher (1) or lower (-1) end of each interval, without gradient."""
         start, end = (ends.detach() for ends in self.bridges[:2])
         return torch.maximum(start, end) if side > 0 else torch.minimum(start, end)
+
+    def _reach(self, side: float) -> Tensor:
+        if side not in self.reaches:
+            self.reaches[side] = reach(self.variance.detach(), self._tilt, side)
+        return self.reaches[side]
 
     @property
     def _tilt(self) -> Tensor | None:

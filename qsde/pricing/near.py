@@ -52,7 +52,8 @@ class NearBarrier:
         if key not in block.near:
             block.near[key] = self._moves(block)
         own, *others = block.near[key]
-        near = [(weight, self.observer.moved(block, block.variance * move)) for weight, move in others]
+        x, variance = block.states[0], block.variance
+        near = [(weight, self.observer.moved(block, torch.addcmul(x, variance, move))) for weight, move in others]
         return [(own[0], block), *near]
 
     def _moves(self, block: Block) -> list[tuple[Tensor, Tensor]]:

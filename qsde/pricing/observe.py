@@ -97,13 +97,13 @@ class Observer:
             block.watched[key] = self._market, self._priced(self._bridges(block))
         return block.watched[key][1]
 
-    def moved(self, block: Block, move: Tensor) -> Block:
-        """The block with moves of x that leave its variance alone, [date, *batch, path]."""
-        moved = block.with_x(block.states[0] + move)
+    def moved(self, block: Block, x: Tensor) -> Block:
+        """The block with other x and the same variance, [date, *batch, path]."""
+        moved = block.with_x(x)
         bridges = self._bridges(block)
         if bridges.ends is None:
-            x, growth = (v[0][self.watched] for v in (moved.states, moved.growth))
-            moved.bridges[self._dates] = replace(bridges, x=x, growth=growth)
+            growth = moved.growth[0][self.watched]
+            moved.bridges[self._dates] = replace(bridges, x=x[self.watched], growth=growth)
         return moved
 
     def _bridges(self, block: Block) -> Bridges:
@@ -137,7 +137,8 @@ class Observer:
             moving = 1 - now[1][0][:-1].movedim(0, -1).unsqueeze(-2) / prices[..., :-1]
             variance, slope = with_cash(variance, slope, moving.movedim(-1, 0))
         slope = None if slope is None else slope.movedim(0, -1)
-        watched = Watched(dates, prices, ends, variance.movedim(0, -1), bridges.uniforms, slope)
+        reaches = {} if self._market.has_cash else bridges.reaches
+        watched = Watched(dates, prices, ends, variance.movedim(0, -1), bridges.uniforms, slope, reaches)
         if not self._market.has_cash:  # logarithms need not be taken
             logs = _shifted(bridges.x, now[0][0])
             watched.__dict__["logs"] = logs
@@ -179,7 +180,7 @@ class Observer:
 def _priced(growth: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Prices [asset, *batch, path, time] from `exp(x)` [asset, time, *batch, path]."""
     shape = (*scale.shape, *(1,) * (growth.dim() - scale.dim()))
-    return (scale.reshape(shape) * growth + shift.reshape(shape)).movedim(1, -1)
+    return torch.addcmul(shift.reshape(shape), scale.reshape(shape), growth).movedim(1, -1)
 
 
 def _shifted(x: Tensor, scale: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ class Bridges:
     variance: Tensor
     slope: Tensor | None
     uniforms: Tensor
+    reaches: dict[float, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -318,7 +319,7 @@ class Simulation:
         coefficients, constants = self.coefficients.detach(), tuple(k.detach() for k in self.constants)
         step = "the payoff"
         for k, row in enumerate(self.job.rows):
-            state = kernel.advance(state, coefficients[row], constants, noise, torch.tensor(k))
+            state = kernel.advance(state, coefficients[row], constants, noise, k)
             if not all(bool(torch.isfinite(s).all()) for s in state):
                 step = f"step {k} (t = {self.job.grid.times[k + 1]:.4g} years)"
                 break
