@@ -314,6 +314,20 @@ def test_what_cannot_be_written_is_said_before_the_work(command: list[str], tmp_
         assert "cannot be written" in message or "give a file name" in message
 
 
+def test_evaluate_holds_out_no_single_expiry_and_asks_for_the_spot(tmp_path: Path) -> None:
+    strike = np.linspace(80.0, 120.0, 9)
+    frame = pd.DataFrame({"strike": strike, "option_type": np.where(strike < 100, "P", "C"), "expiry": "2024-06-21",
+                          "quote_date": "2024-01-02", "implied_vol": 0.2, "forward": 100.0})  # fmt: skip
+    path = tmp_path / "one.csv"
+    frame.to_csv(path, index=False)
+    asked = ["evaluate", path, "-m", "black_scholes", "--hold-out", 3]
+    assert "exotics need the price of the underlying: give --spot, or --no-exotics" in refused(*asked)
+    result = qsde(*asked, "--no-exotics")
+    assert result.exit_code == 0, result.output
+    assert "3 held out, 1 expiries" in result.stdout
+    assert "others left to fit" in refused(*asked, "--no-exotics", "--expiry", 1)
+
+
 def test_size_limit_is_named() -> None:
     assert "--max-bytes" in refused("inspect", DAX, "--max-bytes", "1000")
 
@@ -374,6 +388,7 @@ def test_price_from_a_fit(fit_files: tuple[Path, Path, Result]) -> None:
         (["-m", "heston", "-p", "v0=0.04"], "kappa: field required"),
         (["-m", "heston", *HESTON[:-1], "rho=-7"], "Heston.rho"),
         (["-m", "heston", *HESTON, "-p", "x=1"], "x: extra inputs"),
+        (["-m", "heston", *HESTON, "--spot", "1e308"], "spot: input should be less than or equal to 1000000000000000"),
         ([], "give a model: --model heston --param v0=0.04"),
         (["--fit", "nowhere.json"], "nowhere.json"),
         (["-m", "heston", *HESTON, "--expiry", "soon"], "give years (0.5) or a date"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from qsde.cli.chains import Choice, read_parts
 from qsde.cli.grouped import grouped
 from qsde.cli.outputs import reserve
 from qsde.cli.show import line, number, progress, records, table
+from qsde.errors import InputError
 
 if TYPE_CHECKING:
     from qsde.calibration.evaluation import Evaluation, Fitter
@@ -26,7 +28,12 @@ def evaluate(
     file: o.ChainFile,
     model: Annotated[list[str], typer.Option("--model", "-m", help="As for qsde calibrate. Repeatable.")],
     hold_out: Annotated[int, typer.Option(help="Hold out every n-th strike of each expiry; 0 for none.")] = 5,
-    expiry: Annotated[int, typer.Option(help="Hold out this expiry too: its number, from the last if negative.")] = -2,
+    expiry: Annotated[
+        int | None,
+        typer.Option(
+            help="Hold out this expiry too: its number, from the last if negative. Default: the last but one."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Fit simulated models with so many seeds.", min=1)] = 1,
     exotics: Annotated[bool, typer.Option("--exotics/--no-exotics", help="Price exotics under every model.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write both tables to this JSON file.")] = None,
@@ -51,11 +58,13 @@ def evaluate(
     how, market = reading.spec(), selection.spec()
     reserve(out)
     chain = market.surface(choice.one(read_parts(file, how)))
-    held = HeldOut.of(chain, hold_out, expiry) if hold_out else None
+    held = HeldOut.of(chain, hold_out, _expiry(chain, expiry)) if hold_out else None
     count = int(held.any.sum()) if held else 0
     line(f"{chain.name}: {len(chain) - count:,} quotes to fit, {count:,} held out, {len(chain.slices)} expiries")
     book, where = {}, None
     if exotics:
+        if not math.isfinite(chain.spot):
+            raise InputError("exotics need the price of the underlying: give --spot, or --no-exotics")
         where = market_of(chain)
         book = exotic_book(chain.spot, _about_a_year(chain))
     with progress("evaluating") as tell:
@@ -65,6 +74,11 @@ def evaluate(
         )  # fmt: skip
     _write(found, out)
     _show(found)
+
+
+def _expiry(chain: Surface, wanted: int | None) -> int | None:
+    """The expiry to hold out: a single one is not held out unless it is asked for."""
+    return -2 if wanted is None and len(chain.slices) > 1 else wanted
 
 
 def _fitter(spec: CalibrationSpec) -> Fitter:

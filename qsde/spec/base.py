@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 #: Longest time to a payment, years: beyond it a date was meant, or days.
 LONGEST = 200.0
+#: Largest price of an underlying: beyond it squares of prices leave the floating-point numbers.
+DEAREST = 1e15
 
 
 class Spec(BaseModel):

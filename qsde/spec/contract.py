@@ -15,7 +15,7 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.market.curves import PillarCurve
 from qsde.market.surface import Surface
-from qsde.spec.base import LONGEST, Spec
+from qsde.spec.base import DEAREST, LONGEST, Spec
 from qsde.spec.settings import MarketSpec, Rate
 
 _EXPIRY_CLOCK = time(16, 0, tzinfo=ZoneInfo("America/New_York"))
@@ -56,8 +56,8 @@ class ContractSpec(Spec):
     expiry: float | date
     put: bool = False
     valuation_time: AwareDatetime | None = None
-    spot: float | None = Field(default=None, gt=0)
-    forward: float | None = Field(default=None, gt=0)
+    spot: float | None = Field(default=None, gt=0, le=DEAREST)
+    forward: float | None = Field(default=None, gt=0, le=DEAREST)
     rate: Rate | None = None
     dividend_yield: Rate | None = None
 

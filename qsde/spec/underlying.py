@@ -13,7 +13,7 @@ from qsde.market.curves import Curve, PillarCurve
 from qsde.market.dividends import CashDividend, ProportionalDividend
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
-from qsde.spec.base import Spec, at
+from qsde.spec.base import DEAREST, Spec, at
 from qsde.spec.settings import MarketSpec, Rate
 
 #: Most dividends of one underlying: monthly ones for 40 years.
@@ -61,7 +61,7 @@ class UnderlyingSpec(Spec):
         tensor(103.0455, dtype=torch.float64)
     """
 
-    spot: float | None = Field(default=None, gt=0)
+    spot: float | None = Field(default=None, gt=0, le=DEAREST)
     rate: Rate | None = None
     dividend_yield: Rate | None = None
     dividends: tuple[DividendSpec, ...] = Field(default=(), max_length=MAX_DIVIDENDS)
