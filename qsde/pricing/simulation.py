@@ -137,6 +137,11 @@ class Block:
             states[-1] = states[-1] + of_step
         return replace(self, states=tuple(states), bridges={}, watched={}, near={})
 
+    def head(self, n: int) -> Block:
+        """Its first paths."""
+        states = tuple(s[..., :n] for s in self.states)
+        return replace(self, states=states, n_paths=n, bridges={}, watched={}, near={})
+
     def with_x(self, x: Tensor) -> Block:
         """The block with other log-prices, [dates, *batch, P]."""
         return replace(self, states=(x, *self.states[1:]), bridges={}, watched={}, near={})

@@ -42,7 +42,7 @@ class Walk(ABC):
 
     @abstractmethod
     def back(
-        self, after: State, flow: State, c: Tensor, constants: Tensors, block: BlockNoise, step: Tensor
+        self, after: State, flow: State, c: Tensor, constants: Tensors, block: BlockNoise, step: int | Tensor
     ) -> tuple[State, State, Tensor, Tensors]:
         """State and gradient before the step; what the step adds to the gradients of its coefficients and constants."""
 
@@ -64,7 +64,7 @@ class ReversibleWalk(Walk):
     restarts: ClassVar[bool] = False
 
     def back(
-        self, after: State, flow: State, c: Tensor, constants: Tensors, block: BlockNoise, step: Tensor
+        self, after: State, flow: State, c: Tensor, constants: Tensors, block: BlockNoise, step: int | Tensor
     ) -> tuple[State, State, Tensor, Tensors]:
         """The state is that of the forward sweep up to rounding, and so is the gradient."""
         equation, normals = self.equation(constants), block.draw(step)[0]
@@ -96,7 +96,7 @@ class AdjointWalk(Walk):
     restarts: ClassVar[bool] = True
 
     def back(
-        self, after: State, flow: State, c: Tensor, constants: Tensors, block: BlockNoise, step: Tensor
+        self, after: State, flow: State, c: Tensor, constants: Tensors, block: BlockNoise, step: int | Tensor
     ) -> tuple[State, State, Tensor, Tensors]:
         """Two vector-Jacobian products of drift and diffusion."""
         normals = block.draw(step)[0]
@@ -134,7 +134,7 @@ class _Backwards(torch.autograd.Function):
         for k in range(job.n_steps + 1):
             seen += [state] * job.grid.observed_after.count(k)
             if k < job.n_steps:
-                state = job.kernel.advance(state, c[job.rows[k]], constants, block, torch.tensor(k, device=c.device))
+                state = job.kernel.advance(state, c[job.rows[k]], constants, block, job.kernel.number(k, c.device))
         out = tuple(torch.stack([s[i] for s in seen]) for i in job.seen)
         ctx.walk, ctx.job, ctx.block, ctx.n = walk, job, block, n
         ctx.set_materialize_grads(False)
@@ -182,7 +182,7 @@ def _swept(
             date -= 1
         if k == 0:
             break
-        row, step = job.rows[k - 1], torch.tensor(k - 1, device=c.device)
+        row, step = job.rows[k - 1], job.kernel.number(k - 1, c.device)
         state, flow, c_part, parts = back(state, flow, c[row], constants, block, step)
         of_c[row] += c_part
         of_constants = tuple(u + v for u, v in zip(of_constants, parts, strict=True))

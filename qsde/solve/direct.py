@@ -18,8 +18,7 @@ def simulate_direct(
     for k in range(job.n_steps + 1):
         seen += [state] * job.grid.observed_after.count(k)
         if k < job.n_steps:
-            step = torch.tensor(k, device=state[0].device)
             state = job.kernel.scheme.step(
-                state, coefficients[job.rows[k]], *draws(block, step, job.kernel.spare), constants
+                state, coefficients[job.rows[k]], *draws(block, k, job.kernel.spare), constants
             )
     return tuple(torch.stack([s[i] for s in seen]) for i in job.seen)

@@ -106,7 +106,7 @@ class _Tangents(torch.autograd.Function):
         for k in range(job.n_steps + 1):
             seen += [(state, flow)] * job.grid.observed_after.count(k)
             if k < job.n_steps:
-                drawn = draws(plan.block, torch.tensor(k, device=c.device), job.kernel.spare)
+                drawn = draws(plan.block, k, job.kernel.spare)
                 state, flow = _advance(job, c[job.rows[k]], drawn, (state, constants), (flow, moved))
         values = [torch.stack([s[i] for s, _ in seen]) for i in job.seen]
         tangents = [torch.stack([f[i] for _, f in seen], 1) for i in job.seen]

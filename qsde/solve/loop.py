@@ -28,9 +28,9 @@ from qsde.solve.transforms import inside_transform, several_at_once
 STORED = 100
 Tensors = tuple[Tensor, ...]
 #: `advance(state, c, constants, block, step) -> state`
-Advance = Callable[[State, Tensor, Tensors, BlockNoise, Tensor], State]
+Advance = Callable[[State, Tensor, Tensors, BlockNoise, int | Tensor], State]
 #: `pull(state, c, constants, block, step, gradient) -> (gradient of the state, of c, of the constants)`
-Pull = Callable[[State, Tensor, Tensors, BlockNoise, Tensor, State], tuple[State, Tensor, Tensors]]
+Pull = Callable[[State, Tensor, Tensors, BlockNoise, int | Tensor, State], tuple[State, Tensor, Tensors]]
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Kernel:
     def eager(cls, scheme: Scheme, spare: int = 0) -> Kernel:
         """The plain functions."""
 
-        def advance(state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: Tensor) -> State:
+        def advance(state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: int | Tensor) -> State:
             return scheme.step(state, c, *draws(block, step, spare), constants)
 
         def pull(
-            state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: Tensor, gradient: State
+            state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: int | Tensor, gradient: State
         ) -> tuple[State, Tensor, Tensors]:
             normals, uniforms = draws(block, step, spare)
 
@@ -70,8 +70,12 @@ class Kernel:
 
         return cls(scheme, advance, pull, spare)
 
+    def number(self, k: int, device: torch.device) -> int | Tensor:
+        """The number of a step as the functions take it: a tensor if they would be compiled for each number."""
+        return torch.full((), k, device=device) if self.compiled else k
 
-def draws(block: BlockNoise, step: Tensor, spare: int) -> tuple[Tensor, Tensor]:
+
+def draws(block: BlockNoise, step: int | Tensor, spare: int) -> tuple[Tensor, Tensor]:
     """Normals and uniforms of a step, without the last `spare` uniforms."""
     normals, uniforms = block.draw(step)
     return normals, uniforms[: len(uniforms) - spare]
@@ -234,7 +238,7 @@ class _Simulate(torch.autograd.Function):
 
         def step(dstate: State, k: int) -> State:
             nonlocal state
-            row, drawn = job.rows[k], draws(ctx.block, torch.tensor(k), job.kernel.spare)
+            row, drawn = job.rows[k], draws(ctx.block, k, job.kernel.spare)
             found: Any = torch.func.jvp(
                 lambda s, cs, w: job.kernel.scheme.step(s, cs, drawn[0], drawn[1], w),
                 (state, c[row], constants), (dstate, dc[row], dconstants),
@@ -297,7 +301,7 @@ class _Pull(torch.autograd.Function):
                     flow = added(flow, job.seen, [g[date] for g in gradient])
                     date -= 1
                 row = job.rows[k]
-                step = torch.tensor(k, device=flow[0].device)
+                step = job.kernel.number(k, flow[0].device)
                 flow, c_part, w_part = job.kernel.pull(states.pop(), coefficients[row], constants, block, step, flow)
                 if of_c is not None:
                     of_c[row] += c_part
@@ -379,7 +383,7 @@ class _Sealed(torch.autograd.Function):
 def _advance(
     job: Job, block: BlockNoise, coefficients: Tensor | Tensors, constants: Tensors, state: State, k: int
 ) -> State:
-    step = torch.tensor(k, device=state[0].device)
+    step = job.kernel.number(k, state[0].device)
     return job.kernel.advance(state, coefficients[job.rows[k]], constants, block, step)
 
 

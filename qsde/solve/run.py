@@ -161,7 +161,7 @@ class Run:
         kernel = Kernel.eager(self.scheme)
         state, constants = tuple(s.detach() for s in state), tuple(k.detach() for k in constants)
         for k, row in enumerate(self.job.rows):
-            state = kernel.advance(state, c[row], constants, draws, torch.tensor(k))
+            state = kernel.advance(state, c[row], constants, draws, k)
             if not bool(torch.isfinite(state[0]).all()):
                 break
         time = float(c[k, :2].sum(0).max())

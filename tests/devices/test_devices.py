@@ -25,5 +25,6 @@ def test_same_results_on_another_device(found: dict[str, Any]) -> None:
 
 
 def test_a_device_does_not_wait_at_every_step(found: dict[str, Any]) -> None:
-    few, many = found["waits"]
-    assert few == many
+    few, many = found["waits"]  # of 12 and of 48 steps
+    assert 0 < few
+    assert many - few < 12
