@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, TypeVarTuple
 
@@ -30,6 +30,8 @@ Gone = Callable[[], Awaitable[None]]
 GONE = 499
 #: Seconds after which a request that still waits is watched for its client to leave: most are answered before.
 _PATIENCE = 0.1
+#: Seconds before a worker that did not start is started again.
+_PAUSE = 1.0
 Arguments = TypeVarTuple("Arguments")
 
 
@@ -42,9 +44,9 @@ class Ticket:
         key: equal for requests that may go to a worker together.
         path_steps: estimated work.
         reply: will be set.
-        arrived: when it came.
-        again: whether a worker was lost with it before.
+        again: whether a worker was lost with it before; then it goes alone.
         watched: waits for its client to leave.
+        late: tells it when it has waited too long.
     """
 
     endpoint: str
@@ -52,9 +54,14 @@ class Ticket:
     key: Hashable
     path_steps: float
     reply: asyncio.Future[Reply]
-    arrived: float = field(default_factory=time.monotonic)
     again: bool = False
     watched: asyncio.Future[None] | None = None
+    late: asyncio.TimerHandle | None = None
+
+    def answer(self, reply: Reply) -> None:
+        """Sets the reply, unless there is one."""
+        if not self.reply.done():
+            self.reply.set_result(reply)
 
 
 class Batcher:
@@ -118,9 +125,7 @@ class Batcher:
                 "max_queue", self._settings.max_queue, "requests wait", fix, 429, headers={"Retry-After": "1"}
             )
         ticket = Ticket(endpoint, body, key, path_steps, asyncio.get_running_loop().create_future())
-        self._waiting.append(ticket)
-        self._metrics.queue.set(len(self._waiting))
-        self._arrived.set()
+        self._put([ticket])
         watch = asyncio.get_running_loop().call_later(_PATIENCE, self._watch, ticket, gone) if gone else None
         try:
             return await ticket.reply
@@ -130,14 +135,39 @@ class Batcher:
             if ticket.watched:
                 ticket.watched.cancel()
             if ticket in self._waiting:
-                self._waiting.remove(ticket)
+                self._take(ticket)
+
+    def _put(self, tickets: Sequence[Ticket], first: bool = False) -> None:
+        """Tickets into the queue, where they wait no longer than they may."""
+        for ticket in tickets:
+            seconds = self._settings.max_queue_seconds
+            ticket.late = asyncio.get_running_loop().call_later(seconds, self._late, ticket)
+        if first:
+            self._waiting.extendleft(reversed(tickets))
+        else:
+            self._waiting.extend(tickets)
+        self._metrics.queue.set(len(self._waiting))
+        self._arrived.set()
+
+    def _take(self, ticket: Ticket) -> None:
+        """A ticket out of the queue."""
+        self._waiting.remove(ticket)
+        self._metrics.queue.set(len(self._waiting))
+        if ticket.late:
+            ticket.late.cancel()
+
+    def _late(self, ticket: Ticket) -> None:
+        self._take(ticket)
+        fix = "no worker was free; send the request again later"
+        problem = exceeded("max_queue_seconds", self._settings.max_queue_seconds, "seconds in the queue", fix, 503)
+        ticket.answer((problem.status, problem.body()))
 
     def _watch(self, ticket: Ticket, gone: Gone) -> None:
         async def drop() -> None:
             await gone()
             if not ticket.reply.done():
                 self._metrics.dropped.inc()
-                ticket.reply.set_result((GONE, b""))
+            ticket.answer((GONE, b""))
 
         ticket.watched = asyncio.ensure_future(drop())
 
@@ -169,24 +199,13 @@ class Batcher:
         for ticket in alike:
             if batch and work + ticket.path_steps > limits.max_path_steps:
                 continue
-            self._waiting.remove(ticket)
-            if self._in_time(ticket):
+            self._take(ticket)
+            if not ticket.reply.done():
                 batch.append(ticket)
                 work += ticket.path_steps
             if len(batch) == most:
                 break
-        self._metrics.queue.set(len(self._waiting))
         return batch
-
-    def _in_time(self, ticket: Ticket) -> bool:
-        if ticket.reply.done():
-            return False
-        if time.monotonic() - ticket.arrived <= self._settings.max_queue_seconds:
-            return True
-        fix = "no worker was free; send the request again later"
-        problem = exceeded("max_queue_seconds", self._settings.max_queue_seconds, "seconds in the queue", fix, 503)
-        ticket.reply.set_result((problem.status, problem.body()))
-        return False
 
     async def _computed(self, worker: Worker, batch: list[Ticket]) -> None:
         began = time.monotonic()
@@ -194,28 +213,35 @@ class Batcher:
         try:
             replies = await self._in_thread(worker.compute, tasks, self._settings.max_seconds)
         except (OutOfTime, Died) as loss:
-            await self._lost(worker, batch, loss)
+            self._lost(batch, loss)
+            await self._replaced(worker)
             return
         self._metrics.computed(len(batch), sum(t.path_steps for t in batch), time.monotonic() - began)
         for ticket, reply in zip(batch, replies, strict=True):
-            if not ticket.reply.done():
-                ticket.reply.set_result(reply)
+            ticket.answer(reply)
 
-    async def _lost(self, worker: Worker, batch: list[Ticket], loss: Exception) -> None:
-        """A new worker; each request is tried again alone unless it is to blame: alone too long, or lost twice."""
+    def _lost(self, batch: list[Ticket], loss: Exception) -> None:
+        """Each request is tried again, alone, unless it is to blame: alone too long, or lost twice."""
         reason = type(loss).__name__
         log.warning("worker ended", reason=reason, requests=len(batch))
         self._metrics.restarts.labels(reason).inc()
-        await self._in_thread(worker.restart)
         if len(batch) > 1 or (isinstance(loss, Died) and not batch[0].again):
             for ticket in batch:
-                ticket.again = True
-                if not ticket.reply.done():
-                    await self._computed(worker, [ticket])
+                ticket.again, ticket.key = True, ticket
+            self._put([ticket for ticket in batch if not ticket.reply.done()], first=True)
             return
         problem = self._out_of_time() if isinstance(loss, OutOfTime) else _died()
-        if not batch[0].reply.done():
-            batch[0].reply.set_result((problem.status, problem.body()))
+        batch[0].answer((problem.status, problem.body()))
+
+    async def _replaced(self, worker: Worker) -> None:
+        """A new process for a worker, however often that takes; the others go on meanwhile."""
+        while True:
+            try:
+                await self._in_thread(worker.restart)
+                return
+            except RuntimeError:
+                log.error("a worker did not start; it is started again")
+                await asyncio.sleep(_PAUSE)
 
     def _out_of_time(self) -> Problem:
         fix = "the computation was ended; lower engine.paths, raise engine.max_dt, or send fewer payoffs"

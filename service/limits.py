@@ -75,6 +75,15 @@ def check_contracts(count: int, settings: Settings, field: str = "payoffs") -> N
         raise exceeded("max_contracts", settings.max_contracts, f"{field} in a request", fix, field=field)
 
 
+def check_scenarios(request: JobRequest, contracts: int, settings: Settings) -> None:
+    """Raises Problem if a ladder has too many rungs."""
+    spots, vols = _moves(request)
+    cells = contracts * spots * vols
+    if isinstance(request, ScenariosRequest) and cells > settings.max_scenarios:
+        fix = f"contracts x spots x vols are {cells:,}; send fewer of them at a time"
+        raise exceeded("max_scenarios", settings.max_scenarios, "scenarios of a request", fix, field="scenarios")
+
+
 def check_work(work: Work, settings: Settings) -> None:
     """Raises Problem if a request would cost too much."""
     if work.paths > settings.max_paths:

@@ -36,9 +36,12 @@ async def read(stored: Stored, upload: Upload) -> Read:
     Raises:
         Problem: it cannot be read, or not within the limits.
     """
-    limit = stored.settings.max_upload_seconds
+    limit, patience = stored.settings.max_upload_seconds, stored.settings.max_queue_seconds
     try:
-        answered: Read | tuple[int, bytes] = await stored.readers.compute(upload, limit)
+        answered: Read | tuple[int, bytes] = await stored.readers.compute(upload, limit, patience=patience)
+    except TimeoutError:
+        fix = "other uploads were being read; send the file again later"
+        raise exceeded("max_queue_seconds", patience, "seconds in the queue", fix, 503) from None
     except OutOfTime:
         fix = "reading the file was ended; split it"
         raise exceeded("max_upload_seconds", limit, "seconds for reading an upload", fix, 504) from None

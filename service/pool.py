@@ -24,14 +24,17 @@ class Pool:
             worker.start()
             self._idle.put_nowait(worker)
 
-    async def compute(self, task: Any, seconds: float, tell: Tell = lambda progress: None) -> Any:
+    async def compute(
+        self, task: Any, seconds: float, tell: Tell = lambda progress: None, patience: float | None = None
+    ) -> Any:
         """What a worker makes of a task, once one is free; `tell` is called in another thread.
 
         Raises:
+            TimeoutError: none was free for `patience` seconds.
             OutOfTime: it took longer than `seconds`.
             Died: the process ended.
         """
-        worker = await self._idle.get()
+        worker = await asyncio.wait_for(self._idle.get(), patience)
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._threads, worker.wait_until_warm)

@@ -15,13 +15,14 @@ class Settings(BaseSettings):
 
     Attributes:
         max_contracts: payoffs of one request, or quotes of one implied-volatility request.
+        max_scenarios: contracts x spots x vols of one ladder.
         max_paths: paths of one simulation.
         max_steps: time steps of one simulation.
         max_path_steps: estimated work of one request: paths x (steps x underlyings + dates of all payoffs), times
             `service.limits.GREEKS_FACTOR` for Greeks.
         max_body_bytes: size of a request.
         max_seconds: time that a request may compute; the worker that is still at it is ended.
-        max_queue_seconds: time that a request may wait for a worker.
+        max_queue_seconds: time that a request may wait for a worker; twice if a worker was lost with it and others.
         max_queue: requests that wait; those that come later are told to come again.
         max_batch: requests that are sent to a worker together.
         workers: processes that compute, on one thread each.
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="QSDE_", frozen=True, extra="forbid")
 
     max_contracts: int = Field(default=1_000, ge=1)
+    max_scenarios: int = Field(default=100_000, ge=1)
     max_paths: int = Field(default=1 << 20, ge=2)
     max_steps: int = Field(default=10_000, ge=1)
     max_path_steps: int = Field(default=100_000_000, ge=1)

@@ -16,7 +16,7 @@ from qsde.errors import QsdeError
 from qsde.spec import JobRequest, MonteCarloSpec
 from service.batching import Batcher
 from service.errors import MEDIA_TYPE, Problem
-from service.limits import body_of, check_contracts, check_work, work_of
+from service.limits import body_of, check_contracts, check_scenarios, check_work, work_of
 from service.metrics import Metrics
 from service.reading import read_job
 from service.settings import Settings
@@ -44,6 +44,7 @@ async def submit_job(request: Request, endpoint: str, kind: type[JobRequest]) ->
     body = await body_of(request, settings)
     reading = read_job(kind, body)
     check_contracts(len(reading.types), settings)
+    check_scenarios(reading.request, len(reading.types), settings)
     model = await _model(request, reading.request)
     try:
         work = work_of(reading, model)

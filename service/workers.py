@@ -12,6 +12,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -71,7 +72,6 @@ class Worker:
         except EOFError:
             self._warm = False
         if not self._warm:
-            self.end()
             raise RuntimeError("a worker process did not start; its error is above")
 
     def compute(self, task: Any, seconds: float, tell: Tell = lambda progress: None) -> Any:
@@ -100,10 +100,11 @@ class Worker:
         self.wait_until_warm()
 
     def end(self) -> None:
-        """Ends the process, whatever it does."""
-        self._process.kill()
-        self._process.join()
-        self._process.close()
+        """Ends the process, whatever it does; nothing if it was ended."""
+        with suppress(ValueError):  # it is closed
+            self._process.kill()
+            self._process.join()
+            self._process.close()
         self._pipe.close()
 
 

@@ -11,7 +11,9 @@ import pytest
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 
 from qsde.market.black import black_price
-from qsde.spec import GreeksRequest, GreeksResult, PriceRequest, PriceResult
+from qsde.market.surface import Surface
+from qsde.spec import CalibrationSpec, GreeksRequest, GreeksResult, PriceRequest, PriceResult
+from service import answers
 from service.answers import alone, answer
 from service.examples import GREEKS, PRICE
 from service.schemas import GreeksAnswer, ImpliedVolAnswer, PriceAnswer
@@ -183,3 +185,20 @@ def test_tasks_together_are_answered_as_alone() -> None:
     together = [_without_seconds(reply) for reply in answer(sent)]
     assert together == [_without_seconds(alone(*task)) for task in sent]
     assert [status for status, _ in together] == [200, 200, 200, 200, 422, 200, 200, 422]
+
+
+def test_fits_are_priced_beside_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one simulation, and in one go of integrals."""
+    strikes, vols = [90.0, 100.0, 110.0] * 2, [0.22, 0.2, 0.19] * 2
+    surface = Surface.from_vols([0.5] * 3 + [1.0] * 3, strikes, vols, 102.0, 0.97, spot=100.0)
+    fit = CalibrationSpec(model="heston").fit(surface)
+    monkeypatch.setattr(answers, "library", lambda name: [fit])
+    sent = []
+    for name in PRICE:
+        one = _with(PRICE[name], payoffs=PRICE[name]["payoffs"][:1])
+        named = {key: value for key, value in one.items() if key not in ("model", "market")} | {"fit": "any"}
+        sent += [("price", json.dumps(request).encode()) for request in (one, named)]
+    expected = [_without_seconds(alone(*task)) for task in sent]
+    assert [status for status, _ in expected] == [200] * 4
+    monkeypatch.setattr(answers, "alone", lambda *task: pytest.fail("not together"))
+    assert [_without_seconds(reply) for reply in answer(sent)] == expected

@@ -25,10 +25,11 @@ class Scripted(Worker):
 
     def __init__(self) -> None:
         self.batches: list[list[bytes]] = []
-        self.restarts = 0
+        self.restarts = self.false_starts = 0
         self.dead = False
-        self.go_on = threading.Event()
+        self.go_on, self.ready = threading.Event(), threading.Event()
         self.go_on.set()
+        self.ready.set()
 
     def start(self) -> None: ...
 
@@ -38,6 +39,9 @@ class Scripted(Worker):
 
     def restart(self) -> None:
         self.restarts += 1
+        if self.restarts <= self.false_starts:
+            raise RuntimeError
+        assert self.ready.wait(10)
         self.dead = False
 
     def compute(self, tasks: Sequence[Task], seconds: float) -> list[Reply]:
@@ -208,18 +212,60 @@ def test_a_worker_that_died_before_is_not_the_fault_of_the_next_request() -> Non
     asyncio.run(scenario())
 
 
-def test_who_waited_too_long_is_told() -> None:
+def test_who_is_to_blame_does_not_wait_for_the_next_worker() -> None:
+    async def scenario() -> None:
+        worker = Scripted()
+        batcher = await _queue(worker)
+        worker.ready.clear()
+        assert (await _ask(batcher, b"slow"))[0] == 504
+        worker.ready.set()
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_does_not_start_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.batching._PAUSE", 0.01)
+
+    async def scenario() -> None:
+        worker = Scripted()
+        worker.dead, worker.false_starts = True, 2
+        batcher = await _queue(worker)
+        assert await batcher.reply("price", b"next", "a", 1.0) == (200, b"next")
+        assert worker.restarts == 3
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_those_who_lost_a_worker_together_are_shared_among_the_workers() -> None:
+    async def scenario() -> None:
+        workers = Scripted(), Scripted()
+        batcher = await _queue(*workers)
+        for worker in workers:
+            worker.go_on.clear()
+        asked = [_ask(batcher, b"first"), _ask(batcher, b"second"), *(_ask(batcher, b"slow %d" % i) for i in range(4))]
+        await asyncio.sleep(0.01)
+        for worker in workers:
+            worker.go_on.set()
+        assert [status for status, _ in await asyncio.gather(*asked)] == [200, 200, 504, 504, 504, 504]
+        assert all(len(batch) == 1 for worker in workers for batch in worker.batches[2:])
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_waited_too_long_is_told_although_no_worker_is_free() -> None:
     async def scenario() -> None:
         worker = Scripted()
         batcher = await _queue(worker, max_queue_seconds=0.01)
         first = await _blocked(batcher, worker)
-        late = _ask(batcher, b"late")
-        await asyncio.sleep(0.05)
-        worker.go_on.set()
-        assert (await first)[0] == 200
-        status, body = await late
+        status, body = await _ask(batcher, b"late")
         assert status == 503
         assert json.loads(body)["limit"] == {"max_queue_seconds": 0.01}
+        worker.go_on.set()
+        assert (await first)[0] == 200
+        assert worker.batches == [[b"first"]]
         await batcher.close()
 
     asyncio.run(scenario())

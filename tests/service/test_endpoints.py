@@ -17,7 +17,7 @@ httpx = pytest.importorskip("httpx")
 from qsde.payoffs import Asian
 from qsde.spec import MODEL_TEMPLATES, PAYOFFS, PriceRequest, PriceResult
 from service.app import create_app
-from service.examples import CALIBRATIONS, PRICE
+from service.examples import CALIBRATIONS, PRICE, SCENARIOS
 from service.settings import Settings
 
 #: Of the service `short`.
@@ -170,6 +170,13 @@ def test_too_much_work_is_refused_before_it_runs(client: Any, change: Any, limit
 def test_too_many_vols(client: Any) -> None:
     request = {"price": [1.0] * 101, "forward": 100.0, "strike": 100.0, "expiry": 1.0}
     assert _problem(client.post("/v1/implied-vol", json=request), 422)["limit"] == {"max_contracts": 100}
+
+
+def test_too_many_scenarios(client: Any) -> None:
+    ladder = {"spots": [i / 1000 for i in range(101)], "vols": [i / 1000 for i in range(101)]}
+    request = {**SCENARIOS["europeans"], "payoffs": SCENARIOS["europeans"]["payoffs"] * 5, "scenarios": ladder}
+    document = _problem(client.post("/v1/scenarios", json=request), 422)
+    assert (document["limit"], document["field"]) == ({"max_scenarios": 100_000}, "scenarios")
 
 
 def test_files_of_the_server_are_not_read(client: Any) -> None:
