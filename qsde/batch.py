@@ -166,18 +166,23 @@ def _surface(part: Quotes, market: MarketSpec) -> Surface | Row:
 
 
 def _fit(surfaces: Sequence[Surface], spec: CalibrationSpec, tell: Tell) -> list[Fit | Exception]:
-    """Fits all surfaces together; if that raises, one by one, to tell the guilty from the others."""
+    """Fits all surfaces together; if that raises, one by one, to tell the guilty from the others.
+
+    Models with a leverage, whose fits take long, are fitted one by one at once: nothing is done twice.
+    """
     if not surfaces:
         return []
-    try:
-        if spec.model in LEVERAGED:
-            return [spec.fit(surface) for surface in surfaces]
-        return list(calibrate_many(spec.build_template(), list(surfaces), **spec.arguments(), progress=tell))
-    except Exception as error:
-        if len(surfaces) == 1:
-            return [error]
-        silent: Tell = _teller(None, "", 0, 0)
-        return [outcome for s in surfaces for outcome in _fit([s], spec, silent)]
+    leveraged, alone = spec.model in LEVERAGED, len(surfaces) == 1
+    if alone or not leveraged:
+        try:
+            if leveraged:
+                return [spec.fit(surfaces[0], tell)]
+            return list(calibrate_many(spec.build_template(), list(surfaces), **spec.arguments(), progress=tell))
+        except Exception as error:
+            if alone:
+                return [error]
+    silent: Tell = _teller(None, "", 0, 0)
+    return [outcome for s in surfaces for outcome in _fit([s], spec, silent)]
 
 
 def _row(surface: Surface, outcome: Fit | Exception) -> Row:

@@ -139,6 +139,21 @@ def test_one_bad_surface_does_not_take_its_file_along(tmp_path: Path, monkeypatc
     assert result.rows["message"][1] == "unexpected ArithmeticError: no finite price"
 
 
+def test_slow_fits_are_not_done_again_for_a_bad_surface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fitted = CalibrationSpec.fit, []
+
+    def moody(spec: CalibrationSpec, surface: Any, progress: Any = None) -> Any:
+        fitted.append(surface.quote_time[:10])
+        if surface.quote_time.startswith("2024-01-04"):
+            raise ArithmeticError("no finite price")
+        return real(spec, surface, progress)
+
+    monkeypatch.setattr(CalibrationSpec, "fit", moody)
+    result = run_batch([chain(tmp_path / "a.csv", 3)], "local_vol", tmp_path / "fits.parquet")
+    assert result.rows["status"].tolist() == ["converged", "converged", "error"]
+    assert fitted == ["2024-01-02", "2024-01-03", "2024-01-04"]
+
+
 def test_fit_that_did_not_converge_fails_and_can_be_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = batch_module.calibrate_many
     a, out = chain(tmp_path / "a.csv", 1), tmp_path / "fits.parquet"
