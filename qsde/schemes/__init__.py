@@ -2,6 +2,7 @@
 
 from qsde.schemes.base import Scheme, State
 from qsde.schemes.exact import Exact
+from qsde.schemes.heston_near_exact import HestonNearExact
 from qsde.schemes.heston_qe import HestonQE
 from qsde.schemes.heston_tq import HestonTQ
 from qsde.schemes.leverage import Leveraged
@@ -40,6 +41,7 @@ __all__ = [
     "EulerMaruyama",
     "Exact",
     "FreeVolatility",
+    "HestonNearExact",
     "HestonQE",
     "HestonTQ",
     "Heun",

@@ -15,6 +15,7 @@ from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.models.sde import SDE
 from qsde.schemes.base import Scheme
 from qsde.schemes.exact import Exact
+from qsde.schemes.heston_near_exact import HestonNearExact
 from qsde.schemes.heston_qe import HestonQE
 from qsde.schemes.heston_tq import HestonTQ
 from qsde.schemes.layers import layers
@@ -68,6 +69,7 @@ SCHEMES: dict[str, SchemeRow] = {
         _row("milstein", Milstein, Heston),
         _row("heston_qe", HestonQE, Heston),
         _row("heston_tq", HestonTQ, Heston),
+        _row("heston_near_exact", HestonNearExact, Heston),
         _row("leveraged", Leveraged, LocalStochasticVol),
         _row("free_volatility", FreeVolatility, NeuralStochasticVol),
         _row("with_jumps", WithJumps, JumpDiffusion),
