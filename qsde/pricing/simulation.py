@@ -32,7 +32,7 @@ from qsde.solve.transforms import inside_transform, outside_transforms
 _MOST_PATHS, _LEAST_PATHS = 1 << 16, 1 << 10
 
 #: Numbers of a state that a piece of a block holds, and paths of the shortest piece.
-_PIECE, _LEAST_PIECE = 1 << 17, 1 << 6
+_PIECE, _LEAST_PIECE = 1 << 18, 1 << 6
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,10 @@ class Block:
             states[-1] = states[-1] + of_step
         return replace(self, states=tuple(states), bridges={}, watched={}, near={})
 
-    def head(self, n: int) -> Block:
-        """Its first paths."""
+    @cached_property
+    def half(self) -> Block:
+        """The first half of its paths."""
+        n = -(-self.n_paths // 2)
         states = tuple(s[..., :n] for s in self.states)
         return replace(self, states=states, n_paths=n, bridges={}, watched={}, near={})
 
@@ -266,8 +268,9 @@ class Simulation:
         size = min(most, max(_LEAST_PATHS, engine.memory_budget // per_path), n_paths)
         size = max(together, size // together * together)
         kernel = kernel_for(scheme, n_paths * len(grid.step_size) * sets, engine.compile, extra)
-        left = max(0, engine.memory_budget - size * per_path) * size // n_paths
-        job = Job.of(kernel, grid, seen, left)
+        # for the gradient: a quarter of the budget is left to the way back, and all blocks are kept at once
+        memory = max(0, engine.memory_budget * 3 // 4 - size * per_path) * size // n_paths
+        job = Job.of(kernel, grid, seen, memory)
         dt, t = (v.reshape(-1, *(1,) * len(model.batch_shape)) for v in job.row_times())
         coefficients = scheme.coefficients(model, dt, t).movedim(1, 0).unsqueeze(-1)
         constants = tuple(k.to(engine.device, engine.dtype) for k in scheme.constants(model))
