@@ -117,6 +117,12 @@ def test_failed_fit_is_marked_and_explained_at_the_top(fits: list[Fit]) -> None:
     assert body.index("raise max_iterations") < body.index("<h2>Fit</h2>")
 
 
+def test_a_fit_without_prices_has_a_page(fits: list[Fit]) -> None:
+    nothing = np.full(len(fits[0].surface), np.nan)
+    page = render(replace(fits[0], status=FitStatus.FAILED, model_iv=nothing))
+    assert FitStatus.FAILED.value in page
+
+
 def test_many_expiries_stay_usable() -> None:
     s = surface(48)
     page = render(calibrate(BlackScholes(0.2), s))  # type: ignore[arg-type]

@@ -188,7 +188,8 @@ def residual_heat_maps(all_smiles: list[Smile], names: list[str]) -> Figure:
     """Mean model minus market vol in bp by expiry and standardised log-moneyness, one panel per model."""
     edges = _bin_edges(all_smiles)
     bins = [residual_bins(all_smiles, i, edges) for i in range(len(names))]
-    limit = max(float(np.nanquantile(np.abs(np.concatenate(bins)), 0.9)), 1.0)
+    sizes = np.abs(np.concatenate(bins))
+    limit = max(float(np.quantile(known, 0.9)), 1.0) if len(known := sizes[np.isfinite(sizes)]) else 1.0
     labels = [text(s.expiry) for s in all_smiles]
     rows = list(range(len(labels)))
     shown = rows[:: -(-len(rows) // 26)]
