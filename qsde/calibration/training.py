@@ -26,14 +26,15 @@ from qsde.noise import Sobol
 from qsde.pricing.engine import MonteCarlo
 from qsde.schemes.layers import layers
 
-#: Stages: shares of the paths for errors and for their Jacobian, and most steps.
-_STAGES = ((8, 32, 6), (1, 8, 100))
-_FEWEST = 1 << 10
+#: Stages: shares of the paths, and most steps.
+_STAGES = ((8, 6), (1, 100))
+#: The Jacobian has a share of the paths of its stage, these at least and these at most.
+_OF_JACOBIAN, _FEWEST, _MOST = 8, 1 << 10, 1 << 12
 #: Error of vol that the weights allow for beside half the spread, and that of all quotes of equal weight.
 _FLOOR, _EQUAL = 0.0003, 0.0010
 #: How the damping falls and rises, its least, and trials of one step.
 _FALL, _RISE, _LEAST, _TRIALS = 0.25, 6.0, 1e-6, 4
-#: A stage ends where the cost falls by less than this, twice.
+#: A stage ends where the cost falls by less than this, twice; one of few paths where errors are no more than noise.
 _GAIN = 0.03
 #: Longest step of all weights together.
 _LONGEST = 1.0
@@ -53,7 +54,8 @@ class Training:
         weight: what errors of vol were multiplied by, [Q]; 0 for held-out quotes.
         damping: damping of the last step.
         held_out: which quotes were not trained on, [Q].
-        held_out_bp: root mean square error of these on fresh paths, NaN if there are none.
+        held_out_bp: root mean square error of these on fresh paths, NaN if there are none. It flatters, because they
+            chose the step: what the model makes of quotes that nothing has seen, `qsde.calibration.evaluation` says.
         step_bias_bp: change of each quote's vol if the steps are halved, basis points, [Q]; the error is twice that.
         step_bias_error_bp: its standard error.
         rounds: the steps.
@@ -186,12 +188,14 @@ class _Errors:
         error: error of vol.
         vega: vega of the model's price.
         beta: regression of the option on the forward.
+        noise: standard error of `miss`.
     """
 
     miss: Tensor
     error: Tensor
     vega: Tensor
     beta: Tensor
+    noise: Tensor
 
 
 class _Job:
@@ -228,13 +232,15 @@ class _Job:
         return self._fit(state)
 
     def _stage(self, state: State, max_steps: int, checkpoint: Path | None) -> None:
-        share, jacobian_share, most = _STAGES[state.stage]
-        paths = self._paths(share, 0)
-        slopes = self._paths(jacobian_share, _OTHER)
+        share, most = _STAGES[state.stage]
+        paths, slopes = self._paths(share), self._slopes(share)
+        first = paths.engine.n_paths < self.engine.n_paths
         errors = self._errors(paths, state.weights)
         if not state.steps_of_stage:
             self._judge(state, errors, paths)
         while not state.done and state.steps < max_steps and state.steps_of_stage < most:
+            if first and self._cost(errors) < (self.weight * errors.noise).square().sum():
+                break
             jacobian = slopes.jacobian(self._with(state.weights), self.names, errors.beta) / self.vega.unsqueeze(-1)
             cost = self._cost(errors)
             for _ in range(_TRIALS):
@@ -269,15 +275,21 @@ class _Job:
         cost = (self.weight * errors.miss).square().sum()
         return torch.where(torch.isfinite(cost), cost, torch.inf)
 
-    def _paths(self, share: int, seed: int) -> QuotedPaths:
+    def _paths(self, share: int) -> QuotedPaths:
         n_paths = max(min(_FEWEST, self.engine.n_paths), self.engine.n_paths // share)
-        engine = replace(self.engine, n_paths=n_paths, noise=reseeded(self.engine.noise, seed))
-        return QuotedPaths(self.quoted, self.model, replace(engine, compile="never") if seed else engine)
+        return QuotedPaths(self.quoted, self.model, replace(self.engine, n_paths=n_paths))
+
+    def _slopes(self, share: int) -> QuotedPaths:
+        """Other paths than those of the errors, and fewer."""
+        n_paths = min(max(_FEWEST, self.engine.n_paths // (share * _OF_JACOBIAN)), _MOST, self.engine.n_paths)
+        noise = reseeded(self.engine.noise, _OTHER)
+        return QuotedPaths(self.quoted, self.model, replace(self.engine, n_paths=n_paths, noise=noise, compile="never"))
 
     def _errors(self, paths: QuotedPaths, weights: Tensor) -> _Errors:
         priced = paths.prices(self._with(weights))
         vol, vega = self.quoted.vols(priced.value)
-        return _Errors((priced.value - self.market_price) / self.vega, vol - self.market, vega, priced.beta)
+        miss, noise = (priced.value - self.market_price) / self.vega, priced.std_error / self.vega
+        return _Errors(miss, vol - self.market, vega, priced.beta, noise)
 
     def _flat(self, model: Model) -> Tensor:
         return torch.cat([model.params[name].detach().flatten() for name in self.names])
@@ -295,12 +307,12 @@ class _Job:
         )
         errors = torch.stack([s.error for s in samples])
         finer = torch.stack([s.error for s in halved])
-        slopes = self._paths(_STAGES[-1][1], _OTHER)
+        slopes = self._slopes(1)
         mean = errors.mean(0)
         jacobian = slopes.jacobian(model, self.names, samples[0].beta) / samples[0].vega.unsqueeze(-1)
         simulation = Simulated.of(
             n_paths=self.engine.n_paths,
-            fitted=1e4 * self._errors(self._paths(1, 0), state.best).error,
+            fitted=1e4 * self._errors(self._paths(1), state.best).error,
             fresh=1e4 * mean,
             deviations=1e4 * (errors - mean),
             gradients=torch.zeros(len(errors), 0, dtype=torch.float64),

@@ -1,4 +1,4 @@
-"""Neural models of a surface before training: the backbone, the term structure at the money, and a network of 1."""
+"""Neural models of a surface before training: a backbone, what it misses of the quotes, and a network of 1."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from qsde.calibration.calibrate import calibrate
+from qsde.calibration.local_vol import calibrate_local_vol
 from qsde.market.surface import Surface
 from qsde.models.base import Model
 from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
 from qsde.models.leverage import GridLeverage, Leverage
-from qsde.models.lsv import leveraged
+from qsde.models.lsv import LocalStochasticVol, leveraged
 from qsde.models.neural import NeuralLeverage
 from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.pricing.fourier import model_vols
@@ -29,8 +30,8 @@ def neural_local_vol(surface: Surface, base: Leverage | None = None, width: int 
 
     Args:
         surface: the quotes that it will be trained on; they say how far it has to look.
-        base: what the network multiplies, such as Dupire's local volatility over the vol of the longest expiry at the
-            money; None takes the vol at the money as a function of time.
+        base: what the network multiplies; None takes the local volatility of `calibrate_local_vol`, which is near the
+            quotes already, so that training begins there.
         width: units of each hidden layer.
         seed: seed of the hidden layers.
 
@@ -39,8 +40,11 @@ def neural_local_vol(surface: Surface, base: Leverage | None = None, width: int 
         >>> neural_local_vol(surface).name
         'LocalVol'
     """
-    vol = at_the_money(surface)[1]
-    return _with_network(surface, BlackScholes(torch.tensor(vol[-1])), base, width, seed)
+    vol = float(at_the_money(surface)[1][-1])
+    if base is None:
+        local = _local_vol(surface)
+        base = GridLeverage(local.times, local.x, local.values / vol, scale=local.scale)
+    return _with_network(surface, BlackScholes(torch.tensor(vol, dtype=torch.float64)), base, width, seed)
 
 
 def neural_lsv(
@@ -105,6 +109,14 @@ def at_the_money(surface: Surface) -> tuple[np.ndarray, np.ndarray]:
     q = surface.quotes.assign(k=np.log(surface.quotes["strike"] / surface.quotes["forward"]))
     vols = [np.interp(0.0, part["k"], part["iv"]) for _, part in q.groupby("slice")]
     return surface.slices["t"].to_numpy(), np.array(vols)
+
+
+def _local_vol(surface: Surface) -> GridLeverage:
+    """Over a volatility of 1."""
+    model = calibrate_local_vol(surface).model
+    assert isinstance(model, LocalStochasticVol)
+    assert isinstance(model.leverage, GridLeverage)
+    return model.leverage
 
 
 def _with_network(surface: Surface, backbone: Model, base: Leverage | None, width: int, seed: int) -> Model:

@@ -32,6 +32,8 @@ def quoted_by(model: Heston, expiries: tuple[float, ...] = (0.25, 0.5, 1.0), str
 
 
 SURFACE = quoted_by(TRUTH)
+#: A start far from the quotes.
+FLAT = GridLeverage([0.0], [0.0], [[1.0]])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_term_structure_repeats_the_vols_at_the_money() -> None:
 
 def test_a_network_fits_heston_without_knowing_it_and_repeats_itself() -> None:
     seen: list[Round] = []
-    model = neural_local_vol(SURFACE, width=16)
+    model = neural_local_vol(SURFACE, FLAT, width=16)
     fit = train(model, SURFACE, engine=ENGINE, held_out=5, max_steps=7, progress=seen.append)
     assert fit.training is not None
     assert fit.simulation is not None
@@ -103,7 +105,7 @@ def test_the_ladder_answers_a_quote_that_moves() -> None:
 
 
 def test_training_goes_on_from_a_checkpoint_to_the_same_digits(tmp_path: Path) -> None:
-    model, file = neural_local_vol(SURFACE, width=16), tmp_path / "training.safetensors"
+    model, file = neural_local_vol(SURFACE, FLAT, width=16), tmp_path / "training.safetensors"
     engine = MonteCarlo(n_paths=1 << 11, max_dt=1 / 8, noise=Sobol(0, scrambles=4))
     whole = train(model, SURFACE, engine=engine, max_steps=3)
     train(model, SURFACE, engine=engine, max_steps=2, checkpoint=file)
@@ -113,16 +115,24 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_digits(tmp_path: Path) -
     assert resumed.training is not None
     assert [r.rmse_bp for r in whole.training.rounds] == [r.rmse_bp for r in resumed.training.rounds]
     with pytest.raises(InputError, match="weights, the model"):
-        train(neural_local_vol(SURFACE, width=8), SURFACE, engine=engine, checkpoint=file)
+        train(neural_local_vol(SURFACE, FLAT, width=8), SURFACE, engine=engine, checkpoint=file)
     file.write_bytes(b"nonsense")
     with pytest.raises(FileFormatError, match="no checkpoint"):
         train(model, SURFACE, engine=engine, checkpoint=file)
 
 
 def test_calibrate_trains_a_neural_model() -> None:
-    fit = calibrate(neural_local_vol(SURFACE, width=16), SURFACE, engine=ENGINE, max_iterations=2)
+    fit = calibrate(neural_local_vol(SURFACE, FLAT, width=16), SURFACE, engine=ENGINE, max_iterations=2)
     assert fit.simulation is not None
     assert fit.iterations == 2
+
+
+def test_training_begins_near_the_quotes() -> None:
+    """At the local volatility that reprices them."""
+    quoted = Quoted.of(SURFACE)
+    model = neural_local_vol(SURFACE, width=16)
+    found = quoted.vols(QuotedPaths(quoted, model, replace(ENGINE, n_paths=1 << 14)).prices(model).value)[0]
+    assert float((found - quoted.vol).square().mean().sqrt()) < 6e-4
 
 
 @pytest.mark.parametrize(
@@ -136,17 +146,17 @@ def test_calibrate_trains_a_neural_model() -> None:
 )
 def test_arguments_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        train(neural_local_vol(SURFACE), SURFACE, engine=ENGINE, **options)  # type: ignore[arg-type]
+        train(neural_local_vol(SURFACE, FLAT), SURFACE, engine=ENGINE, **options)  # type: ignore[arg-type]
 
 
 def test_models_without_a_leverage_are_sent_elsewhere() -> None:
     with pytest.raises(InputError, match="calibrate"):
         train(TRUTH, SURFACE)
     with pytest.raises(QuoteError, match="no quotes"):
-        train(neural_local_vol(SURFACE), SURFACE.select(np.zeros(len(SURFACE), dtype=bool)))
+        train(neural_local_vol(SURFACE, FLAT), SURFACE.select(np.zeros(len(SURFACE), dtype=bool)))
 
 
 def test_paths_in_float32_fit_as_well() -> None:
-    model = neural_local_vol(SURFACE, width=16)
+    model = neural_local_vol(SURFACE, FLAT, width=16)
     fits = [train(model, SURFACE, engine=replace(ENGINE, dtype=d), max_steps=1) for d in (torch.float32, torch.float64)]
     assert fits[0].rmse_bp == pytest.approx(fits[1].rmse_bp, abs=1.0)

@@ -13,6 +13,7 @@ from qsde.greeks.quotes import quote_sensitivities
 from qsde.market.black import black_vega
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
+from qsde.models import GridLeverage
 from qsde.noise import Threefry
 from qsde.payoffs import Digital, European, FixedLookback
 from qsde.pricing.engine import MonteCarlo
@@ -20,6 +21,7 @@ from qsde.pricing.fourier import Fourier
 from qsde.pricing.montecarlo import price
 
 ENGINE = MonteCarlo(n_paths=1 << 12, max_dt=1 / 16, noise=Threefry(3))
+FLAT = GridLeverage([0.0], [0.0], [[1.0]])
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def fit() -> TrainedFit:
     t, k = np.repeat([0.5, 1.0], 5), np.tile([80.0, 90.0, 100.0, 110.0, 120.0], 2)
     vol = 0.2 - 0.1 * np.log(k / 100)
     surface = Surface.from_vols(t, k, vol, 100.0, 1.0, vol - 0.001, vol + 0.001, spot=100.0)
-    return train(neural_local_vol(surface, width=16), surface, engine=ENGINE, max_steps=8)
+    return train(neural_local_vol(surface, FLAT, width=16), surface, engine=ENGINE, max_steps=8)
 
 
 def moved(fit: TrainedFit, shift: np.ndarray):
