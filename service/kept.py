@@ -7,9 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from qsde import __version__
 from qsde.errors import InputError
-from qsde.spec import CalibrationSpec, MarketSpec, ModelSpec, ReadingSpec, Spec, checked
+from qsde.spec import CalibrationSpec, FitSummary, MarketSpec, ReadingSpec, Spec, checked
 from qsde.spec.settings import Rate
 from service.jobs.queue import State
 from service.schemas import Answer
@@ -257,40 +256,8 @@ class FitItem(Answer):
     rmse_bp: float | None
 
 
-class FitAnswer(FitItem):
-    """A fit with its quality; its numbers by quote are in the report.
-
-    Attributes:
-        model: the calibrated model.
-        status_text: the status as a sentence.
-        std_errors: standard errors of the fitted parameters.
-        correlation: of the fitted parameters, in the order of `free`.
-        free: names of the fitted parameters.
-        at_bounds: those that ended at a bound.
-        weighted_rmse_bp: error with the weights of the objective.
-        rmse_price: root mean square price error, discounted.
-        inside_share: share of two-sided quotes whose bid and ask contain the model.
-        iterations, starts, starts_agreeing: of the search.
-        seconds: of the calibration.
-        warnings: sentences to read.
-        qsde_version: version that fitted.
-    """
-
-    model: ModelSpec
-    status_text: str
-    std_errors: dict[str, float | None]
-    correlation: list[list[float | None]]
-    free: tuple[str, ...]
-    at_bounds: tuple[str, ...]
-    weighted_rmse_bp: float | None
-    rmse_price: float | None
-    inside_share: float | None
-    iterations: int
-    starts: int
-    starts_agreeing: int
-    seconds: float
-    warnings: tuple[str, ...]
-    qsde_version: str = __version__
+class FitAnswer(FitSummary, FitItem):
+    """A fit with its quality; its numbers by quote are in the report."""
 
 
 class Fits(Page):

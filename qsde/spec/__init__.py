@@ -26,7 +26,7 @@ from qsde.spec.models import (
 )
 from qsde.spec.multi_asset import MultiAssetSpec, PricingModelSpec, pricing_spec_of
 from qsde.spec.payoffs import PAYOFFS, AnyPayoffSpec, PayoffSpec, payoff_from, payoff_spec
-from qsde.spec.records import FitRecord, dump_fits, fits_as_data, fits_from_data, load_fits
+from qsde.spec.records import FitRecord, FitSummary, dump_fits, fits_as_data, fits_from_data, load_fits
 from qsde.spec.request import FitSource, JobRequest, PriceRequest, PricingJob, choose_fit
 from qsde.spec.result import PricedPayoff, PriceResult
 from qsde.spec.settings import FELLER_STRENGTH, SIMULATED, CalibrationSpec, MarketSpec, PriorSpec, ReadingSpec
@@ -47,6 +47,7 @@ __all__ = [
     "EngineSpec",
     "FitRecord",
     "FitSource",
+    "FitSummary",
     "FourierSpec",
     "GreekValue",
     "GreeksRequest",

@@ -18,7 +18,7 @@ from qsde.calibration.penalties import Feller, Penalty, Prior
 from qsde.calibration.training import TrainedFit
 from qsde.errors import FitStatus, InputError
 from qsde.market.quotes import COLUMNS, TEXT_COLUMNS, TIME_COLUMNS, empty_rejected
-from qsde.market.surface import Surface
+from qsde.market.surface import QUOTE_COLUMNS, SLICE_COLUMNS, Surface
 from qsde.spec.base import checked, parsed
 from qsde.spec.leveraged import ModelSpec, spec_of
 from qsde.spec.training import TrainingRecord
@@ -26,6 +26,9 @@ from qsde.spec.training import TrainingRecord
 Cell = str | float | int | bool | None
 Table = dict[str, list[Cell]]
 Numbers = list[float | None]
+#: Columns of a surface's tables that hold text, and those that hold positive numbers.
+_TEXTS = ("expiry", "option_type", "forward_source", "discount_source")
+_POSITIVE = ("t", "forward", "discount_factor", "strike", "iv")
 #: Columns of rejected quotes that are worth keeping in a fit file.
 REJECTED_COLUMNS = ("row", "expiry", "strike", "option_type", "bid", "ask", "mid", "reason", "detail")
 
@@ -61,10 +64,20 @@ class SurfaceRecord(_Record):
         )
 
     def build(self) -> Surface:
-        """The surface."""
+        """The surface.
+
+        Raises:
+            InputError: a column is missing, is of another length than the others, or holds what it cannot hold.
+        """
+        slices = _table("surface.slices", self.slices, SLICE_COLUMNS)
+        quotes = _table("surface.quotes", self.quotes, QUOTE_COLUMNS)
+        if not quotes["slice"].isin(range(len(slices))).all():
+            raise InputError(
+                f"surface.quotes.slice: must be numbers from 0 to {len(slices) - 1}, rows of surface.slices"
+            )
         return Surface(
-            slices=_frame(self.slices),
-            quotes=_frame(self.quotes),
+            slices=slices,
+            quotes=quotes,
             underlying=self.underlying,
             quote_time=self.quote_time,
             spot=math.nan if self.spot is None else self.spot,
@@ -93,15 +106,27 @@ class PriorRecord(_Record):
 PenaltyRecord = Annotated[FellerRecord | PriorRecord, Field(discriminator="penalty")]
 
 
-class FitRecord(_Record):
-    """A `Fit` as JSON. Volatilities and variances are annualised decimals, errors in basis points of vol.
+class FitSummary(_Record):
+    """What a `Fit` says of itself, without its numbers by quote.
 
-    Example:
-        >>> sorted(FitRecord.model_fields)[:4]
-        ['at_bounds', 'correlation', 'covariance', 'free']
+    Attributes:
+        qsde_version: version that fitted.
+        model: the calibrated model.
+        status: how the calibration ended: converged, max_iterations, stalled, inaccurate or failed.
+        status_text: the status as a sentence.
+        free: names of the fitted parameters.
+        std_errors: their standard errors.
+        correlation: of them, in their order.
+        at_bounds: those that ended at a bound.
+        rmse_bp: root mean square error, basis points of vol.
+        weighted_rmse_bp: error with the weights of the objective.
+        rmse_price: root mean square price error, discounted.
+        inside_share: share of two-sided quotes whose bid and ask contain the model.
+        iterations, starts, starts_agreeing: of the search.
+        seconds: of the calibration.
+        warnings: sentences to read.
     """
 
-    version: Literal[1] = 1
     qsde_version: str = __version__
     model: ModelSpec
     status: str
@@ -109,7 +134,6 @@ class FitRecord(_Record):
     free: tuple[str, ...]
     std_errors: dict[str, float | None]
     correlation: list[Numbers]
-    covariance: list[Numbers]
     at_bounds: tuple[str, ...]
     rmse_bp: float | None
     weighted_rmse_bp: float | None
@@ -120,6 +144,23 @@ class FitRecord(_Record):
     starts_agreeing: int
     seconds: float
     warnings: tuple[str, ...]
+
+
+class _Versioned(_Record):
+    """What a file is looked at for first."""
+
+    version: Literal[1] = 1
+
+
+class FitRecord(FitSummary, _Versioned):
+    """A `Fit` as JSON. Volatilities and variances are annualised decimals, errors in basis points of vol.
+
+    Example:
+        >>> sorted(FitRecord.model_fields)[:4]
+        ['at_bounds', 'correlation', 'covariance', 'free']
+    """
+
+    covariance: list[Numbers]
     surface: SurfaceRecord
     model_iv: Numbers
     residual_bp: Numbers
@@ -159,11 +200,15 @@ class FitRecord(_Record):
         """The fit; measures such as `rmse_bp` follow from the vols and are computed again.
 
         Raises:
-            InputError: the status is unknown, or a table has another size than there are quotes.
+            InputError: the status or a free parameter is unknown, or a table is not that of such a fit; the message
+                names it.
         """
         same: dict[str, Any] = {name: getattr(self, name) for name in _SAME}
         self._check_sizes()
         model = self.model.build()
+        unknown = [name for name in self.free if name not in model.params]
+        if unknown:
+            raise InputError(f"free: {model.name} has no parameter {unknown[0]!r}; it has {', '.join(model.params)}")
         fit = Fit(
             model=model,
             surface=self.surface.build(),
@@ -296,6 +341,29 @@ def _cell(x: Any) -> Cell:
     if isinstance(x, float):
         return _number(x)
     return x if isinstance(x, (bool, int, str)) else str(x)
+
+
+def _table(place: str, table: Table, columns: Sequence[str]) -> pd.DataFrame:
+    """A table of a surface, checked."""
+    for name in columns:
+        if name not in table:
+            raise InputError(f"{place}: has no column {name!r}")
+    lengths = {len(values) for values in table.values()}
+    if len(lengths) > 1 or lengths == {0}:
+        raise InputError(f"{place}: columns must be equally long and not empty, got lengths {sorted(lengths)}")
+    frame = _frame(table)
+    for name in columns:
+        values = frame[name]
+        if name in _TEXTS:
+            good = values.map(lambda x: isinstance(x, str)).all()
+        elif name in _POSITIVE:
+            good = values.dtype.kind in "if" and (np.isfinite(values) & (values > 0)).all()
+        else:
+            good = values.dtype.kind in "if"
+        if not good:
+            kind = "text" if name in _TEXTS else "positive numbers" if name in _POSITIVE else "numbers"
+            raise InputError(f"{place}.{name}: must be {kind}, got {str(values.tolist()[:3])[:60]} ...")
+    return frame
 
 
 def _frame(table: Table) -> pd.DataFrame:
