@@ -23,16 +23,16 @@ _FARTHEST, _LEAST = 6.0, 1e-12
 
 @dataclass(frozen=True, eq=False)
 class NearBarrier:
-    """Two samples or three of each path: one as it is, one near each barrier.
+    """Samples of the paths as they are, and of half of them near each barrier.
 
     Given the path of the variance, `x_k = r_k + xi W_k / sqrt(W_n)` at the dates with `W_k` the variance of the price's
     own noise up to each, `xi` a standard normal that tells where the path ends, and `r` a bridge independent of it.
-    With `zeta` the xi for which the path just meets the barrier, payoffs change there and nowhere else. So a path with
-    `zeta + xi / 4` in place of `xi` is looked at beside it, and both are weighted (balance heuristic) by
+    With `zeta` the xi for which the path just meets the barrier, payoffs change there and nowhere else. So every second
+    path is looked at with `zeta + xi / 4` in place of `xi`, too, and all samples are weighted (balance heuristic) by
 
-        `n(z) / (n(z) + 4 n(4 (z - zeta)))`,   `z` the noise of each, `n` the normal density.
+        `n(z) / (n(z) + 2 n(4 (z - zeta)))`,   `z` the noise of each, `n` the normal density.
 
-    The sum over both is unbiased for every payoff, and every path comes near the barrier, however far it is.
+    The mean of the sums is unbiased for every payoff, and many paths come near the barrier, however far it is.
 
     Attributes:
         observer: of the payoff, at the spot to which the samples belong: that of the market, or one near it.
@@ -52,8 +52,9 @@ class NearBarrier:
         if key not in block.near:
             block.near[key] = self._moves(block)
         own, *others = block.near[key]
-        x, variance = block.states[0], block.variance
-        near = [(weight, self.observer.moved(block, torch.addcmul(x, variance, move))) for weight, move in others]
+        half = block.half
+        n, x, variance = half.n_paths, half.states[0], half.variance
+        near = [(w[..., :n], self.observer.moved(half, torch.addcmul(x, variance, m[..., :n]))) for w, m in others]
         return [(own[0], block), *near]
 
     def _moves(self, block: Block) -> list[tuple[Tensor, Tensor]]:
@@ -77,7 +78,7 @@ class NearBarrier:
 
 def _weight(noise: Tensor, places: list[Tensor]) -> Tensor:
     """Density of a standard normal over its sum with those around the places."""
-    ratios = (torch.exp(0.5 * (noise.square() - ((noise - p) / _WIDTH).square())) / _WIDTH for p in places)
+    ratios = (torch.exp(0.5 * (noise.square() - ((noise - p) / _WIDTH).square())) / (2.0 * _WIDTH) for p in places)
     return 1.0 / sum(ratios, torch.ones_like(noise))
 
 

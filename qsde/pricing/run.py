@@ -263,7 +263,7 @@ class Run:
         return Sample(worth, torch.cat([shared, miss.unsqueeze(-2)], -2))
 
     def _weighted(self, payoff: Payoff, observer: Observer, like: Companion, near: NearBarrier, block: Block) -> Sample:
-        """Sums over the samples of each path, those near a barrier among them; that of their weights is a control."""
+        """Sums over the samples of each path, those near a barrier among them; those of weights are a control."""
         sums = []
         for piece in block.pieces:
             rows = []
@@ -271,7 +271,8 @@ class Run:
                 forwards = self._forwards(sample, False, observer.last_column).unbind(-2)
                 worths = self._worths(payoff, like, self._paths(observer, sample))
                 found = *worths, *forwards, torch.ones_like(weight)
-                rows.append(weight.unsqueeze(-2) * torch.stack(torch.broadcast_tensors(*found), -2))
+                row = weight.unsqueeze(-2) * torch.stack(torch.broadcast_tensors(*found), -2)
+                rows.append(torch.nn.functional.pad(row, (0, piece.n_paths - sample.n_paths)))
             sums.append(torch.stack(rows).sum(0))
         worth, *controls = torch.cat(sums, -1).unbind(-2)
         if not self.simulation.engine.control_variate:
