@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
@@ -26,9 +26,6 @@ from qsde.spec.training import TrainingRecord
 Cell = str | float | int | bool | None
 Table = dict[str, list[Cell]]
 Numbers = list[float | None]
-#: Columns of a surface's tables that hold text, and those that hold positive numbers.
-_TEXTS = ("expiry", "option_type", "forward_source", "discount_source")
-_POSITIVE = ("t", "forward", "discount_factor", "strike", "iv")
 #: Columns of rejected quotes that are worth keeping in a fit file.
 REJECTED_COLUMNS = ("row", "expiry", "strike", "option_type", "bid", "ask", "mid", "reason", "detail")
 
@@ -353,17 +350,30 @@ def _table(place: str, table: Table, columns: Sequence[str]) -> pd.DataFrame:
         raise InputError(f"{place}: columns must be equally long and not empty, got lengths {sorted(lengths)}")
     frame = _frame(table)
     for name in columns:
-        values = frame[name]
-        if name in _TEXTS:
-            good = values.map(lambda x: isinstance(x, str)).all()
-        elif name in _POSITIVE:
-            good = values.dtype.kind in "if" and (np.isfinite(values) & (values > 0)).all()
-        else:
-            good = values.dtype.kind in "if"
-        if not good:
-            kind = "text" if name in _TEXTS else "positive numbers" if name in _POSITIVE else "numbers"
-            raise InputError(f"{place}.{name}: must be {kind}, got {str(values.tolist()[:3])[:60]} ...")
+        kind, good = _KINDS.get(name, _NUMBERS)
+        if not good(frame[name]):
+            raise InputError(f"{place}.{name}: must be {kind}, got {str(frame[name].tolist()[:3])[:60]} ...")
     return frame
+
+
+def _is_text(values: pd.Series) -> bool:
+    return all(isinstance(value, str) or pd.isna(value) for value in values)
+
+
+def _is_numbers(values: pd.Series) -> bool:
+    return values.dtype.kind in "if"
+
+
+def _is_positive(values: pd.Series) -> bool:
+    return _is_numbers(values) and bool((np.isfinite(values) & (values > 0)).all())
+
+
+_NUMBERS = ("numbers", _is_numbers)
+#: What the columns of a surface's tables hold, where it is not just any numbers.
+_KINDS: dict[str, tuple[str, Callable[[pd.Series], bool]]] = {
+    **dict.fromkeys(("expiry", "option_type", "forward_source", "discount_source"), ("text", _is_text)),
+    **dict.fromkeys(("t", "forward", "discount_factor", "strike", "iv"), ("positive numbers", _is_positive)),
+}
 
 
 def _frame(table: Table) -> pd.DataFrame:

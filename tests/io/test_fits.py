@@ -5,6 +5,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from qsde.market.surface import Surface
 from qsde.models import Heston
 from qsde.noise import Threefry
 from qsde.pricing.engine import MonteCarlo
-from qsde.spec import dump_fits, spec_of
+from qsde.spec import dump_fits, load_fits, spec_of
 
 HESTON = Heston(v0=0.04, kappa=1.5, theta=0.05, sigma=0.5, rho=-0.7)
 
@@ -147,6 +148,38 @@ def _small() -> bytes:
 
 
 SMALL = _small()
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "values", "message"),
+    [
+        ("slices", "forward", None, r"surface\.slices: has no column 'forward'"),
+        ("quotes", "iv", None, r"surface\.quotes: has no column 'iv'"),
+        ("slices", "forward", ["a", 1.0, 1.0], r"surface\.slices\.forward: must be positive numbers, got \['a'"),
+        ("slices", "t", [0.25, -0.5, 1.0], r"surface\.slices\.t: must be positive numbers"),
+        ("slices", "rate", ["low", 0.0, 0.0], r"surface\.slices\.rate: must be numbers"),
+        ("slices", "expiry", [1, 2, 3], r"surface\.slices\.expiry: must be text"),
+        ("slices", "t", [0.25], r"surface\.slices: columns must be equally long and not empty"),
+        ("quotes", "slice", [3] * 15, r"surface\.quotes\.slice: must be numbers from 0 to 2"),
+    ],
+)
+def test_tables_that_are_not_those_of_a_fit(
+    fits: list[Fit], table: str, column: str, values: list[Any] | None, message: str
+) -> None:
+    data = json.loads(dump_fits(fits[:1]))
+    columns = data["fits"][0]["surface"][table]
+    columns[column] = values
+    if values is None:
+        del columns[column]
+    with pytest.raises(InputError, match=message):
+        load_fits(json.dumps(data))
+
+
+def test_parameters_that_the_model_has_not(fits: list[Fit]) -> None:
+    data = json.loads(dump_fits(fits[:1]))
+    data["fits"][0]["free"][0] = "v1"
+    with pytest.raises(InputError, match="free: Heston has no parameter 'v1'"):
+        load_fits(json.dumps(data))
 
 
 def test_names_say_what_the_model_is(fits: list[Fit]) -> None:
