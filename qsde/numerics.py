@@ -11,6 +11,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 #: Added to divisors and logarithms that may be exactly 0: it changes no other number.
 _TINY = 1e-150
@@ -119,6 +120,19 @@ def broadcast_shape(*shapes: tuple[int, ...]) -> torch.Size:
 def nonzero(y: Tensor) -> Tensor:
     """`y` with moduli below 1e-100 replaced by 1e-100, so that it can be a divisor (and the quotient be times 0)."""
     return torch.where(y.abs() < 1e-100, torch.full_like(y, 1e-100), y)
+
+
+def constant(*tensors: Tensor) -> bool:
+    """Whether no derivative to these is under way, be it in reverse or in forward mode; False in any transform.
+
+    Then the call of an `autograd.Function`, which takes as long as thirty operations, may be saved.
+
+    Example:
+        >>> constant(torch.ones(2)), constant(torch.ones(2, requires_grad=True))
+        (True, False)
+    """
+    plain = torch._C._functorch.peek_interpreter_stack() is None and forward_ad._current_level < 0
+    return plain and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
 
 
 def holds(condition: Tensor) -> bool:

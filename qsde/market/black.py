@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsde.numerics import norm_pdf
+from qsde.numerics import constant, norm_pdf
 
 SQRT_HALF = math.sqrt(0.5)
 SQRT_TWO_PI = math.sqrt(2.0 * math.pi)
@@ -162,7 +162,7 @@ def normalised_price(x: Tensor, s: Tensor) -> Tensor:
         >>> round(float(normalised_price(torch.zeros(()).double(), torch.ones(()).double())), 12)
         0.382924922548
     """
-    beta: Tensor = _Beta.apply(x, s)  # type: ignore[no-untyped-call]
+    beta: Tensor = _beta_value(x, s) if constant(x, s) else _Beta.apply(x, s)  # type: ignore[no-untyped-call]
     return beta
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.noise.base import BlockNoise
+from qsde.numerics import constant
 from qsde.schemes.base import Scheme, State
 from qsde.solve.grid import TimeGrid
 from qsde.solve.pullback import pullback
@@ -146,6 +147,9 @@ def simulate(
     if inside_transform():  # compiled code does not see through transforms
         job = replace(job, kernel=Kernel.eager(job.kernel.scheme, job.kernel.spare))
     tensors = (coefficients, *initial, *constants)
+    if constant(*tensors):
+        with torch.no_grad():
+            return _Simulate.forward(job, block, len(initial), False, *tensors)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     recorded = _recorded(job, block, coefficients, initial, constants) if keep and job.memory else None
     if recorded is not None:
@@ -330,7 +334,7 @@ def first_order(values: Tensor) -> Tensor:
 
     Without it the second derivative of a price to the spot would come out as 0.
     """
-    sealed: Tensor = _FirstOrder.apply(values)  # type: ignore[no-untyped-call]
+    sealed: Tensor = values if constant(values) else _FirstOrder.apply(values)  # type: ignore[no-untyped-call]
     return sealed
 
 
