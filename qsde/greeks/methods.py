@@ -74,7 +74,7 @@ def likelihood_for(model: Model, engine: MonteCarlo) -> type[LikelihoodRun] | ty
 def described(payoff: Payoff, model: Model, engine: MonteCarlo, method: Method) -> str:
     """The method in words; second derivatives of "pathwise" are by likelihood ratios unless it says otherwise.
 
-    Payoffs with barriers watched continuously have delta and gamma from values at moved spots.
+    Payoffs with barriers watched continuously have delta and gamma from values at moved spots (`qsde.pricing.near`).
 
     Example:
         >>> from qsde.models import BlackScholes
