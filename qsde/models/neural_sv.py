@@ -16,6 +16,7 @@ from qsde.errors import InputError, ParameterError
 from qsde.models.base import Model, Parameter, check_parameter
 from qsde.models.leverage import GridLeverage
 from qsde.models.neural import date, early_knots, initial_weights, output
+from qsde.numerics import broadcast_shape
 
 _PREFIX = "network."
 _SCALARS = ("speed", "amplitude", "rho")
@@ -120,8 +121,9 @@ class NeuralStochasticVol(Model):
 
     @property
     def batch_shape(self) -> torch.Size:
-        """(): one model."""
-        return torch.Size()
+        """Of the numbers and the weights; only a model without batch axes is simulated."""
+        sizes = (getattr(self, name).shape for name in _SCALARS)
+        return broadcast_shape(*sizes, self.weights["inner"].shape[:-2])
 
     @property
     def knots(self) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from qsde.errors import InputError
 from qsde.models.base import Model
 from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.schemes.base import Scheme, State
@@ -44,9 +45,14 @@ class FreeVolatility(Scheme):
     time_dependent: ClassVar[bool] = True
 
     def check(self, model: Model) -> None:
-        """Refuses everything but a NeuralStochasticVol."""
+        """Refuses everything but a NeuralStochasticVol without batch axes."""
         if not isinstance(model, NeuralStochasticVol):
             raise refusal("FreeVolatility steps a NeuralStochasticVol", model)
+        if model.batch_shape:
+            raise InputError(
+                f"FreeVolatility steps one NeuralStochasticVol, got batch axes {list(model.batch_shape)} in its "
+                "parameters; price the models one by one"
+            )
 
     def draws(self, model: Model, dt: float) -> tuple[int, int]:
         """Two normals."""

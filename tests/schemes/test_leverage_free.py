@@ -115,3 +115,9 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(InputError, match="FreeVolatility steps"):
         FreeVolatility().check(BlackScholes(0.2))
     assert scheme_for(model()) == FreeVolatility()
+
+
+def test_batch_axes_are_refused() -> None:
+    many = model().with_params({"speed": torch.tensor([2.0, 3.0], dtype=torch.float64)})
+    with pytest.raises(InputError, match=r"got batch axes \[2\].*one by one"):
+        price(many, European(100.0, 1.0, "call"), Market(100.0), MonteCarlo(1 << 10, 1 / 8))
