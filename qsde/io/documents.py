@@ -152,6 +152,9 @@ def _flatten_bundle(payload: Any, origin: Origin) -> Records:
 
 
 def _flatten_columns(payload: Any, origin: Origin) -> Records:
+    labels = {tuple(v) for v in payload.values() if isinstance(v, dict)}
+    if len(labels) > 1:
+        raise ValueError("columns whose rows have different labels, or are in another order")
     columns = {k: list(v.values()) if isinstance(v, dict) else v for k, v in payload.items()}
     lengths = {len(v) for v in columns.values()}
     if len(lengths) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -246,6 +247,18 @@ def test_atomic_write_names_the_folder_to_make(tmp_path):
         write_atomic(tmp_path / "none" / "fit.json").__enter__()
     with pytest.raises(InputError, match="is a folder: give a file name in it"), write_atomic(tmp_path):
         pass
+
+
+def test_json_columns_whose_rows_do_not_match_are_refused(tmp_path):
+    rows = {"quote_date": "2024-01-02", "underlying": "SPX", "expiry": "2024-02-16", "option_type": "C", "ask": 52.0}
+    columns = {name: {"0": value, "1": value} for name, value in rows.items()}
+    path = tmp_path / "chain.json"
+    path.write_text(json.dumps({**columns, "strike": {"0": 4800, "1": 4900}, "bid": {"0": 51, "1": 50}}))
+    assert read_quotes(path).frame["bid"].tolist() == [51, 50]
+    for bid in ({"1": 50, "0": 51}, {"0": 51, "2": 50}):
+        path.write_text(json.dumps({**columns, "strike": {"0": 4800, "1": 4900}, "bid": bid}))
+        with pytest.raises(FileFormatError, match="rows have different labels, or are in another order"):
+            read_quotes(path)
 
 
 def test_devices_and_pipes_are_left_alone(tmp_path):
