@@ -42,7 +42,7 @@ class Fit(Estimated):
         objective: what was minimised, "implied_vol" or "price".
         penalties: soft constraints of the objective; None if it is not known, as for a fit read from a file.
         simulation: what fresh random numbers say of a calibration by Monte Carlo, which `model_iv` is then from; None
-            for Fourier prices.
+            for Fourier prices, and for a fit read from a file.
     """
 
     model: Model
