@@ -56,6 +56,7 @@ def neural_lsv(
         surface: as for `neural_local_vol`.
         backbone: a calibrated `Heston`, or one with jumps; None calibrates a Heston.
         base: what the network multiplies; None takes what the backbone misses at the money, as a function of time.
+            With Heston that of `leverage_by_particles` is nearer to the quotes, with more and so slower steps.
         width: units of each hidden layer.
         seed: seed of the hidden layers.
     """
