@@ -154,6 +154,25 @@ def test_values_and_gradients_are_finite_everywhere(
     check_finite((v0, kappa, theta, sigma, rho), dt, torch.float64)
 
 
+@pytest.mark.parametrize("case", ["BENCHOP", "Andersen III"])
+def test_gradients_are_those_of_bumps_on_the_same_noise(case: str) -> None:
+    """No path jumps, and no kink is within the bumps."""
+    dt = torch.tensor(0.25, dtype=torch.float64)
+
+    def loss(leaves: list[Tensor]) -> Tensor:
+        x, v = few_steps(dict(zip(NAMES, leaves, strict=True)), dt, torch.float64)
+        return torch.exp(x).mean() + v.square().mean() + x.square().mean()
+
+    leaves = [torch.tensor(p, dtype=torch.float64, requires_grad=True) for p in CASES[case][:5]]
+    for i, slope in enumerate(torch.autograd.grad(loss(leaves), leaves)):
+        ends = []
+        for move in (1e-7, -1e-7):
+            moved = [p.detach() for p in leaves]
+            moved[i] = moved[i] + move
+            ends.append(loss(moved))
+        assert float(slope) == pytest.approx(float(ends[0] - ends[1]) / 2e-7, rel=1e-5, abs=1e-7), NAMES[i]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dt", [0.0, 1e-12])
 def test_steps_of_no_length(dt: float, dtype: torch.dtype) -> None:
