@@ -21,6 +21,9 @@ SLICE_COLUMNS = ("expiry", "t", "forward", "discount_factor", "rate", "forward_s
 QUOTE_COLUMNS = ("slice", "expiry", "t", "forward", "discount_factor", "strike", "option_type",
                  "bid", "mid", "ask", "iv_bid", "iv", "iv_ask")  # fmt: skip
 
+#: Relative difference up to which forwards of one expiry are the same.
+_SAME = 1e-6
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -68,10 +71,12 @@ class Surface:
     ) -> Surface:
         """Builds a surface from implied vols; all arrays broadcast to one flat list of quotes.
 
-        Prices are Black-76 prices of the out-of-the-money option. Quotes with the same `t` form one slice.
+        Prices are Black-76 prices of the out-of-the-money option. Quotes with the same `t` form one slice, which has
+        one forward and one discount factor.
 
         Raises:
-            QuoteError: an entry is not finite or not positive; the message names its position and value.
+            QuoteError: an entry is not finite or not positive, or the forwards or discount factors of a slice differ;
+                the message names its position and value.
 
         Example:
             >>> s = Surface.from_vols(t=[0.5, 0.5, 1.0], strike=[90, 110, 100], iv=[0.25, 0.2, 0.22], forward=100.0)
@@ -88,6 +93,15 @@ class Surface:
             if bad.any():
                 at = int(np.flatnonzero(bad)[0])
                 raise QuoteError(f"{name}[{at}] is {table[name][at]}: it must be positive and finite")
+        for name in ("forward", "discount_factor"):
+            first = table.groupby("t")[name].transform("first")
+            bad = (table[name] / first - 1).abs() > _SAME
+            if bad.any():
+                at = int(np.flatnonzero(bad)[0])
+                raise QuoteError(
+                    f"{name}[{at}] is {table[name][at]:g} where quotes of the same t = {table['t'][at]:g} have "
+                    f"{first[at]:g}: give one {name} for each t"
+                )
         table["expiry"] = list(expiry) if expiry is not None else [f"{x:.6g}y" for x in table["t"]]
         return cls._assemble(table, "given", underlying, quote_time, spot)
 

@@ -41,6 +41,14 @@ def test_name():
     assert Surface.from_vols(1.0, 100, 0.2, 100).name == "memory"
 
 
+@pytest.mark.parametrize("name", ["forward", "discount_factor"])
+def test_one_expiry_has_one_forward_and_one_discount_factor(name):
+    values = {"forward": 100.0, "discount_factor": 0.9, name: [0.95, 0.95, 0.96]}
+    with pytest.raises(QuoteError, match=rf"{name}\[2\] is 0.96 where quotes of the same t = 1 have 0.95"):
+        Surface.from_vols([1.0, 1.0, 1.0], [90.0, 100.0, 110.0], 0.2, **values)
+    Surface.from_vols([1.0, 1.0, 2.0], [90.0, 100.0, 110.0], 0.2, **values)
+
+
 def test_quotes_refuse_unknown_columns_and_fill_the_rest():
     with pytest.raises(QuoteError, match="unknown columns"):
         Quotes.from_frame(pd.DataFrame({"price": [1.0]}))
