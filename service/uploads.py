@@ -43,7 +43,7 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Stored:
+class Written:
     """A surface whose payload is written."""
 
     report: SurfaceReport
@@ -54,7 +54,7 @@ class Stored:
 class Read:
     """What was found in a file: surfaces, and names and messages of those that could not be built."""
 
-    stored: tuple[Stored, ...]
+    stored: tuple[Written, ...]
     failed: tuple[tuple[str, str], ...]
 
 
@@ -65,7 +65,7 @@ def prepare(settings: Settings) -> Handle:
 
 
 def _read(settings: Settings, database: Database, upload: Upload, tell: Tell) -> Read | Reply:
-    stored: list[Stored] = []
+    stored: list[Written] = []
     try:
         failed = _stored(settings, database, upload, stored)
     except Exception as error:
@@ -89,7 +89,7 @@ def _problem(error: Exception, upload: Upload) -> Problem:
     return internal()
 
 
-def _stored(settings: Settings, database: Database, upload: Upload, stored: list[Stored]) -> list[tuple[str, str]]:
+def _stored(settings: Settings, database: Database, upload: Upload, stored: list[Written]) -> list[tuple[str, str]]:
     """Adds what can be built to `stored`; returns what cannot be."""
     options = upload.options
     quotes = read_quotes(upload.path, **options.reading().arguments(), max_bytes=settings.max_unpacked_bytes)
@@ -105,7 +105,7 @@ def _stored(settings: Settings, database: Database, upload: Upload, stored: list
         except QsdeError as error:
             failed.append((label(part), _without(upload, str(error))))
             continue
-        stored.append(Stored(_report(part, surface), write_surface(database, surface)))
+        stored.append(Written(_report(part, surface), write_surface(database, surface)))
     if not stored:
         name, message = failed[0]
         more = f"; and {len(failed) - 1} more" if len(failed) > 1 else ""
