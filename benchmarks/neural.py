@@ -55,9 +55,8 @@ from qsde.solve import TimeGrid
 
 ENGINE = MonteCarlo(n_paths=1 << 15, max_dt=1 / 64, noise=Sobol(0, scrambles=4))
 FINE = replace(ENGINE, n_paths=1 << 16)
-SEEDED = replace(ENGINE, n_paths=1 << 14)
 QUICK = replace(ENGINE, n_paths=1 << 12)
-SEEDS, STEPS_OF_SEED = 5, 8
+SEEDS, STEPS_OF_SEED = 5, 4
 PATHS, STEPS, LIMIT_MIB = 4096, 128, 2048
 #: Largest root mean square error, held out, and least share inside bid and ask that the task asks for.
 RMSE_BP, HELD_BP, INSIDE, SECONDS = 10.0, 20.0, 0.6, 600.0
@@ -142,7 +141,7 @@ def market_rows(market: str, quick: bool) -> list[Row]:
 
 def seeded(surface: Surface, seed: int) -> TrainedFit:
     """A neural local volatility from a seed of the network and of the paths; every fifth quote stops the training."""
-    engine = replace(SEEDED, noise=Sobol(1000 * seed, scrambles=4))
+    engine = replace(ENGINE, noise=Sobol(1000 * seed, scrambles=4))
     start = neural_local_vol(surface, seed=seed)
     return train(start, surface, engine=engine, held_out=5, max_steps=STEPS_OF_SEED, progress=told)
 
@@ -157,7 +156,7 @@ def seed_rows(market: str) -> list[Row]:
         "neural local vol": seeded,
     }
     found = [
-        evaluate(surface, {name: fitter}, held_out=HeldOut.of(surface), engine=SEEDED,
+        evaluate(surface, {name: fitter}, held_out=HeldOut.of(surface), engine=ENGINE,
                  seeds=tuple(range(SEEDS)) if name == "neural local vol" else (0,),
                  exotics=exotic_book(spot, 0.5), market=Market(spot), pricing=replace(QUICK, n_paths=1 << 15))
         for name, fitter in fitters.items()
