@@ -110,11 +110,10 @@ def greeks(
     likelihood ratios on pathwise deltas. For payoffs with barriers watched continuously, whose pathwise deltas have
     heavy tails, delta and gamma are differences of values at the spot moved up and down by 1 % with the same noise
     (less where a barrier is closer), and vanna is one of vegas; where the scheme tells the price's own noise from the
-    rest, half of the paths are looked at near the barrier, too (`qsde.pricing.near`), for a tenth of the variance and
-    less. Theta and charm compare with the price one day
-    later at the same spot and curves, which is their definition for traders. Where vanna, volga or charm are asked
-    for, payoffs at expiry are regressed on a vanilla with known Greeks (`qsde.greeks.controlled`). Standard errors
-    come from 32 independent parts of the paths, or from the scrambles of a low-discrepancy noise.
+    rest, half of the paths are looked at near the barrier, too (`qsde.pricing.near`). Theta and charm compare with the
+    price one day later at the same spot and curves, which is their definition for traders. Where vanna, volga or charm
+    are asked for, payoffs at expiry are regressed on a vanilla with known Greeks (`qsde.greeks.controlled`). Standard
+    errors come from 32 independent parts of the paths, or from the scrambles of a low-discrepancy noise.
 
     Vega is the derivative to a parallel shift of implied vols: along the move of the parameters that shifts them best
     (`qsde.greeks.inputs.parallel_shift`). Derivatives to jump intensities are, by simulation, what one more jump at a

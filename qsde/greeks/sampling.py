@@ -98,7 +98,7 @@ def of_payoffs(
 ) -> Sampler:
     """The sampler of payoffs that are simulated."""
     second = any(name.startswith(("gamma", "vanna")) for name in needs)
-    point = inputs.at((), folds)
+    point = inputs.at(_frozen(inputs, needs), folds)
     steep = frozenset(i for i, payoff in enumerate(book) if payoff.steep)
     apart = inputs.beside(point, 0.0, inputs.labels[0]) if steep else None
     near = bool(steep) and any(name.startswith(("delta", "gamma", "vanna")) for name in needs)
@@ -123,6 +123,12 @@ def of_payoffs(
     move = _spot_move([payoff for payoff in book if payoff.window is not None], inputs)
     jumps = extra_jumps(inputs.model, max(payoff.maturity for payoff in book), engine.noise)
     return Sampler(inputs, base, columns, needs, jumps, days, tilted, steep, move)
+
+
+def _frozen(inputs: Inputs, needs: set[str]) -> tuple[str, ...]:
+    """Leaves that nothing asked for is a derivative to: all but the spots, where that saves the sweep through time."""
+    spots = all(name.startswith(("price", "delta", "gamma")) for name in needs)
+    return tuple(name for name in inputs.leaves if not name.startswith("spot")) if spots else ()
 
 
 def _spot_move(book: list[Payoff], inputs: Inputs) -> float:
@@ -206,9 +212,10 @@ class Sampler:
         for column in self.columns:
             value = _total(values, column)
             g = self.base.gradient(value)
-            row = {"price": value.detach(), "rho": g["rate"]}
+            row = {"price": value.detach()}
             row |= {f"delta{a}": g[f"spot{a}"] for a in inputs.labels}
-            row |= {f"dividend_rho{a}": g[f"dividend_yield{a}"] for a in inputs.labels}
+            row |= {"rho": g["rate"]} if "rate" in g else {}
+            row |= {f"dividend_rho{a}": g[f"dividend_yield{a}"] for a in inputs.labels if f"dividend_yield{a}" in g}
             if self._wants("vega"):
                 row |= {f"vega{a}": inputs.along(g, a) for a in inputs.directions}
             row |= {f"d_{name}": g[name] for name in inputs.model.params if name in g}
