@@ -18,12 +18,12 @@ from qsde.greeks.sampling import SPOT_MOVE, replicates
 from qsde.market.underlying import Market
 from qsde.payoffs import AtExpiry, Claim, European, Flows, Paths, Payoff, Terminal
 from qsde.payoffs.base import Staged
-from qsde.pricing.controls import companion
+from qsde.pricing.controls import Companion, companion
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.near import NearBarrier, near_barriers
 from qsde.pricing.path_set import PathSet
-from qsde.pricing.run import Companion, Run
+from qsde.pricing.run import Run
 from qsde.pricing.simulation import Parts
 
 #: What cells of a grid may be asked for.

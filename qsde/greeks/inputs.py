@@ -18,9 +18,8 @@ from qsde.models.base import Model
 from qsde.models.jumps import moves_by_jumps
 from qsde.models.multi_asset import MultiAsset
 from qsde.payoffs import Payoff
-from qsde.pricing.controls import companion
+from qsde.pricing.controls import Companion, companion
 from qsde.pricing.fourier import model_vols
-from qsde.pricing.run import Companion
 
 #: Singular values of the map from parameters to implied vols below this share of the largest are not used.
 _RANK = 0.02

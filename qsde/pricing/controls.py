@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from qsde.errors import NumericsError
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs import Asian, AverageStrike, Barrier, DoubleBarrier, European, Payoff, Terminal
-from qsde.pricing.fourier import price_european
-from qsde.pricing.geometric import price_geometric_asian, price_geometric_average_strike
+from qsde.pricing.exact import price_exact
+from qsde.pricing.fourier import Fourier
 
-#: Makes a payoff on the same dates and its exact present value [*batch], or None where it would not help.
-Companion = Callable[[Model, Market, Payoff], tuple[Terminal, Tensor] | None]
+#: A payoff on the same dates and its exact present value [*batch], or None.
+Companion = tuple[Terminal, Tensor] | None
 
 
-def companion(model: Model, market: Market, payoff: Payoff) -> tuple[Terminal, Tensor] | None:
+def companion(model: Model, market: Market, payoff: Payoff) -> Companion:
     """A payoff like this one with an exact price: what its simulated value misses tells what this one misses.
 
     Arithmetic averages: the geometric average (Kemna and Vorst 1990). Barriers: the vanilla. None where the table has
@@ -36,48 +36,46 @@ def companion(model: Model, market: Market, payoff: Payoff) -> tuple[Terminal, T
         >>> found[0].average, round(float(found[1]), 4)
         ('geometric', 6.1693)
     """
-    make = _COMPANIONS.get(type(payoff))
-    if make is None or not model.has_cf:
+    return companions(model, market, [payoff])[0]
+
+
+def companions(model: Model, market: Market, book: Sequence[Payoff]) -> list[Companion]:
+    """The companion of each payoff; those with the same vanilla share its price."""
+    vanillas: dict[European, Companion] = {}
+    found: list[Companion] = []
+    for payoff in book:
+        like = _LIKES[type(payoff)](payoff, market) if type(payoff) in _LIKES and model.has_cf else None
+        if not isinstance(like, European):
+            found.append(_priced(model, market, like))
+            continue
+        if like not in vanillas:
+            vanillas[like] = _priced(model, market, like)
+        found.append(vanillas[like])
+    return found
+
+
+def _priced(model: Model, market: Market, like: Terminal | None) -> Companion:
+    if like is None:
         return None
     try:
-        return make(model, market, payoff)
+        return like, price_exact(model, [like], market, Fourier())[0].value
     except NumericsError:  # a corner of the parameters where the integral fails: one control less
         return None
 
 
-def _of_asian(model: Model, market: Market, payoff: Payoff) -> tuple[Terminal, Tensor] | None:
-    assert isinstance(payoff, Asian)
-    if payoff.average == "geometric" or market.has_cash:
-        return None
-    geometric = replace(payoff, average="geometric")
-    worth = price_geometric_asian(
-        model, market, payoff.strike, payoff.fixings, payoff.kind, expiry=payoff.expiry, past=payoff.past
-    )
-    return geometric, worth.value
+def _geometric(payoff: Any, market: Market) -> Terminal | None:
+    known: Terminal = replace(payoff, average="geometric")
+    return None if payoff.average == "geometric" or market.has_cash else known
 
 
-def _of_average_strike(model: Model, market: Market, payoff: Payoff) -> tuple[Terminal, Tensor] | None:
-    assert isinstance(payoff, AverageStrike)
-    if payoff.average == "geometric" or market.has_cash:
-        return None
-    geometric = replace(payoff, average="geometric")
-    worth = price_geometric_average_strike(
-        model, market, payoff.fixings, payoff.kind, expiry=payoff.expiry, past=payoff.past
-    )
-    return geometric, worth.value
+def _vanilla(payoff: Any, market: Market) -> Terminal:
+    return European(payoff.strike, payoff.maturity, payoff.kind)
 
 
-def _of_barrier(model: Model, market: Market, payoff: Payoff) -> tuple[Terminal, Tensor] | None:
-    assert isinstance(payoff, Barrier | DoubleBarrier)
-    t = torch.tensor(payoff.maturity, dtype=torch.float64)
-    strike = torch.as_tensor(payoff.strike, dtype=torch.float64)
-    worth = price_european(model, strike, t, market.forward(t), market.discount(t), payoff.kind == "call")
-    return European(payoff.strike, payoff.maturity, payoff.kind), worth.value
-
-
-_COMPANIONS: dict[type[Payoff], Companion] = {
-    Asian: _of_asian,
-    AverageStrike: _of_average_strike,
-    Barrier: _of_barrier,
-    DoubleBarrier: _of_barrier,
+#: What resembles a payoff and has a formula.
+_LIKES: dict[type[Payoff], Callable[[Any, Market], Terminal | None]] = {
+    Asian: _geometric,
+    AverageStrike: _geometric,
+    Barrier: _vanilla,
+    DoubleBarrier: _vanilla,
 }

@@ -13,9 +13,9 @@ from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.numerics import holds
-from qsde.payoffs import AtExpiry, Paths, Payoff, Terminal
+from qsde.payoffs import AtExpiry, Paths, Payoff
 from qsde.payoffs.checks import differentiated
-from qsde.pricing.controls import companion
+from qsde.pricing.controls import Companion, companions
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.moments import Control, Moments, Result
 from qsde.pricing.near import NearBarrier
@@ -25,8 +25,6 @@ from qsde.pricing.simulation import Block, Parts, Simulation, later
 from qsde.solve.transforms import inside_transform
 
 Progress = Callable[[int, int], None]
-#: A payoff on the same dates and its exact present value, or None.
-Companion = tuple[Terminal, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -348,7 +346,7 @@ def _companions(model: Model, book: list[Payoff], market: Market | Markets) -> l
     # Fourier integrals look at their inputs, which a transform forbids
     if isinstance(market, Markets) or inside_transform():
         return []
-    return [companion(model, market, payoff) for payoff in book]
+    return companions(model, market, book)
 
 
 def _means(values: Tensor, size: int) -> Tensor:
