@@ -119,7 +119,9 @@ def calibrate(
         QuoteError: the surface is empty.
 
     Example:
+        >>> import torch
         >>> from qsde.models import Heston
+        >>> from qsde.pricing.fourier import model_vols
         >>> t = np.repeat([0.25, 1.0], 7)
         >>> strike = np.tile(np.linspace(80, 120, 7), 2)
         >>> truth = Heston(v0=0.04, kappa=2.0, theta=0.06, sigma=0.5, rho=-0.6)
