@@ -37,7 +37,8 @@ class MonteCarlo:
             jumps, and take the mean over the rest in closed form (schemes that can: `HestonQE`, and jumps). It makes
             digitals smooth, so that they may be differentiated.
         compile: "auto" compiles when the job is large enough to pay, "always" or "never".
-        memory_budget: bytes that one block may take; it decides the block size, never the result.
+        memory_budget: bytes that one block may take; it decides the block size, and how much of its steps a gradient
+            keeps, never the result.
 
     Raises:
         InputError: a setting out of its range, or a device that is not there.
