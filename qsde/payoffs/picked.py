@@ -36,7 +36,7 @@ class Picked:
         if self._rows is None:
             return torch.nn.functional.pad(torch.where(self._mask, values, rest), (before, after), value=rest)
         n = self._mask.shape[-1]
-        column = self._mask.numel() // n
+        column = self._mask.shape[:-1].numel()
         flat = values.new_full(((before + n + after) * column,), rest)
         places = self._rows + before * column if before else self._rows
         return flat.index_copy_(0, places, values).reshape(-1, *self._mask.shape[:-1]).movedim(0, -1)
