@@ -57,6 +57,7 @@ from qsde.schemes import (
     EulerMaruyama,
     Exact,
     FreeVolatility,
+    HestonNearExact,
     HestonQE,
     HestonTQ,
     ItoMilstein,
@@ -110,6 +111,7 @@ DIFFUSIONS: list[tuple[Model, Scheme]] = [
     (MILD, HestonQE()),
     (MILD, HestonTQ()),
     (ROUGH, HestonTQ()),
+    (MILD, HestonNearExact()),
 ]
 JUMPS: list[tuple[Model, Scheme]] = [
     (JumpDiffusion(BlackScholes(0.2), MERTON), WithJumps(Exact(), (MertonJumps,))),
