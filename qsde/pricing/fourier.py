@@ -166,6 +166,10 @@ def price_rows(
     columns = (x.unsqueeze(-1) for x in (strike, t, forward, discount_factor, is_call))
     strike, t, forward, discount_factor, is_call = columns
     k, shaped = torch.log(strike / forward), fourier_model(model).map(lambda p: p.unsqueeze(-1))
+    if shaped.gaussian:
+        (ratio,), (error,) = _black(shaped, t, k)
+        value, error = _discounted(ratio, error, k, strike, forward, discount_factor, is_call)
+        return FourierPrice(value.squeeze(-1), error.squeeze(-1)), torch.ones_like(is_call).squeeze(-1)
     first, needed, variance = _first_pass(shaped, t, k, engine)
     ratio, error, (again, cut) = first.value[0], first.error(1.0)[0] + ABSOLUTE, _again(first, needed, engine)
     for rows in torch.nonzero(again[0]).squeeze(-1).split(_AGAIN):
