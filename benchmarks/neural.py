@@ -28,6 +28,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def market_rows(market: str, quick: bool) -> list[Row]:
     surface = quotes_of(market)
     heston = calibrate(Heston.typical(), surface)
     rows = [Row(f"{market}, Heston by Fourier: RMSE", heston.rmse_bp, None, unit="bp")]
-    starts: dict[str, Callable[[Surface], Model]] = {"neural local vol": neural_local_vol}
+    starts: dict[str, Callable[[Surface], Model]] = {"neural local vol": partial(neural_local_vol, weights="equal")}
     if market == "SPX" and not quick:
         starts |= {"neural LSV on Heston": neural_lsv, "neural SV": neural_sv}
     engine, most = (QUICK, 2) if quick else (FINE if market == "BTC" else ENGINE, 12)

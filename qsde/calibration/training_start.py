@@ -25,7 +25,9 @@ _LOWEST, _HIGHEST = 0.2, 5.0
 _RISE = 1e-8
 
 
-def neural_local_vol(surface: Surface, base: Leverage | None = None, width: int = 32, seed: int = 0) -> Model:
+def neural_local_vol(
+    surface: Surface, base: Leverage | None = None, width: int = 32, seed: int = 0, weights: str = "spread"
+) -> Model:
     """A local volatility `vol L(t, x)` with a network in L, ready for `train`.
 
     Args:
@@ -34,6 +36,7 @@ def neural_local_vol(surface: Surface, base: Leverage | None = None, width: int 
             quotes already, so that training begins there.
         width: units of each hidden layer.
         seed: seed of the hidden layers.
+        weights: of the quotes in that local volatility, "spread" or "equal"; best those of `train`.
 
     Example:
         >>> surface = Surface.from_vols([0.5, 1.0], [100.0, 100.0], [0.2, 0.25], forward=100.0)
@@ -42,7 +45,7 @@ def neural_local_vol(surface: Surface, base: Leverage | None = None, width: int 
     """
     vol = float(at_the_money(surface)[1][-1])
     if base is None:
-        local = _local_vol(surface)
+        local = _local_vol(surface, weights)
         base = GridLeverage(local.times, local.x, local.values / vol, scale=local.scale)
     return _with_network(surface, BlackScholes(torch.tensor(vol, dtype=torch.float64)), base, width, seed)
 
@@ -112,9 +115,9 @@ def at_the_money(surface: Surface) -> tuple[np.ndarray, np.ndarray]:
     return surface.slices["t"].to_numpy(), np.array(vols)
 
 
-def _local_vol(surface: Surface) -> GridLeverage:
+def _local_vol(surface: Surface, weights: str) -> GridLeverage:
     """Over a volatility of 1."""
-    model = calibrate_local_vol(surface).model
+    model = calibrate_local_vol(surface, weights=weights).model
     assert isinstance(model, LocalStochasticVol)
     assert isinstance(model.leverage, GridLeverage)
     return model.leverage
