@@ -173,6 +173,8 @@ class Point:
         if found is None:
             return None
         akin, exact = found
+        if not torch.is_grad_enabled():
+            return akin, exact
         moving = [k for k, v in one.leaves.items() if v.requires_grad]
         slopes = torch.autograd.grad(exact, [one.leaves[k] for k in moving], allow_unused=True)
         total = exact.detach()

@@ -253,13 +253,12 @@ class Sampler:
 
     def _add_by_value(self, found: list[Row], parts: Parts) -> None:
         """Delta and gamma of steep payoffs, from values at moved spots."""
-        (ends,) = self._moved.values()
         here: dict[int, Tensor] = {}
         if "gamma" in self.needs:
-            middle = self._middle
             with torch.no_grad():
-                here = dict(zip(sorted(self.steep), middle.values(parts), strict=True))
+                here = dict(zip(sorted(self.steep), self._middle.values(parts), strict=True))
         with torch.set_grad_enabled(bool(self._differing(self._rows))):  # else nobody differentiates them
+            (ends,) = self._moved.values()
             up, down = (end.values(parts) for end in ends)
         size = self.spot_move * self.inputs.leaves["spot"]
         for row, column in zip(found, self.columns, strict=True):
