@@ -49,7 +49,7 @@ def _neural(spec: CalibrationSpec, surface: Surface, progress: Progress, start: 
 
 
 def _neural_local_vol(spec: CalibrationSpec, surface: Surface, progress: Progress) -> Fit:
-    return _neural(spec, surface, progress, neural_local_vol(surface, seed=spec.seed))
+    return _neural(spec, surface, progress, neural_local_vol(surface, seed=spec.seed, weights=spec.weights))
 
 
 def _neural_lsv(spec: CalibrationSpec, surface: Surface, progress: Progress) -> Fit:
