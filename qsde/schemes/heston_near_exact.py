@@ -63,10 +63,10 @@ class HestonNearExact(HestonScheme):
     - `I = max(0, m + s (z_i sqrt(1 + alpha^2 z_i^2 / 4) + alpha (z_i^2 - 1) / 2) / sqrt(1 + 5 alpha^2 / 4))`,
     - `x' = x + (rho / sigma) (v' - v - kappa theta dt + kappa I) - I / 2 + sqrt((1 - rho^2) I) z_x`.
 
-    Nothing corrects the martingale, which the laws miss by 1e-4 a step and less. Bias of one-year Greeks at the money at
-    four and 12 steps a year, where those of QE and TQ are off by 2 to 20 % (benchmarks/qe_greeks.py, `kappa dt` below
-    2): 61 of 75 are seen to be within 0.5 %, the other 14 too within four standard errors. Where `kappa dt` is 4, up to
-    3 % (TQ: 55 %).
+    Nothing corrects the martingale, which the laws miss by 1e-4 a step and less. Bias of one-year Greeks at the money,
+    at four and 12 steps a year, where QE and TQ are off by up to 20 % (benchmarks/qe_greeks.py, `kappa dt` below 2):
+    61 of 75 are seen to be within 0.5 %, none of the other 14 is above it by four standard errors. At a
+    `kappa dt` of 4, up to 3 % (TQ: 55 %).
 
     For few steps: where Feller's condition is violated, pathwise derivatives to v0, kappa, theta and sigma have heavy
     tails, as X leaves 0 steeply, and at 52 steps a year those of HestonTQ have smaller errors. Derivatives to rho have
