@@ -139,7 +139,7 @@ def _unknown_tag(detail: Any) -> str:
     told = detail["ctx"]
     field = ".".join(str(part) for part in (*detail["loc"], told["discriminator"].strip("'")))
     if detail["type"] == "union_tag_not_found":
-        return f"{field}: field required"
+        return f"{field}: field required, the name of its kind"
     return f"{field}: {told['tag']!r} is unknown; choose one of {told['expected_tags'].replace(chr(39), '')}"
 
 
