@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from qsde import __version__
 from qsde.calibration import calibrate_many
@@ -92,8 +93,9 @@ def run_batch(
     """Fits every surface of every file and writes one row per surface to the parquet file `out`.
 
     The surfaces of a file are fitted together. A file, surface or fit that fails becomes a row with its message. `out`
-    is rewritten in one piece after each file, so an interruption loses at most the file in work; a rerun skips files
-    whose content and settings are unchanged.
+    is rewritten in one piece after each file, so an interruption loses at most the file in work, and several runs may
+    write to it at once (an empty `.NAME.lock` stays beside it); a rerun skips files whose content and settings are
+    unchanged.
 
     Args:
         files: paths of option chains.
@@ -125,8 +127,7 @@ def run_batch(
         stamp = {"file": name, "model": calibration.model, "file_hash": digest, "settings_hash": settings.hash,
                  "qsde_version": __version__}  # fmt: skip
         rows = [{**row, **stamp} for row in _file_rows(Path(name), settings, tell)]
-        table = _merged(table, name, calibration.model, rows)
-        _write(table, path)
+        table = _added(path, name, calibration.model, rows)
     mine = table["file"].isin(names) & (table["model"] == calibration.model)
     return BatchResult(table[mine].reset_index(drop=True), skipped, path)
 
@@ -247,6 +248,14 @@ def _is_done(table: pd.DataFrame, name: str, digest: str, settings: str, retry_f
     same = (table["file"] == name) & (table["file_hash"] == digest) & (table["settings_hash"] == settings)
     failed = retry_failed and bool((table["status"][same] != "converged").any())
     return digest != "" and bool(same.any()) and not failed
+
+
+def _added(path: Path, name: str, model: str, rows: list[Row]) -> pd.DataFrame:
+    """The table in the file with the rows of one more, written; what another run wrote meanwhile stays."""
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        table = _merged(_earlier(path), name, model, rows)
+        _write(table, path)
+    return table
 
 
 def _merged(table: pd.DataFrame, name: str, model: str, rows: list[Row]) -> pd.DataFrame:

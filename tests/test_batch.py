@@ -49,6 +49,19 @@ def test_one_row_per_surface_with_parameters(tmp_path: Path) -> None:
     assert [s.file_number for s in steps if s.total == 0] == [1, 2]
 
 
+def test_two_runs_at_once_write_one_table(tmp_path: Path) -> None:
+    first, second, out = chain(tmp_path / "a.csv", 1), chain(tmp_path / "b.csv", 1, 0.3), tmp_path / "fits.parquet"
+    others: list[Any] = []
+
+    def meanwhile(step: Step) -> None:
+        if not others:
+            others.append(run([second], out))
+
+    result = run([first], out, progress=meanwhile)
+    assert result.rows["file"].tolist() == [str(first)]
+    assert sorted(pd.read_parquet(out)["file"]) == [str(first), str(second)]
+
+
 def test_failures_become_rows_and_the_rest_is_fitted(tmp_path: Path) -> None:
     empty = tmp_path / "empty.csv"
     empty.write_text("")
