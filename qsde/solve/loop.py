@@ -158,7 +158,7 @@ def simulate(
     return out[: len(job.seen)]
 
 
-def _walk(job: Job, state: State, step: Callable[[State, int], State]) -> Tensors:
+def walk(job: Job, state: State, step: Callable[[State, int], State]) -> Tensors:
     """The components `job.seen` at the observation dates, from a function of the state and the number of the step."""
     seen: list[State] = []
     dates = job.grid.observed_after
@@ -188,7 +188,7 @@ def _recorded(job: Job, block: BlockNoise, coefficients: Tensor, initial: State,
         return None
     if sum(kept.values()) * job.n_steps > job.memory:
         return None
-    found = _walk(job, initial, lambda s, k: _advance(job, block, rows, constants, s, k) if k else first)
+    found = walk(job, initial, lambda s, k: _advance(job, block, rows, constants, s, k) if k else first)
     return tuple(first_order(values) for values in found)
 
 
@@ -206,7 +206,7 @@ class _Simulate(torch.autograd.Function):
                 stored.extend(state)
             return _advance(job, block, c, constants, state, k)
 
-        return (*_walk(job, state, step), *stored)
+        return (*walk(job, state, step), *stored)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -251,7 +251,7 @@ class _Simulate(torch.autograd.Function):
             pushed: State = found[1]
             return pushed
 
-        return (*_walk(job, dstate, step), *(None,) * ctx.n_stored)
+        return (*walk(job, dstate, step), *(None,) * ctx.n_stored)
 
     @staticmethod
     def vmap(
