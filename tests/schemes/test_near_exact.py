@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -95,36 +96,10 @@ def test_the_martingale_is_missed_by_little(case: str) -> None:
     assert total == pytest.approx(1.0, abs=1e-4)
 
 
-EDGES = {
-    "Feller violated by a lot": (0.04, 0.1, 0.01, 3.0, -0.9),
-    "v = 0": (0.0, 1.5, 0.05, 0.4, -0.7),
-    "v = 0 for ever": (0.0, 1.5, 0.0, 0.4, -0.7),
-    "no reversion": (0.04, 0.0, 0.05, 0.4, -0.7),
-    "nothing at all": (0.0, 0.0, 0.0, 0.0, 0.0),
-    "sigma = 0": (0.04, 1.5, 0.05, 0.0, -0.7),
-    "tiny sigma": (0.04, 1.5, 0.05, 1e-7, -0.7),
-    "rho = 1": (0.04, 1.5, 0.05, 0.4, 1.0),
-    "rho = -1": (0.04, 1.5, 0.05, 0.4, -1.0),
-    "huge v": (1e6, 1.5, 0.05, 0.4, -0.7),
-    "huge sigma": (0.04, 1.5, 0.05, 100.0, 0.9),
-}
-
-
-def few_steps(leaves: dict[str, Tensor], dt: Tensor, dtype: torch.dtype) -> State:
-    model, scheme = Heston(**leaves), HestonNearExact()
-    generator = torch.Generator().manual_seed(5)
-    c = scheme.coefficients(model, dt).unsqueeze(-1)
-    state = tuple(s.unsqueeze(-1) for s in scheme.initial(model))
-    for _ in range(4):
-        normals = torch.randn(4, 4096, dtype=torch.float64, generator=generator).to(dtype)
-        state = scheme.step(state, c, normals, normals[:0])
-    return state
-
-
-def check_finite(parameters: tuple[float, ...], dt: float, dtype: torch.dtype) -> None:
+def check_finite(few_steps: Any, parameters: tuple[float, ...], dt: float, dtype: torch.dtype) -> None:
     leaves = {n: torch.tensor(p, dtype=dtype, requires_grad=True) for n, p in zip(NAMES, parameters, strict=True)}
     size = torch.tensor(dt, dtype=dtype, requires_grad=True)
-    state = few_steps(leaves, size, dtype)
+    state = few_steps(HestonNearExact(), leaves, size, dtype)
     assert state[0].dtype == dtype
     assert float(state[1].detach().min()) >= 0
     loss = torch.exp(state[0].clamp(max=2)).mean() + sum(s.mean() for s in state)
@@ -134,9 +109,8 @@ def check_finite(parameters: tuple[float, ...], dt: float, dtype: torch.dtype) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("case", EDGES)
-def test_gradients_are_finite(case: str, dtype: torch.dtype) -> None:
-    check_finite(EDGES[case], 0.125, dtype)
+def test_gradients_are_finite(edge: tuple[float, ...], dtype: torch.dtype, few_steps: Any) -> None:
+    check_finite(few_steps, edge, 0.125, dtype)
 
 
 @settings(max_examples=20, deadline=None)
@@ -149,18 +123,18 @@ def test_gradients_are_finite(case: str, dtype: torch.dtype) -> None:
     dt=st.floats(1e-4, 2),
 )
 def test_values_and_gradients_are_finite_everywhere(
-    v0: float, kappa: float, theta: float, sigma: float, rho: float, dt: float
+    few_steps: Any, v0: float, kappa: float, theta: float, sigma: float, rho: float, dt: float
 ) -> None:
-    check_finite((v0, kappa, theta, sigma, rho), dt, torch.float64)
+    check_finite(few_steps, (v0, kappa, theta, sigma, rho), dt, torch.float64)
 
 
 @pytest.mark.parametrize("case", ["BENCHOP", "Andersen III"])
-def test_gradients_are_those_of_bumps_on_the_same_noise(case: str) -> None:
+def test_gradients_are_those_of_bumps_on_the_same_noise(case: str, few_steps: Any) -> None:
     """No path jumps, and no kink is within the bumps."""
     dt = torch.tensor(0.25, dtype=torch.float64)
 
     def loss(leaves: list[Tensor]) -> Tensor:
-        x, v = few_steps(dict(zip(NAMES, leaves, strict=True)), dt, torch.float64)
+        x, v = few_steps(HestonNearExact(), dict(zip(NAMES, leaves, strict=True)), dt, torch.float64)
         return torch.exp(x).mean() + v.square().mean() + x.square().mean()
 
     leaves = [torch.tensor(p, dtype=torch.float64, requires_grad=True) for p in CASES[case][:5]]
@@ -175,33 +149,38 @@ def test_gradients_are_those_of_bumps_on_the_same_noise(case: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dt", [0.0, 1e-12])
-def test_steps_of_no_length(dt: float, dtype: torch.dtype) -> None:
+def test_steps_of_no_length(dt: float, dtype: torch.dtype, few_steps: Any) -> None:
     leaves = {n: torch.tensor(p, dtype=dtype) for n, p in zip(NAMES, (0.04, 1.5, 0.05, 0.4, -0.7), strict=True)}
-    x, v = few_steps(leaves, torch.tensor(dt, dtype=dtype), dtype)
+    x, v = few_steps(HestonNearExact(), leaves, torch.tensor(dt, dtype=dtype), dtype)
     assert float(x.abs().max()) < 1e-4
     torch.testing.assert_close(v, torch.full_like(v, 0.04), rtol=2e-4, atol=0)
 
 
-@pytest.mark.parametrize("case", ["Feller violated by a lot", "v = 0", "huge v"])
-def test_single_precision_follows_double(case: str) -> None:
+@pytest.mark.parametrize("case", ["feller violated by a lot", "v = 0", "huge v"])
+def test_single_precision_follows_double(case: str, edges: dict[str, tuple[float, ...]], few_steps: Any) -> None:
     dt = torch.tensor(0.125, dtype=torch.float64)
     double, single = (
-        few_steps({n: torch.tensor(p, dtype=d) for n, p in zip(NAMES, EDGES[case], strict=True)}, dt, d)
+        few_steps(
+            HestonNearExact(), {n: torch.tensor(p, dtype=d) for n, p in zip(NAMES, edges[case], strict=True)}, dt, d
+        )
         for d in (torch.float64, torch.float32)
     )
     for a, b in zip(single, double, strict=True):
         assert float(((a.double() - b).abs() / (b.abs() + 0.01 * b.abs().max())).max()) < 1e-2
 
 
-def test_batches_are_models_side_by_side() -> None:
+def test_batches_are_models_side_by_side(few_steps: Any) -> None:
     dt = torch.tensor(0.25, dtype=torch.float64)
     columns = list(zip(*[CASES[c][:5] for c in ("BENCHOP", "Andersen III")], strict=True))
     batch = few_steps(
-        {n: torch.tensor(p, dtype=torch.float64) for n, p in zip(NAMES, columns, strict=True)}, dt, torch.float64
+        HestonNearExact(),
+        {n: torch.tensor(p, dtype=torch.float64) for n, p in zip(NAMES, columns, strict=True)},
+        dt,
+        torch.float64,
     )
     for i, case in enumerate(("BENCHOP", "Andersen III")):
         leaves = {n: torch.tensor(p, dtype=torch.float64) for n, p in zip(NAMES, CASES[case], strict=False)}
-        for together, alone in zip(batch, few_steps(leaves, dt, torch.float64), strict=True):
+        for together, alone in zip(batch, few_steps(HestonNearExact(), leaves, dt, torch.float64), strict=True):
             torch.testing.assert_close(together[i], alone)
 
 
