@@ -7,6 +7,7 @@ expression that is NaN on the unused side has NaN gradients.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,6 +23,19 @@ _SERIES = 1e-3
 def norm_pdf(x: Tensor) -> Tensor:
     """Standard normal density."""
     return torch.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+
+
+def polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
+    """A polynomial of two or more coefficients, highest power first, by Horner's rule.
+
+    Example:
+        >>> polynomial((1.0, -3.0, 2.0), torch.tensor([0.0, 1.0, 3.0]))
+        tensor([2., 0., 2.])
+    """
+    value = coefficients[0] * x + coefficients[1]
+    for coefficient in coefficients[2:]:
+        value = value * x + coefficient
+    return value
 
 
 def exp_quotient(y: Tensor) -> Tensor:

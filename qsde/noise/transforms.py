@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from qsde.numerics import polynomial
+
 #: Taylor coefficients in x^2 of sin(x) / x and cos(x), highest first; on |x| < pi / 2 the remainder is below rounding.
 _SIN = {n: [(-1.0) ** k / math.factorial(2 * k + 1) for k in range(n, -1, -1)] for n in (6, 10)}
 _COS = {n: [(-1.0) ** k / math.factorial(2 * k) for k in range(n, -1, -1)] for n in (6, 10)}
@@ -66,11 +68,4 @@ def _polynomial_turn(angle: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine on |angle| < pi/2 to rounding."""
     single = angle.dtype == torch.float32
     square = angle * angle
-    return _horner(_COS[6 if single else 10], square), angle * _horner(_SIN[6 if single else 10], square)
-
-
-def _horner(coefficients: list[float], x: Tensor) -> Tensor:
-    value = coefficients[0] * x + coefficients[1]
-    for coefficient in coefficients[2:]:
-        value = value * x + coefficient
-    return value
+    return polynomial(_COS[6 if single else 10], square), angle * polynomial(_SIN[6 if single else 10], square)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from qsde.models.base import Model
-from qsde.numerics import exp_quotient
+from qsde.numerics import exp_quotient, polynomial
 from qsde.schemes.base import State
 from qsde.schemes.heston import HestonScheme
-from qsde.schemes.heston_tq import _tail
+from qsde.schemes.heston_tq import normal_tail
 from qsde.schemes.rows import double, rows
 
 # Fits of two moments: each of a polynomial, highest power first, in a variable on [-1, 1].
@@ -142,8 +142,8 @@ def _branching(lam: Tensor, delta: Tensor, z: Tensor) -> Tensor:
     """X at a normal z: noncentral chi-squared with no degrees of freedom."""
     s = torch.sqrt(torch.maximum(lam, (_FLOOR * delta).clamp(min=_LEAST_LAMBDA)))
     at = 2 * torch.sqrt(s / (1 + s)) - 1
-    beta, rho = _polynomial(_KINK, at) + s, _polynomial(_ONSET, at)
-    density, rest = _tail(beta)
+    beta, rho = polynomial(_KINK, at) + s, polynomial(_ONSET, at)
+    density, rest = normal_tail(beta)
     above = torch.where(beta > 0, 1 - rest, rest)
     first = torch.addcmul(density, beta, above)
     t = (beta + z).clamp(min=0)
@@ -154,8 +154,8 @@ def _immigration(delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """b, w and the mean of `t^4 / (t^2 + w)`."""
     delta = delta.clamp(min=_LEAST_DELTA)
     at = 1 - 2 * torch.log(delta / (1 + delta)) / _DEEPEST
-    b = torch.sqrt(1 + delta) * _polynomial(_SHIFT, at)
-    w = (1 + delta) * torch.exp(_polynomial(_BEND, at))
+    b = torch.sqrt(1 + delta) * polynomial(_SHIFT, at)
+    w = (1 + delta) * torch.exp(polynomial(_BEND, at))
     nodes, weights = (torch.as_tensor(a, dtype=b.dtype, device=b.device) for a in (_POINTS, _SHARES))
     low, high = (b - 9).clamp(min=0), b + 9
     t = (low + 0.5 * (high - low)).unsqueeze(-1) + 0.5 * (high - low).unsqueeze(-1) * nodes
@@ -225,10 +225,3 @@ def _average(ends: Tensor, u: Tensor, delta: Tensor, bridge: list[Tensor], z: Te
     size = torch.minimum(spread * torch.rsqrt(1 + 1.25 * square), most)
     bent = z * torch.sqrt(1 + 0.25 * square * z.square()) + 0.5 * alpha * (z.square() - 1)
     return torch.addcmul(mean, size, bent).clamp(min=0)
-
-
-def _polynomial(coefficients: tuple[float, ...], at: Tensor) -> Tensor:
-    value = coefficients[0] * at + coefficients[1]
-    for coefficient in coefficients[2:]:
-        value = value * at + coefficient
-    return value

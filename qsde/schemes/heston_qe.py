@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsde.models.base import Model
-from qsde.numerics import exp_quotient
+from qsde.numerics import exp_quotient, polynomial
 from qsde.schemes.base import State
 from qsde.schemes.heston import HestonScheme
 from qsde.schemes.rows import double, rows
@@ -149,8 +149,5 @@ def exceedance(z: Tensor) -> Tensor:
     if z.dtype == torch.float32 and torch.compiler.is_compiling():
         z = z.clamp(_LOW, _HIGH)
         t = (z - 0.5 * (_HIGH + _LOW)) * (2 / (_HIGH - _LOW))
-        value = _TAIL[0] * t + _TAIL[1]
-        for coefficient in _TAIL[2:]:
-            value = value * t + coefficient
-        return 0.5 * z * z + value
+        return 0.5 * z * z + polynomial(_TAIL, t)
     return -torch.log(0.5 * torch.special.erfc(z * math.sqrt(0.5)))

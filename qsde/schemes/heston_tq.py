@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qsde.models.base import Model
-from qsde.numerics import exp_quotient
+from qsde.numerics import exp_quotient, polynomial
 from qsde.schemes.base import State
 from qsde.schemes.heston import HestonScheme
 from qsde.schemes.rows import double, rows
@@ -187,33 +187,27 @@ def _shape(root: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     q = torch.sqrt(1 + 2 * root)
     grown = 0.5 * q * (1 + q)  # root / tau
     at = root / grown * (2 / _TAU) - 1
-    value = _SHIFT[0] * at + _SHIFT[1]
-    for coefficient in _SHIFT[2:]:
-        value = value * at + coefficient
-    rb = value * grown
+    rb = polynomial(_SHIFT, at) * grown
     b = rb / root.clamp(min=_ROOT)
-    density, rest = _tail(b)
+    density, rest = normal_tail(b)
     positive = b > 0  # the smaller of the two keeps all its digits
     above, below = torch.where(positive, 1 - rest, rest), torch.where(positive, rest, 1 - rest)
     scale = (root.square() + rb.square()) * above + root * rb * density
     return b, rb, scale, below
 
 
-def _tail(x: Tensor) -> tuple[Tensor, Tensor]:
+def normal_tail(x: Tensor) -> tuple[Tensor, Tensor]:
     """Standard normal density, and N(-|x|); compiled in float32 from a fit to 1e-7, as erfc takes half of the step."""
     size, density = x.abs(), torch.exp(-0.5 * x.square()) * (1 / math.sqrt(2 * math.pi))
     if x.dtype == torch.float32 and torch.compiler.is_compiling():
         u = 1 / (1 + 0.3 * size)
-        ratio = _MILLS[0] * u + _MILLS[1]
-        for coefficient in _MILLS[2:]:
-            ratio = ratio * u + coefficient
-        return density, density * u * ratio
+        return density, density * u * polynomial(_MILLS, u)
     return density, 0.5 * torch.special.erfc(size * math.sqrt(0.5))
 
 
 def _normal(x: Tensor) -> Tensor:
     """Standard normal distribution function."""
-    rest = _tail(x)[1]
+    rest = normal_tail(x)[1]
     return torch.where(x > 0, 1 - rest, rest)
 
 
