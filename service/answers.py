@@ -16,10 +16,10 @@ from qsde.market.implied_vol import implied_vol
 from qsde.pricing.moments import Result
 from qsde.pricing.run import Run
 from qsde.spec import (
+    FourierSpec,
     GreeksRequest,
     GreeksResult,
     JobRequest,
-    MonteCarloSpec,
     PayoffGreeks,
     PricedPayoff,
     PriceRequest,
@@ -154,7 +154,7 @@ def _simulated(requests: Mapping[int, PriceRequest]) -> dict[int, Reply]:
 
 def _run(request: PriceRequest) -> Run | None:
     try:
-        return shared_paths.prepared(request.build(library)) if isinstance(request.engine, MonteCarloSpec) else None
+        return None if isinstance(request.engine, FourierSpec) else shared_paths.prepared(request.build(library))
     except QsdeError:
         return None
 
@@ -185,7 +185,7 @@ def _ours(reading: Reading[R]) -> Reading[R]:
         QsdeError: it asks for what the service does not do.
     """
     request = reading.request
-    if not isinstance(request.engine, MonteCarloSpec):
+    if isinstance(request.engine, FourierSpec):
         return reading
     if request.engine.compile == "always":
         raise Problem(
@@ -324,7 +324,7 @@ def _refused(reading: Reading[R], attempt: Callable[[R], object]) -> dict[int, s
     """What is wrong with each payoff for itself."""
     request = reading.request
     engine = request.engine
-    if isinstance(engine, MonteCarloSpec):
+    if not isinstance(engine, FourierSpec):
         engine = engine.model_copy(update={"paths": min(engine.paths, _PROBE)})
     bad = {}
     for i, spec in zip(reading.places, request.payoffs, strict=True):

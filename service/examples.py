@@ -17,6 +17,15 @@ PRICE: dict[str, Any] = {
         ],
         "engine": {"type": "fourier"},
     },
+    "mixed": {
+        "model": _HESTON,
+        "market": _MARKET,
+        "payoffs": [
+            {"type": "european", "strike": 100.0, "expiry": 1.0},
+            {"type": "asian", "strike": 100.0, "fixings": [0.25, 0.5, 0.75, 1.0]},
+        ],
+        "engine": {"type": "auto", "paths": 4096, "max_dt": 0.125},
+    },
     "barrier": {
         "model": _HESTON,
         "market": _MARKET,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from qsde.errors import QsdeError
-from qsde.payoffs import Claim, EarlyExercise
+from qsde.payoffs import AtExpiry, Claim, EarlyExercise
 from qsde.schemes import scheme_for
-from qsde.spec import MODEL_TEMPLATES, GreeksRequest, JobRequest, MonteCarloSpec
+from qsde.spec import MODEL_TEMPLATES, AutoSpec, FourierSpec, GreeksRequest, JobRequest, SimulationSpec
 from service.errors import Problem
 from service.reading import Reading
 from service.scenarios import ScenariosRequest
@@ -111,10 +111,8 @@ def exceeded(
 def work_of(reading: Reading[JobRequest], model: str) -> Work:
     """Estimated work of a request under the model of this name; 0 without a simulation."""
     request, engine = reading.request, reading.request.engine
-    if not isinstance(engine, MonteCarloSpec):
-        return Work()
     claims = _claims(request) if reading.places else []
-    if not claims:
+    if isinstance(engine, FourierSpec) or not claims or _integrated(request, model, claims):
         return Work()
     rights = [claim for claim in claims if isinstance(claim, EarlyExercise)]
     steps = _steps(model, engine, claims)
@@ -126,6 +124,13 @@ def work_of(reading: Reading[JobRequest], model: str) -> Work:
     bounds = engine.least_squares.outer * engine.least_squares.inner * sum(len(right.times) for right in rights)
     path_steps = engine.paths * (steps * assets * simulations + seen * spots) * vols * factor + bounds * assets
     return Work(engine.paths, steps, path_steps)
+
+
+def _integrated(request: JobRequest, model: str, claims: Sequence[Claim]) -> bool:
+    """Whether an automatic engine simulates none of the claims, whatever the market."""
+    by_method = isinstance(request, GreeksRequest) and request.greeks.method != "auto"
+    exact = model in MODEL_TEMPLATES and all(isinstance(claim, AtExpiry) for claim in claims)
+    return isinstance(request.engine, AutoSpec) and exact and not by_method
 
 
 def _moves(request: JobRequest) -> tuple[int, int]:
@@ -147,7 +152,7 @@ def _claims(request: JobRequest) -> list[Claim]:
     return found
 
 
-def _steps(model: str, engine: MonteCarloSpec, claims: Sequence[Claim]) -> float:
+def _steps(model: str, engine: SimulationSpec, claims: Sequence[Claim]) -> float:
     dates = len({t for claim in claims for t in claim.times})
     if model in _EXACT and engine.scheme is None and all(claim.window is None for claim in claims):
         return dates

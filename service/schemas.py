@@ -55,7 +55,7 @@ class PriceAnswer(Answer):
         n_paths: paths simulated; null without a simulation.
         model: the model.
         engine: the engine with its defaults filled in: the same request gives the same digits.
-        payoffs: one for each contract.
+        payoffs: one for each contract; the `method` of each says whether it was integrated or simulated.
     """
 
     qsde_version: str = __version__

@@ -24,7 +24,7 @@ from qsde.market.underlying import Market
 from qsde.models import Model
 from qsde.payoffs import European
 from qsde.pricing.fourier import Fourier, price_rows
-from qsde.spec import MODEL_TEMPLATES, FourierSpec, PriceRequest, PriceResult, UnderlyingSpec
+from qsde.spec import MODEL_TEMPLATES, AutoSpec, EngineSpec, FourierSpec, PriceRequest, PriceResult, UnderlyingSpec
 from qsde.spec.base import LONGEST
 from qsde.spec.request import Library
 
@@ -55,8 +55,8 @@ class Option:
 
 def option_of(request: PriceRequest) -> Option | None:
     """The option of a plain request; None for any other, and for one that the library is to judge."""
-    engine, market, model = request.engine, request.market, request.model
-    if not isinstance(engine, FourierSpec) or engine.nodes > NODES or len(request.payoffs) > 1:
+    engine, market, model = _engine(request.engine), request.market, request.model
+    if engine is None or engine.nodes > NODES or len(request.payoffs) > 1:
         return None
     payoff: Any = request.payoffs[0]
     if payoff.type != "european" or model is None or model.model not in MODEL_TEMPLATES:
@@ -69,7 +69,7 @@ def option_of(request: PriceRequest) -> Option | None:
         return None
     parameters = (getattr(model, name) for name in _family(model.model)[1])
     numbers = (market.spot, rate, dividend_yield, payoff.strike, payoff.expiry, *parameters)
-    return Option((model.model, _engine(engine)), numbers, payoff.kind == "call")
+    return Option((model.model, engine), numbers, payoff.kind == "call")
 
 
 def option_of_fit(request: PriceRequest, library: Library) -> Option | None:
@@ -78,8 +78,8 @@ def option_of_fit(request: PriceRequest, library: Library) -> Option | None:
     Raises:
         QsdeError: it cannot be priced.
     """
-    engine = request.engine
-    if request.fit is None or not isinstance(engine, FourierSpec) or engine.nodes > NODES or len(request.payoffs) > 1:
+    engine = _engine(request.engine)
+    if request.fit is None or engine is None or engine.nodes > NODES or len(request.payoffs) > 1:
         return None
     job = request.build(library)
     (option,), market, name = job.payoffs, job.market, _NAMES.get(job.model.name)
@@ -89,7 +89,7 @@ def option_of_fit(request: PriceRequest, library: Library) -> Option | None:
     forward, discount = float(market.forward(t)), float(market.discount(t))
     strike, expiry = float(option.strike), float(option.expiry)
     numbers = (0.0, 0.0, 0.0, strike, expiry, *(float(p) for p in job.model.params.values()))
-    return Option((name, _engine(engine)), numbers, option.kind == "call", (forward, discount))
+    return Option((name, engine), numbers, option.kind == "call", (forward, discount))
 
 
 def _is_usual(rate: Any) -> bool:
@@ -103,8 +103,11 @@ def _family(name: str) -> tuple[Model, tuple[str, ...]]:
     return model, tuple(model.params)
 
 
-def _engine(spec: FourierSpec) -> Fourier:
-    return Fourier(spec.tolerance, spec.nodes, spec.max_nodes)
+def _engine(spec: EngineSpec) -> Fourier | None:
+    """What integrates a European option; None for a simulation."""
+    if isinstance(spec, FourierSpec):
+        return Fourier(spec.tolerance, spec.nodes, spec.max_nodes)
+    return Fourier() if isinstance(spec, AutoSpec) else None
 
 
 def results(options: Sequence[Option]) -> list[tuple[float, float] | None]:

@@ -23,6 +23,8 @@ import torch
 from qsde.noise import BlockNoise, Columns, Noise
 from qsde.noise.remembered import Remembered
 from qsde.payoffs import Payoff
+from qsde.pricing.engine import Auto, MonteCarlo
+from qsde.pricing.exact import why_not_exact
 from qsde.pricing.moments import Result
 from qsde.pricing.path_set import PathSet
 from qsde.pricing.run import Run
@@ -77,13 +79,21 @@ def prepared(job: PricingJob) -> Run | None:
     Raises:
         InputError: payoffs, model and market do not belong together.
     """
-    engine = job.engine
+    engine = _simulation(job)
     payoffs = [claim for claim in job.payoffs if isinstance(claim, Payoff)]
-    simulated = not hasattr(engine, "tolerance") and len(payoffs) == len(job.payoffs)
-    if not simulated or job.model.assets > 1 or engine.device != "cpu":  # type: ignore[union-attr]
+    if engine is None or engine.device != "cpu" or len(payoffs) < len(job.payoffs) or job.model.assets > 1:
         return None
-    run = Run.of(job.model, payoffs, job.market, engine)  # type: ignore[arg-type]
+    run = Run.of(job.model, payoffs, job.market, engine)
     return run if _may_share(run.simulation) else None
+
+
+def _simulation(job: PricingJob) -> MonteCarlo | None:
+    """What simulates every payoff of a job; None if one is integrated."""
+    engine = job.engine
+    if isinstance(engine, Auto):
+        exact = any(why_not_exact(job.model, payoff, job.market) is None for payoff in job.payoffs)
+        return None if exact else engine.simulation
+    return engine if isinstance(engine, MonteCarlo) else None
 
 
 def _may_share(simulation: Simulation) -> bool:

@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from qsde.errors import QsdeError
-from qsde.spec import JobRequest, MonteCarloSpec
+from qsde.spec import JobRequest
 from service.batching import Batcher
 from service.errors import MEDIA_TYPE, Problem
-from service.limits import body_of, check_contracts, check_scenarios, check_work, work_of
+from service.limits import Work, body_of, check_contracts, check_scenarios, check_work, work_of
 from service.metrics import Metrics
 from service.reading import read_job
 from service.settings import Settings
@@ -51,7 +51,7 @@ async def submit_job(request: Request, endpoint: str, kind: type[JobRequest]) ->
     except QsdeError as error:
         raise Problem.of(str(error)) from None
     check_work(work, settings)
-    return await submit(request, endpoint, body, _key(endpoint, model, reading.request), work.path_steps)
+    return await submit(request, endpoint, body, _key(endpoint, model, reading.request, work), work.path_steps)
 
 
 async def _model(request: Request, job: JobRequest) -> str:
@@ -75,12 +75,9 @@ def _fit(request: Request, fit_id: str) -> FitRow | None:
         return owned(session, FitRow, fit_id, owner_of(request))
 
 
-def _key(endpoint: str, model: str, request: JobRequest) -> Hashable:
+def _key(endpoint: str, model: str, request: JobRequest, work: Work) -> Hashable:
     """Equal for requests that may share a simulation, and for all quick ones, which share the way to the worker."""
-    engine = request.engine
-    if not isinstance(engine, MonteCarloSpec):
-        return (endpoint, "quick")
-    return (endpoint, model, engine)
+    return (endpoint, model, request.engine) if work.paths else (endpoint, "quick")
 
 
 async def submit(

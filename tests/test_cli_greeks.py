@@ -116,7 +116,7 @@ def test_options_are_the_request_for_european_options(write: Any, tmp_path: Path
     out = tmp_path / "answer.json"
     quick = qsde("greeks", *FLAT, "--spot", 100, "--rate", 0.05, *names, "--out", out)
     assert rows(quick) == rows(qsde("greeks", write()))
-    assert parsed(GreeksResult, out.read_bytes()).request.engine.type == "fourier"
+    assert parsed(GreeksResult, out.read_bytes()).request.engine.type == "auto"
     raw = qsde("greeks", *FLAT, "--spot", 100, "--rate", "0.05", "-g", "vega", "--units", "raw", "--put")
     assert rows(raw) == [["vega", "37.524035", "-", "per 1.00 of vol", "fourier"]]
     assert "strike 100, expiry 1, kind put" in raw.stdout

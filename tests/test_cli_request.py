@@ -94,6 +94,17 @@ def test_rights_to_exercise_show_their_bounds(write: Any) -> None:
     assert abs(upper - value) < 4 * (error + upper_error) < 0.1 * value
 
 
+def test_each_payoff_is_priced_by_what_suits_it(write: Any) -> None:
+    result = qsde("price", write(engine={"type": "auto", "paths": 1024, "seed": 4}))
+    call, asian = table(result)
+    assert call[2:] == ["10.450584", "exact", "-"]
+    assert asian == table(qsde("price", write()))[1]
+    assert "Monte Carlo, 1,024 paths" in result.stdout
+    alone = qsde("price", write(payoffs=[CALL], engine={"type": "auto"}))
+    assert "Fourier integrals" in alone.stdout
+    assert float(table(alone)[0][-1]) < 1e-10
+
+
 def test_fourier_shows_its_numerical_error(write: Any, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     result = qsde("price", write(payoffs=[CALL], engine={"type": "fourier"}), "--out", out)

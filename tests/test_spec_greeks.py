@@ -100,6 +100,19 @@ def test_simulated_greeks_are_the_ones_of_the_library() -> None:
     assert found.n_paths == 2048
 
 
+def test_without_an_engine_the_library_chooses_for_the_book() -> None:
+    auto = {"type": "auto", "paths": 2048, "max_dt": 0.25}
+    simulation = {**auto, "type": "monte_carlo"}
+    delta = {"which": ["delta"]}
+    model = parsed(GreeksRequest, json.dumps({"model": FLAT, "market": {"spot": 100.0}, "payoffs": [CALL]}))
+    assert [p.method for p in GreeksResult.of(model, model.build()).payoffs] == ["fourier"]
+    for payoffs in ([CALL, ASIAN], [ASIAN]):
+        found = answer(model=HESTON, payoffs=payoffs, engine=auto, greeks=delta).payoffs
+        assert found == answer(model=HESTON, payoffs=payoffs, engine=simulation, greeks=delta).payoffs
+    by_method = {**delta, "method": "pathwise"}
+    assert [p.method for p in answer(engine=auto, greeks=by_method).payoffs] == ["pathwise"]
+
+
 def test_both_engines_agree() -> None:
     which = ["price", "delta", "gamma", "vega", "rho", "d_kappa"]
     exact = answer(model=HESTON, payoffs=[CALL, DIGITAL], greeks={"which": which})

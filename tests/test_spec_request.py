@@ -21,6 +21,7 @@ from qsde.payoffs import Asian, Bermudan, European, PathFunction, Terminal
 from qsde.pricing.american import price_early
 from qsde.pricing.fourier import price_european
 from qsde.pricing.montecarlo import MonteCarlo, price
+from qsde.pricing.price import price as choose_and_price
 from qsde.schemes import Correlated, LogEuler, WithJumps
 from qsde.spec import (
     PAYOFFS,
@@ -274,6 +275,21 @@ def test_both_engines_agree() -> None:
         assert abs(a.value - b.value) < 4 * (a.std_error or 0)
 
 
+def test_without_an_engine_the_library_chooses_for_each_payoff() -> None:
+    terms = [{"type": "asian", "strike": 95.0, "fixings": QUARTERS}, CALL]
+    found = answer(payoffs=terms, model=FLAT, engine=None)
+    ours = choose_and_price(BlackScholes(0.2), [Asian(95.0, QUARTERS), European(100.0, 1.0)], Market(100.0, rate=0.03))
+    assert [p.method for p in found.payoffs] == list(ours.methods) == ["monte_carlo", "fourier"]
+    assert [p.value for p in found.payoffs] == ours.value.tolist()
+    assert found.n_paths == MonteCarlo().n_paths
+    assert (found.payoffs[0].numerical_error, found.payoffs[1].std_error) == (None, None)
+    assert found.request.engine.type == "auto"
+    assert parsed(PriceResult, found.model_dump_json()) == found
+    few = answer(payoffs=terms, model=FLAT, engine={"type": "auto", "paths": 256, "seed": 3})
+    plain = answer(payoffs=terms, model=FLAT, engine={"type": "monte_carlo", "paths": 256, "seed": 3})
+    assert few.payoffs == [plain.payoffs[0], found.payoffs[1]]
+
+
 def test_the_answer_repeats_the_request_and_gives_the_digits_again() -> None:
     first = answer(engine={"type": "monte_carlo", "paths": 256, "noise": "antithetic", "seed": 9})
     again = parsed(PriceResult, first.model_dump_json())
@@ -459,7 +475,7 @@ def test_messages_name_payoff_and_field(terms: dict[str, Any], message: str) -> 
         ({"market": {"spot": 100, "dividends": [{"type": "proportional", "time": 1, "fraction": 2}]}},
          "market.dividends.0.fraction: must lie in [0, 1), got 2.0"),
         ({"market": {"spot": 100, "dividends": [{"type": "bonus"}]}}, "market.dividends.0.type: 'bonus' is unknown; "),
-        ({"engine": {"type": "pde"}}, "engine.type: 'pde' is unknown; choose one of monte_carlo, fourier"),
+        ({"engine": {"type": "pde"}}, "engine.type: 'pde' is unknown; choose one of auto, monte_carlo, fourier"),
         ({"engine": {"type": "monte_carlo", "device": "tpu"}}, "engine.device: choose cpu, cuda or one of several"),
         ({"engine": {"type": "monte_carlo", "device": "cuda:99"}}, "engine.device: 'cuda:99' is not there"),
         ({"engine": {"type": "monte_carlo", "paths": 1}}, "engine.paths: input should be greater than or equal to 2"),

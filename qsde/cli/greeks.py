@@ -71,7 +71,6 @@ def _european(c: Contracts, which: list[str] | None, units: str | None) -> Greek
         "market": _given({"spot": c.spot, "rate": o.rate(c.rate, "--rate"),
                           "dividend_yield": o.rate(c.dividend_yield, "--dividend-yield")}),
         "payoffs": [{"type": "european", "strike": k, "expiry": contract.t, "kind": kind} for k in c.strike or ()],
-        "engine": {"type": "fourier" if model.has_cf else "monte_carlo"},
         "greeks": _given({"which": which or None, "units": units}),
     }  # fmt: skip
     request: GreeksRequest = checked(GreeksRequest, values)

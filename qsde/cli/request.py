@@ -97,9 +97,10 @@ def _show(request: PriceRequest, job: PricingJob, result: PriceResult) -> None:
     errors = ("numerical error",) if result.n_paths is None else ("std. error", "%")
     bounds = ("upper bound", "std. error") if any(p.upper is not None for p in result.payoffs) else ()
     rows = [
-        [priced.type, terms(spec), number(priced.value, ",.8g"), *_errors(priced), *(_upper(priced) if bounds else ())]
+        [priced.type, terms(spec), number(priced.value, ",.8g"), *_errors(priced, result.n_paths is not None),
+         *(_upper(priced) if bounds else ())]
         for spec, priced in zip(request.payoffs, result.payoffs, strict=True)
-    ]
+    ]  # fmt: skip
     table("", ["payoff", "terms", "value", *errors, *bounds], rows, text_columns=2)
 
 
@@ -123,15 +124,17 @@ def _numbers(values: Tensor) -> str:
 def _engine(engine: EngineSpec, n_paths: int | None) -> str:
     from qsde.spec import FourierSpec
 
-    if isinstance(engine, FourierSpec):
+    if isinstance(engine, FourierSpec) or n_paths is None:
         return "Fourier integrals"
     scheme = f", scheme {engine.scheme}" if engine.scheme else ""
     return f"Monte Carlo, {n_paths:,} paths, {engine.noise} noise, seed {engine.seed}, {engine.dtype}{scheme}"
 
 
-def _errors(priced: PricedPayoff) -> list[str]:
-    if priced.numerical_error is not None:
-        return [number(priced.numerical_error, ".1g")]
+def _errors(priced: PricedPayoff, simulated: bool) -> list[str]:
+    if not simulated:
+        return [number(_or_nan(priced.numerical_error), ".1g")]
+    if priced.method == "fourier":
+        return ["exact", "-"]
     error = _or_nan(priced.std_error)
     return [number(error, ".2g"), number(100 * error / abs(priced.value) if priced.value else math.nan, ".2g")]
 

@@ -81,6 +81,17 @@ def _is_whole(number: object) -> bool:
 
 
 @dataclass(frozen=True)
+class Auto:
+    """Fourier integrals for every payoff that has an exact price, and a simulation for the others.
+
+    Attributes:
+        simulation: how the others are simulated.
+    """
+
+    simulation: MonteCarlo = field(default_factory=MonteCarlo)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A simulated price.
 

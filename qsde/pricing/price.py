@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -20,7 +20,7 @@ from qsde.payoffs import Claim, EarlyExercise, Payoff
 from qsde.payoffs.checks import book_of
 from qsde.pricing import montecarlo
 from qsde.pricing.american import LeastSquares, price_early
-from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.exact import check_exact, price_exact, why_not_exact
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.run import Progress
@@ -73,7 +73,7 @@ def price(
     model: Model,
     payoffs: Claim | Sequence[Claim],
     market: Market | Markets,
-    engine: MonteCarlo | Fourier | None = None,
+    engine: MonteCarlo | Fourier | Auto | None = None,
     progress: Progress | None = None,
     *,
     least_squares: LeastSquares | None = None,
@@ -89,8 +89,8 @@ def price(
         model: the model; leading batch axes of its parameters are models priced together (not for early exercise).
         payoffs: one payoff or a list, rights to exercise early among them.
         market: spot, curves and dividends; `Markets` for a model of several underlyings.
-        engine: `Fourier(...)` or `MonteCarlo(...)` for all payoffs; None takes `Fourier()` where it prices every one of
-            them, else `MonteCarlo()`, which also serves inside `torch.func` transforms.
+        engine: `Fourier(...)` or `MonteCarlo(...)` for all payoffs, or `Auto(MonteCarlo(...))`, which integrates those
+            that have an exact price (none inside `torch.func` transforms) and simulates the others. None is `Auto()`.
         progress: called with (done, total) of about equal shares of the work.
         least_squares: how rights to exercise early are priced.
 
@@ -108,12 +108,17 @@ def price(
     began = time.perf_counter()
     book = book_of(payoffs)
     _check_types(model, market, engine)
-    engine = engine or _engine_for(model, book, market)
-    if isinstance(engine, Fourier):
-        rows, n_paths = _integrated(model, book, market, engine), 0
-    else:
-        rows, n_paths = _simulated(model, book, market, engine, least_squares, _Parts(progress))
-    return _collected(rows, isinstance(payoffs, Claim), n_paths, time.perf_counter() - began)
+    engine = engine or Auto()
+    exact = _exact(model, book, market, engine)
+    simulated = {i: payoff for i, payoff in enumerate(book) if i not in exact}
+    fourier = engine if isinstance(engine, Fourier) else Fourier()
+    rows, n_paths = _integrated(model, exact, market, fourier) if exact else {}, 0
+    if simulated and not isinstance(engine, Fourier):
+        simulation = engine.simulation if isinstance(engine, Auto) else engine
+        more, n_paths = _simulated(model, simulated, market, simulation, least_squares, _Parts(progress))
+        rows |= more
+    in_order = [rows[i] for i in range(len(book))]
+    return _collected(in_order, isinstance(payoffs, Claim), n_paths, time.perf_counter() - began)
 
 
 #: What a method does not have.
@@ -141,38 +146,45 @@ def _check_types(model: object, market: object, engine: object) -> None:
         "market": (market, (Market, Markets)),
     }
     if engine is not None:
-        given["engine"] = engine, (MonteCarlo, Fourier)
+        given["engine"] = engine.simulation if isinstance(engine, Auto) else engine, (MonteCarlo, Fourier)
     for name, (value, kinds) in given.items():
         if not isinstance(value, kinds):
             wanted = " or ".join(f"a {kind.__name__}" for kind in kinds)
             raise InputError(f"{name} must be {wanted}, got {value!r:.60}")
 
 
-def _engine_for(model: Model, book: list[Claim], market: Market | Markets) -> MonteCarlo | Fourier:
+def _exact(
+    model: Model, book: list[Claim], market: Market | Markets, engine: MonteCarlo | Fourier | Auto
+) -> dict[int, Claim]:
+    """The payoffs to integrate, by their place in the book."""
+    if isinstance(engine, Fourier):
+        return dict(enumerate(book))
     # Fourier integrals look at their inputs, which a transform forbids
-    exact = not inside_transform() and all(why_not_exact(model, payoff, market) is None for payoff in book)
-    return Fourier() if exact else MonteCarlo()
+    if isinstance(engine, MonteCarlo) or inside_transform():
+        return {}
+    return {i: payoff for i, payoff in enumerate(book) if why_not_exact(model, payoff, market) is None}
 
 
-def _integrated(model: Model, book: list[Claim], market: Market | Markets, engine: Fourier) -> list[_Row]:
-    for i, payoff in enumerate(book):
+def _integrated(model: Model, book: Mapping[int, Claim], market: Market | Markets, engine: Fourier) -> dict[int, _Row]:
+    for i, payoff in book.items():
         with _named(i):
             check_exact(model, payoff, market)
     assert isinstance(market, Market), "nothing is exact in several markets"
-    found = price_exact(model, book, market, engine)
-    return [_Row("fourier", p.value, torch.zeros_like(p.error), p.error) for p in found]
+    found = price_exact(model, list(book.values()), market, engine)
+    rows = (_Row("fourier", p.value, torch.zeros_like(p.error), p.error) for p in found)
+    return dict(zip(book, rows, strict=True))
 
 
 def _simulated(
     model: Model,
-    book: list[Claim],
+    book: Mapping[int, Claim],
     market: Market | Markets,
     engine: MonteCarlo,
     least_squares: LeastSquares | None,
     tell: _Parts,
-) -> tuple[list[_Row], int]:
-    payoffs = {i: claim for i, claim in enumerate(book) if isinstance(claim, Payoff)}
-    rights = {i: claim for i, claim in enumerate(book) if isinstance(claim, EarlyExercise)}
+) -> tuple[dict[int, _Row], int]:
+    payoffs = {i: claim for i, claim in book.items() if isinstance(claim, Payoff)}
+    rights = {i: claim for i, claim in book.items() if isinstance(claim, EarlyExercise)}
     tell.parts = bool(payoffs) + len(rights)
     rows: dict[int, _Row] = {}
     n_paths = 0
@@ -187,7 +199,7 @@ def _simulated(
         with _named(i):
             rows[i], n_paths = _early(model, claim, market, engine, least_squares)
         tell.part_done()
-    return [rows[i] for i in range(len(book))], n_paths
+    return rows, n_paths
 
 
 def _early(

@@ -2,7 +2,7 @@
 
 from qsde.spec.base import Spec, checked, parsed
 from qsde.spec.contract import Contract, ContractSpec
-from qsde.spec.engine import EngineSpec, FourierSpec, LeastSquaresSpec, MonteCarloSpec
+from qsde.spec.engine import AutoSpec, EngineSpec, FourierSpec, LeastSquaresSpec, MonteCarloSpec, SimulationSpec
 from qsde.spec.greeks import GreeksRequest, GreeksResult, GreeksSpec, GreekValue, PayoffGreeks
 from qsde.spec.leveraged import (
     LEVERAGED,
@@ -39,6 +39,7 @@ __all__ = [
     "PAYOFFS",
     "SIMULATED",
     "AnyPayoffSpec",
+    "AutoSpec",
     "BatesSpec",
     "BlackScholesSpec",
     "CalibrationSpec",
@@ -76,6 +77,7 @@ __all__ = [
     "PricingModelSpec",
     "PriorSpec",
     "ReadingSpec",
+    "SimulationSpec",
     "Spec",
     "UnderlyingSpec",
     "checked",

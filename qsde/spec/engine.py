@@ -12,8 +12,8 @@ from qsde.errors import InputError
 from qsde.models import Model, MultiAsset
 from qsde.noise import Antithetic, Noise, Sobol, Threefry
 from qsde.pricing.american import LeastSquares
+from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.fourier import Fourier
-from qsde.pricing.montecarlo import MonteCarlo
 from qsde.schemes import SCHEMES, Correlated, Scheme, WithJumps
 from qsde.schemes.layers import layers
 from qsde.spec.base import Spec
@@ -55,7 +55,7 @@ class LeastSquaresSpec(Spec):
         return LeastSquares(**self.model_dump())
 
 
-class MonteCarloSpec(Spec):
+class SimulationSpec(Spec):
     """Settings of a simulation.
 
     Attributes:
@@ -71,15 +71,8 @@ class MonteCarloSpec(Spec):
         conditional: average over part of the noise in closed form where payoffs and scheme allow.
         compile: "auto" compiles large jobs, "always" or "never".
         least_squares: how rights to exercise early are priced.
-
-    Example:
-        >>> from qsde.models import Heston
-        >>> engine = MonteCarloSpec(paths=1024, noise="sobol", seed=7).build(Heston.typical())
-        >>> engine.n_paths, engine.noise.seed
-        (1024, 7)
     """
 
-    type: Literal["monte_carlo"] = "monte_carlo"
     paths: int = Field(default=1 << 16, ge=2, le=1 << 32)
     max_dt: float = Field(default=1 / 32, gt=0)
     seed: int = Field(default=0, ge=0, lt=1 << 64)
@@ -99,8 +92,8 @@ class MonteCarloSpec(Spec):
             raise InputError(f"choose one of {', '.join(_SCHEME_NAMES)}, or null for the model's own")
         return name
 
-    def build(self, model: Model) -> MonteCarlo:
-        """The engine for `model`.
+    def simulation(self, model: Model) -> MonteCarlo:
+        """The simulation of `model`.
 
         Raises:
             InputError: the device is not there, or the scheme does not step the model.
@@ -118,6 +111,37 @@ class MonteCarloSpec(Spec):
         )
 
 
+class AutoSpec(SimulationSpec):
+    """Fourier integrals for payoffs with an exact price, for the others a simulation with these settings.
+
+    Greeks and scenarios are those of one engine: Fourier integrals if all payoffs look at the price at expiry only and
+    the model has a characteristic function, else the simulation.
+    """
+
+    type: Literal["auto"] = "auto"
+
+    def build(self, model: Model) -> Auto:
+        """The engine for `model`; errors as in `simulation`."""
+        return Auto(self.simulation(model))
+
+
+class MonteCarloSpec(SimulationSpec):
+    """A simulation of all payoffs.
+
+    Example:
+        >>> from qsde.models import Heston
+        >>> engine = MonteCarloSpec(paths=1024, noise="sobol", seed=7).build(Heston.typical())
+        >>> engine.n_paths, engine.noise.seed
+        (1024, 7)
+    """
+
+    type: Literal["monte_carlo"] = "monte_carlo"
+
+    def build(self, model: Model) -> MonteCarlo:
+        """The engine for `model`; errors as in `simulation`."""
+        return self.simulation(model)
+
+
 class FourierSpec(Spec):
     """Settings of Fourier integrals, for payoffs with an exact price; see `qsde.pricing.fourier.Fourier`."""
 
@@ -132,7 +156,7 @@ class FourierSpec(Spec):
 
 
 #: Any engine, told apart by its field `type`.
-EngineSpec = Annotated[MonteCarloSpec | FourierSpec, Field(discriminator="type")]
+EngineSpec = Annotated[AutoSpec | MonteCarloSpec | FourierSpec, Field(discriminator="type")]
 
 
 def _scheme(name: str, model: Model) -> Scheme:

@@ -10,11 +10,11 @@ from qsde import __version__
 from qsde.errors import InputError
 from qsde.greeks import Greeks, Units, greeks
 from qsde.greeks.methods import Method, check_method
+from qsde.models import Model
 from qsde.payoffs import AtExpiry, Claim, Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
 from qsde.spec.base import Spec, at
-from qsde.spec.engine import FourierSpec
 from qsde.spec.multi_asset import PricingModelSpec, pricing_spec_of
 from qsde.spec.payoffs import wire_name
 from qsde.spec.request import JobRequest, PricingJob
@@ -123,13 +123,14 @@ class GreeksResult(Answer):
             NumericsError: a path left the finite numbers, or a quadrature missed its tolerance.
         """
         wanted = request.greeks
-        book = _book(request, job)
+        engine = job.engine_of_greeks(simulated=wanted.method != "auto")
+        book = _book(job, engine, wanted.method)
         with at("greeks"):
             found = greeks(
                 job.model,
                 book,
                 job.market,
-                job.engine,
+                engine,
                 wanted.which,
                 wanted.units,
                 wanted.method,
@@ -162,25 +163,24 @@ def _answer(row: int, name: str, found: Greeks) -> PayoffGreeks:
     return PayoffGreeks(type=name, method=found.methods[row], greeks=values)
 
 
-def _book(request: GreeksRequest, job: PricingJob) -> list[Claim]:
+def _book(job: PricingJob, engine: MonteCarlo | Fourier, method: Method) -> list[Claim]:
     """The payoffs, each of which engine and method suit."""
-    method = request.greeks.method
-    if isinstance(request.engine, FourierSpec) and method != "auto":
+    if isinstance(engine, Fourier) and method != "auto":
         raise InputError(f"greeks.method: {method!r} is for simulations; leave it out with the fourier engine")
     book: list[Claim] = []
     for i, payoff in enumerate(job.payoffs):
         with at(f"payoffs.{i}"):
-            book.append(_suited(payoff, job, method))
+            book.append(_suited(payoff, job.model, engine, method))
     return book
 
 
-def _suited(payoff: Claim, job: PricingJob, method: Method) -> Claim:
+def _suited(payoff: Claim, model: Model, engine: MonteCarlo | Fourier, method: Method) -> Claim:
     name = wire_name(type(payoff))
-    if isinstance(job.engine, Fourier) and not isinstance(payoff, AtExpiry):
+    if isinstance(engine, Fourier) and not isinstance(payoff, AtExpiry):
         raise InputError(
             f"the fourier engine gives Greeks of payoffs of the price at expiry, not of {name}; use "
             '{"type": "monte_carlo"}'
         )
-    if isinstance(job.engine, MonteCarlo) and isinstance(payoff, Payoff):
-        check_method(payoff, job.model, job.engine, method)
+    if isinstance(engine, MonteCarlo) and isinstance(payoff, Payoff):
+        check_method(payoff, model, engine, method)
     return payoff

@@ -15,12 +15,12 @@ from qsde.market.markets import Markets
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models import Model
-from qsde.payoffs import Claim
+from qsde.payoffs import AtExpiry, Claim
 from qsde.pricing.american import LeastSquares
-from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.fourier import Fourier
 from qsde.spec.base import LONGEST, Spec, at
-from qsde.spec.engine import EngineSpec, FourierSpec, MonteCarloSpec
+from qsde.spec.engine import AutoSpec, EngineSpec, FourierSpec
 from qsde.spec.leveraged import LEVERAGED, spec_of
 from qsde.spec.models import canonical_name
 from qsde.spec.multi_asset import PricingModelSpec
@@ -66,8 +66,15 @@ class PricingJob:
     model: Model
     payoffs: list[Claim]
     market: Market | Markets
-    engine: MonteCarlo | Fourier
+    engine: MonteCarlo | Fourier | Auto
     least_squares: LeastSquares | None = None
+
+    def engine_of_greeks(self, simulated: bool = False) -> MonteCarlo | Fourier:
+        """One engine for the Greeks or scenarios of all payoffs; `simulated` if integrals will not do."""
+        if not isinstance(self.engine, Auto):
+            return self.engine
+        exact = self.model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in self.payoffs)
+        return Fourier() if exact and not simulated else self.engine.simulation
 
 
 class JobRequest(Spec):
@@ -78,14 +85,14 @@ class JobRequest(Spec):
         fit: file of a fit, with the model to take where it holds several; open fields of `market` come from its quotes.
         market: spot, rates and dividends; a list of them, one for each underlying, for a model of several.
         payoffs: the payoffs, each with its name in `type`; they share the paths of a simulation.
-        engine: how to price.
+        engine: how to price; by default what has an exact price by Fourier integrals, and the rest by simulation.
     """
 
     model: PricingModelSpec | None = None
     fit: FitSource | None = None
     market: UnderlyingSpec | tuple[UnderlyingSpec, ...] = UnderlyingSpec()
     payoffs: tuple[AnyPayoffSpec, ...] = Field(min_length=1, max_length=MAX_PAYOFFS)
-    engine: EngineSpec = MonteCarloSpec()
+    engine: EngineSpec = AutoSpec()
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:

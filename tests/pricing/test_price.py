@@ -29,7 +29,7 @@ from qsde.payoffs import (
     Spread,
     VarianceSwap,
 )
-from qsde.pricing import Fourier, LeastSquares, MonteCarlo, price
+from qsde.pricing import Auto, Fourier, LeastSquares, MonteCarlo, price
 from qsde.pricing import montecarlo as mc
 from qsde.pricing.american import price_early
 from qsde.pricing.exact import why_not_exact
@@ -135,9 +135,16 @@ def test_early_exercise_alone_and_its_settings() -> None:
     assert 4 <= float(found.value) < 4.6
 
 
-def test_without_an_engine_one_is_chosen_for_all() -> None:
-    one = price(HESTON, [European(100.0, 1.0), Asian(100.0, QUARTERS)], MARKET)
-    assert one.methods == ("monte_carlo", "monte_carlo")
+def test_without_an_engine_one_is_chosen_for_each() -> None:
+    book = [Asian(100.0, QUARTERS), European(100.0, 1.0), Bermudan(90.0, (0.5, 1.0), "put")]
+    found = price(HESTON, book, MARKET, Auto(FEW))
+    assert found.methods == ("monte_carlo", "fourier", "least_squares")
+    alone = [price(HESTON, payoff, MARKET, engine) for payoff, engine in zip(book, (FEW, None, FEW), strict=True)]
+    assert found.value.tolist() == [float(one.value) for one in alone]
+    assert found.std_error.tolist() == [float(one.std_error) for one in alone]
+    assert found.numerical_error.isnan().tolist() == [True, False, True]
+    assert found.n_paths == FEW.n_paths
+    assert price(HESTON, book[:2], MARKET).methods == ("monte_carlo", "fourier")
     both = Markets([Market(100.0), Market(95.0)])
     pair = MultiAsset([BlackScholes(0.2), BlackScholes(0.3)], [[1.0, 0.5], [0.5, 1.0]])
     assert price(pair, Spread(0.0, 1.0), both).methods == ("monte_carlo",)

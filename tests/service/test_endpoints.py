@@ -167,6 +167,22 @@ def test_too_much_work_is_refused_before_it_runs(client: Any, change: Any, limit
     assert document["field"] == field
 
 
+LARGE = {"type": "auto", "paths": 1 << 20, "max_dt": 1e-4}
+
+
+@pytest.mark.parametrize("endpoint", ["price", "greeks", "scenarios"])
+def test_what_is_integrated_costs_no_paths(client: Any, endpoint: str) -> None:
+    request = {**PRICE["europeans"], "engine": LARGE}
+    assert {p["status"] for p in client.post(f"/v1/{endpoint}", json=request).json()["payoffs"]} == {"ok"}
+    request["payoffs"] = PRICE["mixed"]["payoffs"]
+    assert _problem(client.post(f"/v1/{endpoint}", json=request), 422)["limit"] == {"max_steps": 10_000}
+
+
+def test_greeks_by_a_method_are_simulated(client: Any) -> None:
+    request = {**PRICE["europeans"], "engine": LARGE, "greeks": {"method": "pathwise"}}
+    _problem(client.post("/v1/greeks", json=request), 422)
+
+
 def test_too_many_vols(client: Any) -> None:
     request = {"price": [1.0] * 101, "forward": 100.0, "strike": 100.0, "expiry": 1.0}
     assert _problem(client.post("/v1/implied-vol", json=request), 422)["limit"] == {"max_contracts": 100}

@@ -105,6 +105,14 @@ def _changed(part: str, **change: Any) -> PriceRequest:
     return PriceRequest.model_validate(data)
 
 
+def test_options_without_an_engine_are_integrated_with_the_others() -> None:
+    request = _request("heston", random.Random(1))
+    bare = PriceRequest.model_validate(request.model_dump(exclude={"engine"}))
+    assert option_of(bare) == option_of(request) is not None
+    simulated = request.model_dump() | {"engine": {"type": "monte_carlo"}}
+    assert option_of(PriceRequest.model_validate(simulated)) is None
+
+
 def test_what_needs_more_than_the_first_contour_is_left_to_the_library() -> None:
     far, near = _changed("payoffs", strike=900.0, expiry=0.05), _request("heston", random.Random(2))
     assert results([option_of(far), option_of(near)]) == [None, results([option_of(near)])[0]]

@@ -96,6 +96,15 @@ def test_groups_have_one_grid_engine_and_family() -> None:
     assert groups(runs) == [[0], [1, 2], [3], [4]]
 
 
+def test_an_engine_that_chooses_shares_what_it_simulates() -> None:
+    draw = random.Random(5)
+    by_type = [_request("heston", "asian", draw, type=kind) for kind in ("auto", "monte_carlo", "auto")]
+    assert groups([prepared(request.build()) for request in by_type]) == [[0, 1, 2]]
+    assert max(_compared(by_type, [request.build() for request in by_type])) == 3
+    integrated = _request("heston", "european", draw, type="auto")
+    assert prepared(integrated.build()) is None
+
+
 def test_groups_fit_into_memory() -> None:
     _, jobs = _jobs(70, "black_scholes", "asian", paths=1 << 16)
     assert [len(group) for group in groups([prepared(job) for job in jobs])] == [64, 6]
