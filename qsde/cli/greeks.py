@@ -11,8 +11,8 @@ from qsde.cli import options as o
 from qsde.cli.contracts import Contracts, RequestFile
 from qsde.cli.grouped import grouped
 from qsde.cli.outputs import reserve
-from qsde.cli.request import counted, library, read_request, show_job, terms, write
-from qsde.cli.show import line, number, progress, table
+from qsde.cli.request import answer, counted, read_request, show_job, terms
+from qsde.cli.show import number, table
 from qsde.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,11 +48,14 @@ def greeks(
         contracts.refuse(request, greek=greek, units=units)
         from qsde.spec import GreeksRequest
 
-        _answer(read_request(GreeksRequest, request, out), f"{request}: ", out)
-        return
-    contracts.require("greeks")
-    reserve(out)
-    _answer(_european(contracts, greek, units), "", out)
+        wanted, source = read_request(GreeksRequest, request, out), f"{request}: "
+    else:
+        contracts.require("greeks")
+        reserve(out)
+        wanted, source = _european(contracts, greek, units), ""
+    from qsde.spec import GreeksResult
+
+    answer(wanted, GreeksResult.of, "Greeks of", source, out, _show)
 
 
 def _european(c: Contracts, which: list[str] | None, units: str | None) -> GreeksRequest:
@@ -79,22 +82,6 @@ def _european(c: Contracts, which: list[str] | None, units: str | None) -> Greek
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _answer(request: GreeksRequest, source: str, out: Path | None) -> None:
-    """Computes, writes and shows the Greeks; `source` starts the message of a failure."""
-    from qsde.spec import GreeksResult
-
-    try:
-        job = request.build(library)
-        with progress(f"Greeks of {counted(job)}") as tell:
-            result = GreeksResult.of(request, job, tell)
-    except InputError as error:
-        raise InputError(f"{source}{error}") from error
-    write(result, out)
-    _show(request, job, result)
-    if out is not None:
-        line(f"result: {out}")
 
 
 def _show(request: GreeksRequest, job: PricingJob, result: GreeksResult) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qsde.calibration.fit import Fit
+    from qsde.pricing.run import Progress
     from qsde.spec import EngineSpec, JobRequest, PayoffSpec, PricedPayoff, PriceRequest, PriceResult, PricingJob
 
 R = TypeVar("R", bound="JobRequest")
+A = TypeVar("A", bound="BaseModel")
 
 #: Largest request file, bytes.
 MAX_BYTES = 1 << 25
@@ -36,14 +38,26 @@ def price_request(path: Path, out: Path | None) -> None:
     from qsde.spec import PriceRequest, PriceResult
 
     request = read_request(PriceRequest, path, out)
+    answer(request, PriceResult.of, "pricing", f"{path}: ", out, _show)
+
+
+def answer(
+    request: R, compute: Callable[[R, PricingJob, Progress], A], doing: str, source: str, out: Path | None,
+    show: Callable[[R, PricingJob, A], None],
+) -> None:  # fmt: skip
+    """Computes, writes and shows the answer to a request; `source` starts the message of a failure.
+
+    Raises:
+        InputError: the request asks for something that makes no sense.
+    """
     try:
         job = request.build(library)
-        with progress(f"pricing {counted(job)}") as tell:
-            result = PriceResult.of(request, job, tell)
+        with progress(f"{doing} {counted(job)}") as tell:
+            result = compute(request, job, tell)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    write(result, out)
-    _show(request, job, result)
+        raise InputError(f"{source}{error}") from error
+    _write(result, out)
+    show(request, job, result)
     if out is not None:
         line(f"result: {out}")
 
@@ -82,7 +96,7 @@ def library(file: str) -> list[Fit]:
     return read_fits(file)
 
 
-def write(result: BaseModel, out: Path | None) -> None:
+def _write(result: BaseModel, out: Path | None) -> None:
     """Writes an answer, if `out` is given; before anything is printed, for a reader such as head may leave early."""
     from qsde.io.files import write_atomic
 
