@@ -22,6 +22,7 @@ import statistics
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,15 +134,15 @@ def measured(work: Callable[[int], Answer], rounds: int) -> Point:
     return Point(statistics.mean(e * e for e in errors) ** 0.5, statistics.median(times))
 
 
-def peak(strategy: str, steps: int, results: Any) -> None:
-    """Puts the growth of this process's peak memory by one gradient, in bytes."""
+def peak(strategy: str, steps: int) -> int:
+    """The growth of this process's peak memory by one gradient, in bytes."""
     torch.set_num_threads(1)
     ours(EXAMPLE_2, strategy, 10, MEMORY_PATHS, 0)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _kilobytes("VmRSS")
     ours(EXAMPLE_2, strategy, steps, MEMORY_PATHS, 1)
-    results.put(1024 * (_kilobytes("VmHWM") - before))
+    return 1024 * (_kilobytes("VmHWM") - before)
 
 
 def _kilobytes(name: str) -> int:
@@ -151,13 +152,8 @@ def _kilobytes(name: str) -> int:
 
 def memory(strategy: str, steps: int) -> float:
     """Peak memory of one gradient, in a process of its own, in MB."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=peak, args=(strategy, steps, results))
-    process.start()
-    found: int = results.get()
-    process.join()
-    return found / 2**20
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(peak, strategy, steps).result() / 2**20
 
 
 def accuracy_rows(problem: Problem, steps: tuple[int, ...], rounds: int) -> tuple[list[Row], dict[str, list[Point]]]:
