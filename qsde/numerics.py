@@ -149,6 +149,18 @@ def constant(*tensors: Tensor) -> bool:
     return plain and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
 
 
+def largest(values: Tensor) -> float:
+    """Largest of the values; in a transform of those of all that it maps over.
+
+    Example:
+        >>> largest(torch.tensor([1.0, 2.0]))
+        2.0
+    """
+    while torch._C._functorch.is_functorch_wrapped_tensor(values):
+        values = torch._C._functorch.get_unwrapped(values)
+    return float(values.detach().max())
+
+
 def holds(condition: Tensor) -> bool:
     """Whether `condition` is true everywhere; taken to be inside `torch.func.vmap`, where no value can be looked at.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -243,15 +244,16 @@ class Simulation:
         scheme = engine.scheme or scheme_for(model)
         scheme.check(model)
         scheme = scheme.bind(model)
+        longest = scheme.longest(model)
         mean, both = scheme.conditional() if averaged else None, Sampled.of(scheme, model) if sampled else None
         averaged = mean is not None and any(mean.draws(model, engine.max_dt))
         sampled = both is not None
         scheme = both or (mean if mean is not None and averaged else scheme)
         if windows:
             scheme = scheme.watching()
-        whole = scheme.exact and not fine and not (windows and scheme.jumps)
+        max_dt = math.inf if scheme.exact and not fine and not (windows and scheme.jumps) else engine.max_dt
         dates = list(dates)
-        grid = TimeGrid.of(dates, float("inf") if whole else engine.max_dt, windows, scheme.knots(model))
+        grid = TimeGrid.of(dates, min(max_dt, longest), windows, scheme.knots(model))
         if elapsed:
             grid = grid.aged(elapsed, _anchor([*dates, *(end for _, end in windows)], elapsed))
         initial = tuple(s.unsqueeze(-1).to(engine.device, engine.dtype) for s in scheme.initial(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -59,6 +60,10 @@ class Scheme(ABC):
     def knots(self, model: Model) -> tuple[float, ...]:
         """Times in years at which a step must end, because the model moves fast there."""
         return ()
+
+    def longest(self, model: Model) -> float:
+        """Years of the longest step that the scheme takes of this model; grids have no longer ones."""
+        return math.inf
 
     @abstractmethod
     def initial(self, model: Model) -> State:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qsde.models.base import Model
-from qsde.numerics import exp_quotient, polynomial
+from qsde.numerics import exp_quotient, largest, polynomial
 from qsde.schemes.base import State
 from qsde.schemes.heston import HestonScheme
 from qsde.schemes.heston_tq import normal_tail
@@ -35,8 +35,6 @@ _BEND = (
     0.74869553,
 )  # fmt: skip
 _DEEPEST, _LEAST_DELTA, _LEAST_LAMBDA = -5.26059094, 0.00522, 1e-4
-#: Shape of X is that at `_FLOOR delta` below it: its slope in lambda has a finite variance then.
-_FLOOR = 0.01
 _SIGMA, _SHORTEST, _MEAN, _VARIANCE, _SQUARE, _RATE = 1e-4, 1e-10, 1e-7, 1e-12, 1e-20, 1e-6
 #: Largest skewness of the integral, and the range of alpha.
 _SKEW, _LEAST_ALPHA, _ALPHA = 3.6, 1e-3, 3.0
@@ -97,6 +95,12 @@ class HestonNearExact(HestonScheme):
         """Four normals, or the three of the variance and its integral."""
         return 4 - self.averaged, 0
 
+    def longest(self, model: Model) -> float:
+        """`1 / max(kappa / 2, 4 sigma - kappa)`."""
+        kappa, sigma = model.params["kappa"], model.params["sigma"]
+        rate = largest(torch.maximum(0.5 * kappa, 4 * sigma - kappa))
+        return 1 / rate if rate > 0 else math.inf
+
     def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """Of v' (lambda per v, scales and shape of both parts), of I / dt, and of x'."""
         p, dt = double(model, dt)
@@ -111,7 +115,7 @@ class HestonNearExact(HestonScheme):
             scale,
             b,
             w,
-            kappa * theta * span / mean,
+            delta / mean,
             delta.clamp(min=_LEAST_LAMBDA),
             *_bridge(kappa, sigma, dt),
             rho / sigma,
@@ -128,9 +132,10 @@ class HestonNearExact(HestonScheme):
         z_i, z_g, z_b = normals[len(normals) - 3 :].unbind(0)
         rate, scale, b, w, came, delta, *bridge, load, lost, drift, side = c.unbind(0)
         t = (b + z_g).clamp(min=0).square()
-        lam = rate * v
-        new = torch.addcmul(scale * _branching(lam, delta, z_b), came, t.square() / (t + w))
-        average = _average(v + new, lam * (new / scale), delta, bridge, z_i)
+        lam, arrived = rate * v, came * (t.square() / (t + w))
+        total = _with_slope(_branching(lam.detach(), z_b), arrived, lam, delta)
+        new = scale * total
+        average = _average(v + new, lam * total, delta, bridge, z_i)
         mean = load * (new - v) - lost + drift * average
         w = side * average
         if self.averaged:
@@ -138,9 +143,9 @@ class HestonNearExact(HestonScheme):
         return x + torch.addcmul(mean, torch.sqrt(w.clamp(min=_SQUARE)), normals[0]), new
 
 
-def _branching(lam: Tensor, delta: Tensor, z: Tensor) -> Tensor:
+def _branching(lam: Tensor, z: Tensor) -> Tensor:
     """X at a normal z: noncentral chi-squared with no degrees of freedom."""
-    s = torch.sqrt(torch.maximum(lam, (_FLOOR * delta).clamp(min=_LEAST_LAMBDA)))
+    s = torch.sqrt(lam.clamp(min=_LEAST_LAMBDA))
     at = 2 * torch.sqrt(s / (1 + s)) - 1
     beta, rho = polynomial(_KINK, at) + s, polynomial(_ONSET, at)
     density, rest = normal_tail(beta)
@@ -148,6 +153,27 @@ def _branching(lam: Tensor, delta: Tensor, z: Tensor) -> Tensor:
     first = torch.addcmul(density, beta, above)
     t = (beta + z).clamp(min=0)
     return lam * (t * (rho + t)) / (above + (beta + rho) * first)
+
+
+def _with_slope(left: Tensor, arrived: Tensor, lam: Tensor, delta: Tensor) -> Tensor:
+    """X + G, whose derivative to lambda is that of the quantile of its law.
+
+    X alone would leave 0 steeply. By the midpoint rule, whose second derivatives are right, too.
+    """
+    held, total = lam.detach(), left + arrived
+    half = 0.5 * (lam - held)
+    middle = total + half * _slope(held, total, delta).detach()
+    return total + 2 * half * _slope(held + half, middle, delta)
+
+
+def _slope(lam: Tensor, x: Tensor, delta: Tensor) -> Tensor:
+    """Derivative of a quantile x of the noncentral chi-squared law to lambda: `_bessel(lam x) / lam`."""
+    u = lam * x
+    low = 0.5 * delta + 3.5
+    value = u / (low + torch.sqrt(u + (low + 0.4) * (low + 1)))
+    for level in (3, 2, 1):
+        value = u / (delta + 2 * level + value)
+    return x / (delta + value)
 
 
 def _immigration(delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -97,6 +97,10 @@ class WithJumps(Scheme):
         """Those of the diffusion."""
         return self.diffusion.knots(layers(model)[0])
 
+    def longest(self, model: Model) -> float:
+        """That of the diffusion."""
+        return self.diffusion.longest(layers(model)[0])
+
     def initial(self, model: Model) -> State:
         """State of the diffusion, and a jump of 0 if it is tracked."""
         state = self.diffusion.initial(layers(model)[0])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.market.underlying import Market
@@ -18,8 +18,10 @@ from qsde.noise import Sobol
 from qsde.payoffs import European
 from qsde.pricing.fourier import price_european
 from qsde.pricing.montecarlo import MonteCarlo, price
+from qsde.pricing.simulation import Simulation
 from qsde.schemes import HestonNearExact, State, WithJumps
 
+JUMPS = WithJumps(HestonNearExact(), (MertonJumps,))
 NAMES = ("v0", "kappa", "theta", "sigma", "rho")
 #: v0, kappa, theta, sigma, rho, dt
 CASES = {
@@ -128,23 +130,36 @@ def test_values_and_gradients_are_finite_everywhere(
     check_finite(few_steps, (v0, kappa, theta, sigma, rho), dt, torch.float64)
 
 
-@pytest.mark.parametrize("case", ["BENCHOP", "Andersen III"])
-def test_gradients_are_those_of_bumps_on_the_same_noise(case: str, few_steps: Any) -> None:
-    """No path jumps, and no kink is within the bumps."""
-    dt = torch.tensor(0.25, dtype=torch.float64)
+@pytest.mark.parametrize("v", [0.0, 1e-4, 1e-3, 0.01, 0.04])
+@pytest.mark.parametrize("case", ["BENCHOP", "Broadie-Kaya"])
+def test_derivatives_are_those_of_the_law(case: str, v: float) -> None:
+    """First and second to v, of `E[exp(-q v')] = exp(-B v) / (1 + 2 q c)^(delta / 2)`."""
+    _, kappa, theta, sigma, _, dt = CASES[case]
+    decay, scale = math.exp(-kappa * dt), sigma**2 * (1 - math.exp(-kappa * dt)) / (4 * kappa)
+    q = 0.5 / theta
+    load = q * decay / (1 + 2 * q * scale)  # B
+    value = math.exp(-load * v) * (1 + 2 * q * scale) ** (-2 * kappa * theta / sigma**2)
 
-    def loss(leaves: list[Tensor]) -> Tensor:
-        x, v = few_steps(HestonNearExact(), dict(zip(NAMES, leaves, strict=True)), dt, torch.float64)
-        return torch.exp(x).mean() + v.square().mean() + x.square().mean()
+    scheme, zero = HestonNearExact().conditional(), torch.zeros(1, dtype=torch.float64)
+    c = scheme.coefficients(Heston(*CASES[case][:5]), torch.tensor(dt, dtype=torch.float64)).unsqueeze(-1)
+    start = torch.tensor([v], dtype=torch.float64, requires_grad=True)
+    after = scheme.step((zero, start, zero), c, torch.stack([torch.zeros_like(Z_G), Z_G, Z_B]), Z_G[:0])[1]
+    (first,) = torch.autograd.grad((torch.exp(-q * after) * WEIGHT).sum(), start, create_graph=True)
+    (second,) = torch.autograd.grad(first, start)
+    assert first.item() == pytest.approx(-load * value, rel=5e-3)
+    assert second.item() == pytest.approx(load**2 * value, rel=0.02)
 
-    leaves = [torch.tensor(p, dtype=torch.float64, requires_grad=True) for p in CASES[case][:5]]
-    for i, slope in enumerate(torch.autograd.grad(loss(leaves), leaves)):
-        ends = []
-        for move in (1e-7, -1e-7):
-            moved = [p.detach() for p in leaves]
-            moved[i] = moved[i] + move
-            ends.append(loss(moved))
-        assert float(slope) == pytest.approx(float(ends[0] - ends[1]) / 2e-7, rel=1e-5, abs=1e-7), NAMES[i]
+
+def test_long_steps_are_divided() -> None:
+    """A fit to DAX takes eight steps where four were asked for; a batch as many as the neediest of it."""
+    engine, dax = MonteCarlo(64, 0.25, HestonNearExact()), (0.195662, 15.6627, 0.0745912, 3.361918, -0.511492)
+    assert len(Simulation.of(Heston(*dax), [1.0], engine).job.grid.step_size) == 8
+    mild = Heston(*CASES["BENCHOP"][:5])
+    assert len(Simulation.of(mild, [1.0], engine).job.grid.step_size) == 4
+    jumping = Simulation.of(bates(*dax, 0.3, -0.1, 0.15), [1.0], replace(engine, scheme=JUMPS))
+    assert len(jumping.job.grid.step_size) == 8
+    both = Heston(*(torch.tensor(pair) for pair in zip(dax, CASES["BENCHOP"][:5], strict=True)))
+    assert len(Simulation.of(both, [1.0], engine).job.grid.step_size) == 8
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -205,7 +220,7 @@ def test_a_deterministic_variance_is_black_scholes() -> None:
 )
 def test_prices_of_four_steps_agree_with_fourier(model: Model) -> None:
     """Within 0.1 % and four standard errors, which are below 0.1 %; conditional Monte Carlo for Heston."""
-    scheme = WithJumps(HestonNearExact(), (MertonJumps,)) if model.name == "Bates" else HestonNearExact()
+    scheme = JUMPS if model.name == "Bates" else HestonNearExact()
     engine = MonteCarlo(1 << 16, 1 / 4, scheme, Sobol(1), compile="never")
     found = price(model, European(100.0, 1.0), Market(100.0), engine)
     one = torch.tensor(1.0, dtype=torch.float64)
