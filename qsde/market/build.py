@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -27,9 +28,10 @@ from qsde.market.cleaning import (
     working_table,
 )
 from qsde.market.curves import Curve
+from qsde.market.early_exercise import remove_premium
 from qsde.market.forwards import NO_FORWARD_HINT, Forwards, discount_from_prices, find_forwards
 from qsde.market.implied_vol import implied_vol
-from qsde.market.quotes import COLUMNS, Quotes
+from qsde.market.quotes import Quotes
 from qsde.market.surface import QUOTE_COLUMNS, SLICE_COLUMNS, Surface
 
 #: Implied-vol outcomes as reasons to set a quote aside.
@@ -54,7 +56,8 @@ def build_surface(
 
     Bad quotes, and those that `rules` does not select, go to `rejected` with a reason and a sentence; accepted and
     rejected together are the rows of `quotes`. Vols are implied from prices where there are prices, else those of the
-    file are taken. American options are treated as European on the out-of-the-money side, with a warning.
+    file are taken. Prices of options marked American are first made European, given the spot, by
+    `qsde.market.early_exercise.remove_premium`: `bid`, `mid` and `ask` of the surface are then European prices.
 
     Args:
         quotes: one underlying, one quote time; `Quotes.surfaces()` splits a file.
@@ -82,6 +85,8 @@ def build_surface(
     table = working_table(quotes.frame)
     apply_rules(QUOTE_RULES, table, options)
     forwards = _add_forwards(table, rate, dividend_yield)
+    if options.early_exercise:
+        forwards = remove_premium(table, forwards, partial(_add_forwards, table, rate, dividend_yield))
     warnings = [*quotes.warnings, *forwards.warnings]
     select_days(table, options)
     apply_rules(FORWARD_RULES, table, options)
@@ -182,7 +187,7 @@ def _is_call(rows: pd.DataFrame) -> Tensor:
 
 def _assemble(quotes: Quotes, table: pd.DataFrame, forwards: Forwards, warnings: list[str]) -> Surface:
     standing = table["reason"].isna()
-    rejected = table.loc[~standing, [*COLUMNS, "reason", "detail"]]
+    rejected = quotes.frame[~standing].assign(**table.loc[~standing, ["reason", "detail"]])
     if len(quotes.rejected):
         rejected = pd.concat([quotes.rejected, rejected]) if len(rejected) else quotes.rejected
     rejected = rejected.reset_index(drop=True)
@@ -238,10 +243,21 @@ def _warnings(kept: pd.DataFrame, slices: pd.DataFrame, forwards: Forwards) -> l
             f"fewer than half of the call/put pairs agree with the forward and discount factor at {len(unlike)} "
             f"expiries: {_list(unlike['expiry'])}; stale quotes, or a rate or forward that does not fit them"
         )
-    if (kept["exercise_style"] == "A").any():
+    return sentences + _early_exercise_warnings(kept)
+
+
+def _early_exercise_warnings(kept: pd.DataFrame) -> list[str]:
+    sentences = []
+    if kept["premium"].notna().any():
+        forward, strike, t, discount = _tensors(kept)
+        vega = black_vega(forward, strike, t, torch.tensor(kept["iv"].to_numpy(float)), discount).numpy()
+        most = 1e4 * (kept["premium"] / np.maximum(vega, 1e-300)).max()
+        sentences.append(f"American options: early-exercise premium removed, up to {most:.3g} bp of vol")
+    if ((kept["exercise_style"] == "A") & (kept["price"] > 0)).any():
         sentences.append(
             "American options: out-of-the-money prices are taken as European, ignoring the early-exercise premium; it "
-            "grows with rates (puts), dividends (calls) and time to expiry"
+            "grows with rates (puts), dividends (calls) and time to expiry; it can be removed where there is a spot "
+            "price (--spot 100)"
         )
     return sentences
 

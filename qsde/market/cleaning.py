@@ -33,6 +33,8 @@ class CleaningRules:
         max_days: longest time to expiry selected.
         max_deviations: farthest strike selected: `|log(K / F)|` over the at-the-money vol of its expiry times
             `sqrt(t)`.
+        early_exercise: remove the premium of early exercise from prices of options marked American; False takes them
+            as European, with a warning.
 
     Raises:
         InputError: the selection can hold no quote.
@@ -54,6 +56,7 @@ class CleaningRules:
     min_days: float = 0.0
     max_days: float = math.inf
     max_deviations: float = math.inf
+    early_exercise: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_days <= self.max_days:
@@ -83,7 +86,7 @@ def working_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The quotes with the columns the rules work on; `reason` is None while a quote stands.
 
     Adds `price` (mid of bid and ask where both are there, else `mid`), `half_spread` (NaN without bid and ask),
-    `quoted_vol` (the file's vol at the mid) and empty `reason`, `detail`.
+    `quoted_vol` (the file's vol at the mid) and empty `reason`, `detail`, `premium` (of early exercise, once removed).
     """
     two_sided = (frame["bid"] > 0) & (frame["ask"] > 0)
     vol = frame["implied_vol"].where(frame["implied_vol"] > 0)
@@ -91,6 +94,7 @@ def working_table(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(
         price=((frame["bid"] + frame["ask"]) / 2).where(two_sided, frame["mid"]),
         half_spread=((frame["ask"] - frame["bid"]) / 2).where(two_sided),
+        premium=np.nan,
         quoted_vol=vol.fillna(both_vols),
         reason=pd.Series(None, index=frame.index, dtype=object),
         detail="",
