@@ -161,11 +161,6 @@ def test_a_price_request_is_a_request_for_all_greeks() -> None:
     assert request().greeks.which is None
 
 
-def test_theta_is_left_out_of_all_greeks_where_there_are_dividends() -> None:
-    names = set(values(answer(market={"spot": 100.0, "dividends": [DIVIDEND]})))
-    assert {*GREEKS, "d_vol"} - names == {"theta", "charm"}
-
-
 def test_progress_comes_to_its_end() -> None:
     wanted = request(engine=FEW, greeks={"which": ["delta"]})
     seen: list[tuple[int, int]] = []
@@ -193,8 +188,6 @@ def test_progress_comes_to_its_end() -> None:
         ({"payoffs": [CALL, {**CALL, "strike": -1}]}, "payoffs.1.strike: must be positive and finite, got -1.0"),
         ({"payoffs": [ASIAN], "engine": FEW, "greeks": {"method": "conditional"}},
          "payoffs.0: Asian under BlackScholes has no conditional mean in closed form; use "),
-        ({"market": {"spot": 100.0, "dividends": [DIVIDEND]}, "greeks": {"which": ["theta"]}},
-         "greeks: theta and charm are not there with discrete dividends; leave them out of which"),
         ({"model": HESTON, "engine": {**FEW, "max_dt": 1e-7}}, "greeks: more than 1,048,576 steps are needed"),
         ({"model": {**FLAT, "vol": [0.1, 0.2]}}, "model.vol: input should be a valid number"),  # no batches
     ],

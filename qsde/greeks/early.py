@@ -14,7 +14,7 @@ from qsde.greeks.extra_jump import extra_jumps
 from qsde.greeks.inputs import Inputs, Point
 from qsde.greeks.likelihood import Change
 from qsde.greeks.methods import Method
-from qsde.greeks.sampling import DAY, Sampler, replicates
+from qsde.greeks.sampling import Sampler, frozen, replicates
 from qsde.payoffs import EarlyExercise
 from qsde.pricing.american import LeastSquares
 from qsde.pricing.american.lower import worth
@@ -30,19 +30,17 @@ FROZEN = "pathwise, frozen policy (second derivatives: differences)"
 class _Frozen(Estimator):
     """What a policy that does not move is worth, differentiated path by path."""
 
-    def __init__(
-        self, point: Point, claim: EarlyExercise, engine: MonteCarlo, policy: Policy, elapsed: float = 0.0
-    ) -> None:
+    def __init__(self, point: Point, claim: EarlyExercise, engine: MonteCarlo, policy: Policy) -> None:
         super().__init__(point)
-        self._claim, self._engine, self._policy, self._elapsed = claim, engine, policy, elapsed
-        self._stages = prepared(point.model, claim, point.market, engine, elapsed)
+        self._claim, self._engine, self._policy = claim, engine, policy
+        self._stages = prepared(point.model, claim, point.market, engine)
 
     def _values(self, parts: Parts) -> list[Tensor]:
         return [self._mean(parts, None)]
 
     def changes(self, parts: Parts, change: Change) -> list[Tensor]:
         """By how much the value moves if the paths are changed."""
-        return [self._mean(parts, change) - self.values(parts)[0].detach()]
+        return [self._mean(parts, change) - self.values(parts)[0]]
 
     def _mean(self, parts: Parts, change: Change | None) -> Tensor:
         drawn = samples(self._stages, self._stages.simulation.engine.noise, parts, change)
@@ -58,7 +56,7 @@ class _Frozen(Estimator):
 
     def beside(self, inputs: Inputs, spot: float, label: str, rows: Sequence[int]) -> _Frozen:
         """With a spot moved by a share."""
-        return _Frozen(inputs.beside(self.point, spot, label), self._claim, self._engine, self._policy, self._elapsed)
+        return _Frozen(inputs.beside(self.point, spot, label), self._claim, self._engine, self._policy)
 
 
 @dataclass(frozen=True)
@@ -101,11 +99,9 @@ class EarlyGreeks:
         apart = [Parts((offset,), part.stride, folded=False) for part in parts for offset in part.offsets]
         policy = self._policy(apart[0])
 
-        base = _Frozen(inputs.at(), claim, one, policy)
-        timed = any(name.startswith(("theta", "charm")) for name in names)
-        days = (base, _Frozen(inputs.at(), claim, one, policy, DAY)) if timed else None
+        base = _Frozen(inputs.at(frozen(inputs, set(names))), claim, one, policy)
         jumps = extra_jumps(inputs.model, claim.maturity, self.engine.noise)
-        run = Sampler(inputs, base, [[0]], set(names), jumps, days)
+        run = Sampler(inputs, base, [[0]], set(names), jumps)
         rows = []
         for done, part in enumerate(apart, 1):
             (row,) = run(part)

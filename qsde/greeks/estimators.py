@@ -97,7 +97,6 @@ class Simulated(Estimator):
         book: the payoffs.
         methods: the method of each.
         engine: settings.
-        elapsed: price as if so many years had passed with the spot unchanged, without companions; None is today.
         second: whether second derivatives will be asked for.
         apart: the point with another leaf as spot, at which steep payoffs are priced, so that the
             derivative to the spot is that of the others alone.
@@ -112,7 +111,6 @@ class Simulated(Estimator):
         book: list[Payoff],
         methods: Sequence[Method],
         engine: MonteCarlo,
-        elapsed: float | None = None,
         second: bool = True,
         apart: Point | None = None,
         paths: PathSet | None = None,
@@ -120,7 +118,7 @@ class Simulated(Estimator):
         near: Mapping[int, NearBarrier] | None = None,
     ) -> None:
         super().__init__(point)
-        self._book, self._methods, self._engine, self._elapsed = book, list(methods), engine, elapsed
+        self._book, self._methods, self._engine = book, list(methods), engine
         self._ratios = likelihood_for(point.model, engine)
         self._apart, self._barriers = apart, near or {}
         self.paths = self._simulated(second, sampled) if paths is None else paths
@@ -145,24 +143,27 @@ class Simulated(Estimator):
         sampled = sampled or ratios or weighted or "conditional" in self._methods
         return PathSet(
             simulated(
-                self.point.model, self._book, self.point.market, self._engine,
-                self._elapsed or 0.0, averaged=means, sampled=sampled and not means,
+                self.point.model,
+                self._book,
+                self.point.market,
+                self._engine,
+                averaged=means,
+                sampled=sampled and not means,
             )
-        )  # fmt: skip
+        )
 
     def _run(self, rows: list[int], point: Point) -> Run:
-        helped = self._elapsed is None and self._engine.control_variate
         book, averaged = [self._book[i] for i in rows], [self._methods[i] == "conditional" for i in rows]
         companions = [
-            point.companion(payoff) if helped and not mean else None
+            point.companion(payoff) if self._engine.control_variate and not mean else None
             for payoff, mean in zip(book, averaged, strict=True)
         ]
         near = {row: self._barriers[i] for row, i in enumerate(rows) if i in self._barriers}
-        return Run.on(self.paths, book, point.market, averaged, self._elapsed or 0.0, companions, near)
+        return Run.on(self.paths, book, point.market, averaged, companions, near)
 
     def _ratio_run(self, rows: list[int]) -> LikelihoodRun | GaussianRun:
         ratios = self._ratios or LikelihoodRun  # which says what is missing
-        return ratios.on(self.paths, [self._book[i] for i in rows], self.point.market, self._elapsed or 0.0)
+        return ratios.on(self.paths, [self._book[i] for i in rows], self.point.market)
 
     def _dated(self, i: int) -> bool:
         """Whether a pathwise delta has likelihood ratios."""
@@ -192,7 +193,7 @@ class Simulated(Estimator):
         apart = None if self._apart is None else inputs.beside(point, 0.0, label)
         book, methods = [self._book[i] for i in rows], [self._methods[i] for i in rows]
         near = {row: self._near[i] for row, i in enumerate(rows) if i in self._near}
-        return Simulated(point, book, methods, self._engine, self._elapsed, apart=apart, paths=self.paths, near=near)
+        return Simulated(point, book, methods, self._engine, apart=apart, paths=self.paths, near=near)
 
     @cached_property
     def _near(self) -> dict[int, NearBarrier]:

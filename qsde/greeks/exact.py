@@ -11,10 +11,11 @@ from qsde.pricing.digital import price_digital
 from qsde.pricing.fourier import Fourier, price_european
 
 
-def worth(payoff: AtExpiry, point: Point, t: Tensor, engine: Fourier) -> Tensor:
-    """Present value of the payoff with `t` years to expiry, differentiable twice in everything."""
+def worth(payoff: AtExpiry, point: Point, engine: Fourier) -> Tensor:
+    """Present value of the payoff, differentiable twice in everything."""
     market, is_call = point.market, payoff.kind == "call"
-    forward, discount = market.forward(t), market.discount(t)
+    date = torch.tensor(payoff.maturity, dtype=torch.float64)
+    t, forward, discount = market.years(date), market.forward(date), market.discount(date)
     if isinstance(payoff, European):
         strike = torch.as_tensor(payoff.strike, dtype=torch.float64)
         return price_european(point.model, strike, t, forward, discount, is_call, engine).value
@@ -30,17 +31,16 @@ def worth(payoff: AtExpiry, point: Point, t: Tensor, engine: Fourier) -> Tensor:
 def exact_greeks(payoff: AtExpiry, inputs: Inputs, engine: Fourier, needs: set[str]) -> dict[str, Tensor]:
     """Raw Greeks of one payoff."""
     point = inputs.at()
-    t = torch.tensor(payoff.maturity, dtype=torch.float64, requires_grad=True)
-    leaves = point.leaves | {"t": t}
-    value = worth(payoff, point, t, engine)
+    leaves = point.leaves
+    value = worth(payoff, point, engine)
     first = _gradient(value, leaves, again=True)
     found = {"price": value, "delta": first["spot"], "rho": first["rate"], "dividend_rho": first["dividend_yield"]}
-    found |= {"theta": -first["t"]} | {f"d_{name}": first[name] for name in inputs.model.params}
+    found |= {"theta": first["elapsed"]} | {f"d_{name}": first[name] for name in inputs.model.params}
     if needs & {"vega", "volga"}:
         found["vega"] = inputs.along(first, "")
     if needs & {"gamma", "vanna", "charm"}:
         second = _gradient(first["spot"], leaves, again=True)
-        found |= {"gamma": second["spot"], "charm": -second["t"]}
+        found |= {"gamma": second["spot"], "charm": second["elapsed"]}
         if "vanna" in needs:
             found["vanna"] = inputs.along(second, "")
     if "volga" in needs:

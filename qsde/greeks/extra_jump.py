@@ -1,8 +1,8 @@
-"""Derivatives to jump intensities: what one more jump would do."""
+"""Derivatives to jump intensities and to time: what one more jump would do."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,7 +27,7 @@ class ExtraJump:
         `d E[f] / d lambda = T (E[f(path with one more jump at a uniform time)] - E[f(path)])`,
 
     besides the effect of the compensator, which moves paths smoothly. Unbiased, also for payoffs that jump; the two
-    expectations share their paths.
+    expectations share their paths. The derivative to `T` is the same with `lambda` in place of `T`.
 
     Reference:
         Last, Penrose (2017), "Lectures on the Poisson Process", theorem 19.3 (Russo's formula); Glasserman and Liu
@@ -42,6 +42,15 @@ class ExtraJump:
     law: JumpLaw
     span: float
     noise: Threefry
+
+    @property
+    def intensity(self) -> float:
+        """Jumps per year."""
+        return float(self.law.intensity.detach())
+
+    def until(self, date: float) -> ExtraJump:
+        """The jump at a uniform time up to a date."""
+        return replace(self, span=date)
 
     def __call__(self, block: Block) -> Block:
         """The block with the jump."""

@@ -16,7 +16,7 @@ from qsde.models.multi_asset import MultiAsset
 from qsde.payoffs import Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.path_set import PathSet
-from qsde.pricing.simulation import Block, Parts, later
+from qsde.pricing.simulation import Block, Parts
 
 #: Correlations with an eigenvalue below this leave so little noise in one direction that the ratios vary wildly.
 _LEAST = 0.02
@@ -48,23 +48,21 @@ class GaussianRun:
         book: payoffs of prices at dates.
         market: the market of each underlying.
         paths: the paths.
-        elapsed: years that have passed.
     """
 
     book: list[Payoff]
     market: Market | Markets
     paths: PathSet
-    elapsed: float = 0.0
 
     @classmethod
-    def on(cls, paths: PathSet, book: list[Payoff], market: Market | Markets, elapsed: float = 0.0) -> GaussianRun:
+    def on(cls, paths: PathSet, book: list[Payoff], market: Market | Markets) -> GaussianRun:
         """A book on these paths.
 
         Raises:
             InputError: a payoff is watched continuously.
         """
         check_dated(book)
-        return cls(book, market, paths, elapsed)
+        return cls(book, market, paths)
 
     def worths(self, parts: Parts) -> list[Tensor]:
         """Present value of each payoff over these paths, differentiable any number of times."""
@@ -89,16 +87,16 @@ class GaussianRun:
 
     def _sample(self, payoff: Payoff, block: Block, deltas: bool) -> list[Tensor]:
         """Sums over the paths of worth, or of the delta to each spot, times the likelihood ratio."""
-        times = later(payoff.times, self.elapsed)
+        times = payoff.times
         columns = [self.paths.simulation.job.grid.column(t) for t in times]
         x = torch.stack([s[columns].detach() for s in block.states[: block.assets]])  # [asset, time, *batch, path]
-        affine = self.market.affine(torch.tensor(times, dtype=torch.float64), horizon=times[-1])
+        affine = self.market.affine(times, horizon=times[-1])
         scale, shift = (v.to(x).movedim(-1, 1).unsqueeze(-1) for v in affine)
         prices = scale.detach() * torch.exp(x) + shift.detach()
         ratio = self._ratio(prices - shift, scale, times)
         if not deltas:
-            return [_weighted(discounted(payoff, _seen(prices), self.market, self.elapsed), ratio)]
-        slope = self._slope(payoff, prices, shift.detach())
+            return [_weighted(discounted(payoff, _seen(prices), self.market), ratio)]
+        slope = self._slope(payoff, prices, shift)
         shares = [_share(self.market, i, scale[i, -1]) for i in range(len(slope))]
         return [_weighted(own * share.to(own.device), ratio) for own, share in zip(slope, shares, strict=True)]
 
@@ -107,8 +105,9 @@ class GaussianRun:
         model = self.paths.simulation.model
         assert isinstance(model, MultiAsset), "refused by jointly_gaussian"
         later_ = [i for i, t in enumerate(times) if t > 0]
-        step = torch.diff(torch.tensor([times[i] for i in later_]).to(moving), prepend=moving.new_zeros(1))
-        step = step.reshape(-1, *(1,) * (moving.dim() - 2))  # [time, 1...]
+        ends = self.market.years([times[i] for i in later_]).movedim(-1, 0).to(moving)
+        ends = ends.reshape(*ends.shape, *(1,) * (moving.dim() - 1 - ends.dim()))  # [time, 1... or *batch, 1]
+        step = torch.diff(ends, dim=0, prepend=torch.zeros_like(ends[:1]))
         vol = torch.stack([one.params["vol"].to(moving).unsqueeze(-1) for one in model.models])  # [asset, *batch, 1]
         vol = vol.unsqueeze(1)
         y = (torch.log(moving) - torch.log(scale))[:, later_]
@@ -124,11 +123,11 @@ class GaussianRun:
         """`sum_k (d worth / d S_ik) (S_ik - shift_ik)` of each path, [asset, *batch, path]."""
         with torch.enable_grad():
             leaf = prices.detach().clone().requires_grad_()
-            worth = discounted(payoff, _seen(leaf), self.market, self.elapsed)
+            worth = discounted(payoff, _seen(leaf), self.market)
             if not worth.requires_grad:
                 return torch.zeros_like(prices[:, 0])
-            (gradient,) = torch.autograd.grad(worth.sum(), leaf)
-        return (gradient * (prices - shift)).sum(1).detach()
+            (gradient,) = torch.autograd.grad(worth.sum(), leaf, create_graph=True)  # of curves and time
+        return (gradient * (prices - shift)).sum(1)
 
 
 def _seen(prices: Tensor) -> Tensor:

@@ -110,14 +110,16 @@ def greeks(
     likelihood ratios on pathwise deltas. For payoffs with barriers watched continuously, whose pathwise deltas have
     heavy tails, delta and gamma are differences of values at the spot moved up and down by 1 % with the same noise
     (less where a barrier is closer), and vanna is one of vegas; where the scheme tells the price's own noise from the
-    rest, half of the paths are looked at near the barrier, too (`qsde.pricing.near`). Theta and charm compare with the
-    price one day later at the same spot and curves, which is their definition for traders. Where vanna, volga or charm
-    are asked for, payoffs at expiry are regressed on a vanilla with known Greeks (`qsde.greeks.controlled`). Standard
+    rest, half of the paths are looked at near the barrier, too (`qsde.pricing.near`). Theta and charm are
+    derivatives to the time elapsed, which brings all dates closer at the same spot, parameters and curves of time to a
+    date: columns of the same sweeps. Where vanna, volga or charm are asked for, payoffs at expiry are regressed on a
+    vanilla with known Greeks (`qsde.greeks.controlled`). Standard
     errors come from 32 independent parts of the paths, or from the scrambles of a low-discrepancy noise.
 
     Vega is the derivative to a parallel shift of implied vols: along the move of the parameters that shifts them best
     (`qsde.greeks.inputs.parallel_shift`). Derivatives to jump intensities are, by simulation, what one more jump at a
-    uniform time would do (`qsde.greeks.extra_jump`): paths do not move smoothly with them.
+    uniform time would do (`qsde.greeks.extra_jump`): paths do not move smoothly with them, nor with the time in which
+    jumps may come.
 
     Of several underlyings (a `MultiAsset` and `Markets`) the names carry the number of the underlying: `delta_1`,
     `vega_2`, `gamma_1_2` (`qsde.greeks.table.greeks_of`), and `d_correlation_1_2` is the derivative to a correlation.
@@ -154,12 +156,10 @@ def greeks(
     book = book_of(payoffs)
     if units not in ("trader", "raw"):
         raise InputError(f"units must be 'trader' or 'raw', got {units!r}")
-    if market_dividends_block(market, which):
-        raise InputError("theta and charm are not there with discrete dividends; leave them out of which=")
     engine = engine or (Fourier() if _all_exact(model, book) else MonteCarlo())
-    inputs = Inputs.of(model, market, max(payoff.maturity for payoff in book))
+    inputs = Inputs.of(model, market, book)
     early = any(isinstance(payoff, EarlyExercise) for payoff in book)
-    wanted = _wanted(model, inputs, which, bool(market.dividend_times), early)
+    wanted = _wanted(model, inputs, which, early)
     needs = {greek.name for greek in wanted}
     for payoff in book:
         payoff.check_spot((market.spots if isinstance(market, Markets) else torch.as_tensor(market.spot)).detach())
@@ -221,21 +221,15 @@ class _Simulated:
         return lambda done, parts: tell(job * parts + done, jobs * parts)
 
 
-def market_dividends_block(market: Market | Markets, which: Sequence[str] | None) -> bool:
-    """Whether theta or charm is asked for although the market has dividends on dates."""
-    return bool(market.dividend_times) and any(name.startswith(("theta", "charm")) for name in which or ())
-
-
 def _all_exact(model: Model, book: list[Claim]) -> bool:
     return model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in book)
 
 
-def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, dividends: bool, early: bool) -> list[Greek]:
+def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, early: bool) -> list[Greek]:
     """The Greeks asked for, or all that there are."""
     if early and any(name.startswith("volga") for name in which or ()):
         raise InputError("volga of a right to exercise early needs the policy's own derivative; leave it out of which=")
-    left_out: tuple[str, ...] = ("theta", "charm") if dividends else ()
-    left_out += ("volga",) if early else ()
+    left_out: tuple[str, ...] = ("volga",) if early else ()
     if not inputs.has_vols:
         left_out += ("vega", "vanna", "volga")
     known = {name: g for name, g in greeks_of(inputs.labels).items() if not name.startswith(left_out)}

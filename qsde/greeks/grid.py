@@ -159,7 +159,7 @@ class Grid:
         vol = self.vols.expand(shape).reshape(-1).clone().requires_grad_()
         params = {k: v.expand_as(vol) for k, v in self.params(vol).items()}
         point = self._point(params, spot)
-        value = worth(payoff, point, torch.tensor(payoff.maturity, dtype=torch.float64), engine)
+        value = worth(payoff, point, engine)
         found = {"price": value}
         if set(which) & {"delta", "gamma"}:
             (delta,) = torch.autograd.grad(value.sum(), spot, create_graph=True)
@@ -293,7 +293,7 @@ class _Simulated:
         if jumping:
             with torch.no_grad():
                 book: list[Payoff] = [self._book[i] for i in jumping]
-                plain = Simulated(base.point, book, ["pathwise"] * len(book), self._engine, 0.0, paths=base.paths)
+                plain = Simulated(base.point, book, ["pathwise"] * len(book), self._engine, paths=base.paths)
                 for i, value in zip(jumping, plain.values(part), strict=True):
                     found[i] = value
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.market.clock import Clock
 from qsde.market.curves import Curve, ShiftedCurve
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.models.jumps import moves_by_jumps
 from qsde.models.multi_asset import MultiAsset
-from qsde.payoffs import Payoff
+from qsde.payoffs import Claim, Payoff
 from qsde.pricing.controls import Companion, companion
 from qsde.pricing.fourier import model_vols
 
@@ -35,9 +36,10 @@ class Inputs:
     Attributes:
         model, market: as given.
         labels: what tells the underlyings apart in names: "" for one, "_1", "_2" and so on for several.
-        leaves: spot and dividend_yield (a shift) of each underlying, rate (a shift), and every parameter that is one
-            number, each a 0-dim leaf; tables and weights are held.
+        leaves: spot and dividend_yield (a shift) of each underlying, rate (a shift), the time elapsed, and every
+            parameter that is one number, each a 0-dim leaf; tables and weights are held.
         maturity: up to which implied vols count, years.
+        first: the first date later than now on which something happens.
     """
 
     model: Model
@@ -45,6 +47,7 @@ class Inputs:
     labels: tuple[str, ...]
     leaves: dict[str, Tensor]
     maturity: float
+    first: float
 
     @cached_property
     def directions(self) -> dict[str, dict[str, Tensor]]:
@@ -67,8 +70,8 @@ class Inputs:
         return any(one.has_cf for one in (self.model.models if isinstance(self.model, MultiAsset) else [self.model]))
 
     @classmethod
-    def of(cls, model: Model, market: Market | Markets, maturity: float) -> Inputs:
-        """Inputs of a model without batch axes.
+    def of(cls, model: Model, market: Market | Markets, book: Sequence[Claim]) -> Inputs:
+        """Inputs of a book under a model without batch axes.
 
         Raises:
             InputError: the model has batch axes, or as many underlyings as there are not markets.
@@ -83,10 +86,12 @@ class Inputs:
         labels = tuple(f"_{i + 1}" for i in range(len(markets))) if isinstance(market, Markets) else ("",)
         zero = torch.zeros((), dtype=torch.float64)
         found = {f"spot{a}": torch.as_tensor(m.spot) for a, m in zip(labels, markets, strict=True)}
-        found |= {"rate": zero} | {f"dividend_yield{a}": zero for a in labels}
+        found |= {"rate": zero, "elapsed": zero} | {f"dividend_yield{a}": zero for a in labels}
         found |= {name: value for name, value in model.params.items() if not value.dim()}
         leaves = {name: value.detach().clone() for name, value in found.items()}
-        return cls(model, market, labels, leaves, maturity)
+        dates = {t for claim in book for t in (*claim.times, *(claim.window or ()))} | {*market.dividend_times}
+        first = min(t for t in dates if t > 0)
+        return cls(model, market, labels, leaves, max(claim.maturity for claim in book), first)
 
     def at(
         self,
@@ -138,9 +143,9 @@ class Inputs:
 
     def _market(self, leaves: Mapping[str, Tensor]) -> Market | Markets:
         if isinstance(self.market, Market):
-            return moved_market(self.market, leaves, self.labels[0])
+            return moved_market(self.market, leaves, self.labels[0], self.first)
         each = zip(self.market.markets, self.labels, strict=True)
-        return Markets([moved_market(one, leaves, label) for one, label in each])
+        return Markets([moved_market(one, leaves, label, self.first) for one, label in each])
 
     def along(self, gradient: Mapping[str, Tensor], label: str) -> Tensor:
         """The derivative to a parallel shift of an underlying's implied vols, from those to the parameters."""
@@ -185,14 +190,19 @@ class Point:
         return akin, total
 
 
-def moved_market(market: Market, leaves: Mapping[str, Tensor], label: str = "") -> Market:
-    """The market with the spot and the shifts of its curves from the leaves of this label."""
+def moved_market(market: Market, leaves: Mapping[str, Tensor], label: str = "", first: float | None = None) -> Market:
+    """The market with the spot and the shifts of its curves from the leaves of this label.
+
+    Time passes towards its `first` date where something is differentiated by it.
+    """
     moved = copy.copy(market)  # as it is: leaves may have axes, which the checks of a market are not made for
     curves: list[Curve] = [market.rate, market.dividend_yield]  # type: ignore[list-item]
     shifts = (leaves["rate"], leaves[f"dividend_yield{label}"])
     for name, curve, shift in zip(("rate", "dividend_yield"), curves, shifts, strict=True):
         object.__setattr__(moved, name, ShiftedCurve(curve, shift))
     object.__setattr__(moved, "spot", leaves[f"spot{label}"])
+    if first is not None and leaves["elapsed"].requires_grad:
+        object.__setattr__(moved, "clock", Clock(leaves["elapsed"], first))
     return moved
 
 

@@ -13,7 +13,7 @@ from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.payoffs import Paths, Payoff
 from qsde.pricing.path_set import PathSet
-from qsde.pricing.simulation import Block, Parts, later
+from qsde.pricing.simulation import Block, Parts
 
 Change = Callable[[Block], Block]
 
@@ -42,16 +42,14 @@ class LikelihoodRun:
         book: payoffs of prices at dates.
         market: the market.
         paths: paths with mean and variance of the log-price beside it.
-        elapsed: years that have passed.
     """
 
     book: list[Payoff]
     market: Market | Markets
     paths: PathSet
-    elapsed: float = 0.0
 
     @classmethod
-    def on(cls, paths: PathSet, book: list[Payoff], market: Market | Markets, elapsed: float = 0.0) -> LikelihoodRun:
+    def on(cls, paths: PathSet, book: list[Payoff], market: Market | Markets) -> LikelihoodRun:
         """A book on these paths.
 
         Raises:
@@ -63,7 +61,7 @@ class LikelihoodRun:
                 f"{type(paths.simulation.scheme).__name__} does not tell the price's own noise from the rest, so there "
                 "are no likelihood ratios; use HestonQE(), or an exact scheme"
             )
-        return cls(book, market, paths, elapsed)
+        return cls(book, market, paths)
 
     def worths(self, parts: Parts) -> list[Tensor]:
         """Present value of each payoff over these paths, differentiable any number of times in spot and curves."""
@@ -88,11 +86,10 @@ class LikelihoodRun:
 
     def _sample(self, payoff: Payoff, block: Block, deltas: bool) -> Tensor:
         """Worth or delta of each path times its likelihood ratio, less a baseline that has no effect on the mean."""
-        times = later(payoff.times, self.elapsed)
+        times = payoff.times
         grid = self.paths.simulation.job.grid
         columns = [grid.column(t) for t in times]
-        t = torch.tensor(times, dtype=torch.float64)
-        affine = self.market.affine(t, horizon=times[-1])
+        affine = self.market.affine(times, horizon=times[-1])
         growth = block.states[0][columns].detach()
         scale, shift = (v.to(growth).movedim(-1, 0).unsqueeze(-1) for v in affine)  # [time, *batch, 1]
         prices = scale.detach() * torch.exp(growth) + shift.detach()  # [time, *batch, path]
@@ -104,10 +101,10 @@ class LikelihoodRun:
         log = -0.5 * (torch.log(variance) + miss * miss / variance).sum(0) - torch.log(prices - shift)[moving].sum(0)
         ratio = torch.exp(log - log.detach())
         if deltas:
-            slope = self._slope(payoff, prices, shift.detach())
+            slope = self._slope(payoff, prices, shift)
             value = slope * self._spot_share(scale).to(slope.device)
         else:
-            value = discounted(payoff, prices.movedim(0, -1), self.market, self.elapsed)
+            value = discounted(payoff, prices.movedim(0, -1), self.market)
         base = value.detach().mean(-1, keepdim=True)
         return (value - base) * ratio + base
 
@@ -115,11 +112,11 @@ class LikelihoodRun:
         """`sum_k (d worth / d S_k) (S_k - shift_k)` of each path: how the worth moves with all prices together."""
         with torch.enable_grad():
             leaf = prices.detach().clone().requires_grad_()
-            worth = discounted(payoff, leaf.movedim(0, -1), self.market, self.elapsed)
+            worth = discounted(payoff, leaf.movedim(0, -1), self.market)
             if not worth.requires_grad:
                 return torch.zeros_like(worth)
-            (gradient,) = torch.autograd.grad(worth.sum(), leaf)
-        return (gradient * (prices.detach() - shift)).sum(0).detach()
+            (gradient,) = torch.autograd.grad(worth.sum(), leaf, create_graph=True)  # of curves and time
+        return (gradient * (prices - shift)).sum(0)
 
     def _spot_share(self, scale: Tensor) -> Tensor:
         """`d log scale / d spot`, the same at every date: the shape of the spot."""
@@ -136,11 +133,10 @@ def check_dated(book: list[Payoff]) -> None:
             raise InputError(f"{payoff.name} is watched continuously: no likelihood ratio; use method='pathwise'")
 
 
-def discounted(payoff: Payoff, prices: Tensor, market: Market | Markets, elapsed: float) -> Tensor:
+def discounted(payoff: Payoff, prices: Tensor, market: Market | Markets) -> Tensor:
     """Present value of the payments [*, path] for prices [*, path, time]."""
     flows = payoff.flows(Paths(prices))
-    t = torch.tensor(later(flows.times, elapsed), dtype=torch.float64)
-    return (flows.amounts * market.discount(t).to(flows.amounts).unsqueeze(-2)).sum(-1)
+    return (flows.amounts * market.discount(flows.times).to(flows.amounts).unsqueeze(-2)).sum(-1)
 
 
 def _increments(values: Tensor) -> Tensor:

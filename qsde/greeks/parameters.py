@@ -105,7 +105,7 @@ def parameter_gradient(
         raise InputError("there are no payoffs")
     exact = [i for i, payoff in enumerate(book) if _is_exact(payoff, model, engine)]
     left = [i for i in range(len(book)) if i not in exact]
-    inputs = Inputs.of(model, market, max(payoff.maturity for payoff in book))
+    inputs = Inputs.of(model, market, book)
     columns = ("price", "delta", *(f"d_{name}" for name in names))
     intensities = tuple(name for name in names if moves_by_jumps(name)) if left else ()
     methods = ["fourier"] * len(book)

@@ -26,8 +26,9 @@ from qsde.schemes.layers import layers
 REPLICATES = 32
 #: Share of the spot between values whose difference is taken, less if that would cross a barrier.
 SPOT_MOVE = 0.01
-#: One calendar day, for theta and charm.
-DAY = 1 / 365
+
+#: Second derivatives that are derivatives of a delta.
+SECOND = ("gamma", "vanna", "charm")
 
 #: Greeks of one column, by name.
 Row = dict[str, Tensor]
@@ -97,17 +98,12 @@ def of_payoffs(
     folds: int,
 ) -> Sampler:
     """The sampler of payoffs that are simulated."""
-    second = any(name.startswith(("gamma", "vanna")) for name in needs)
-    point = inputs.at(_frozen(inputs, needs), folds)
+    second = any(name.startswith(SECOND) for name in needs)
+    point = inputs.at(frozen(inputs, needs), folds)
     steep = frozenset(i for i, payoff in enumerate(book) if payoff.steep)
     apart = inputs.beside(point, 0.0, inputs.labels[0]) if steep else None
-    near = bool(steep) and any(name.startswith(("delta", "gamma", "vanna")) for name in needs)
+    near = bool(steep) and any(name.startswith(("delta", *SECOND)) for name in needs)
     base = Simulated(point, book, methods, engine, second=second, apart=apart, sampled=near)
-    days: tuple[Estimator, Estimator] | None = None
-    if any(name.startswith(("theta", "charm")) for name in needs):
-        # today's price without companions, as tomorrow's has none: what they share cancels
-        tomorrow = Simulated(inputs.at((), folds), book, methods, engine, DAY, second)
-        days = Simulated(point, book, methods, engine, 0.0, paths=base.paths), tomorrow
     tilted: list[Tilted] = []
     smooth = [i for i, method in enumerate(methods) if method == "conditional"]
     rough = [i for i, method in enumerate(methods) if method != "conditional"]
@@ -115,20 +111,19 @@ def of_payoffs(
         for rows, move in ((smooth, 0.25 * VOL_MOVE), (rough, VOL_MOVE)):
             if rows and f"volga{label}" in needs:
                 some, how = [book[i] for i in rows], [methods[i] for i in rows]
-                ends = [
-                    Simulated(inputs.at((), folds, vol=s * move, label=label), some, how, engine, second=False)
-                    for s in (1, -1)
-                ]
-                tilted.append(Tilted(label, rows, move, (ends[0], ends[1])))
+                ends = [inputs.at(("elapsed",), folds, vol=s * move, label=label) for s in (1, -1)]
+                up, down = (Simulated(end, some, how, engine, second=False) for end in ends)
+                tilted.append(Tilted(label, rows, move, (up, down)))
     move = _spot_move([payoff for payoff in book if payoff.window is not None], inputs)
     jumps = extra_jumps(inputs.model, max(payoff.maturity for payoff in book), engine.noise)
-    return Sampler(inputs, base, columns, needs, jumps, days, tilted, steep, move)
+    return Sampler(inputs, base, columns, needs, jumps, tilted, steep, move)
 
 
-def _frozen(inputs: Inputs, needs: set[str]) -> tuple[str, ...]:
-    """Leaves that nothing asked for is a derivative to: all but the spots, where that saves the sweep through time."""
-    spots = all(name.startswith(("price", "delta", "gamma")) for name in needs)
-    return tuple(name for name in inputs.leaves if not name.startswith("spot")) if spots else ()
+def frozen(inputs: Inputs, needs: set[str]) -> tuple[str, ...]:
+    """Leaves that nothing asked for is a derivative to, where that saves work: all but the spots, or time."""
+    if all(name.startswith(("price", "delta", "gamma")) for name in needs):
+        return tuple(name for name in inputs.leaves if not name.startswith("spot"))
+    return () if any(name.startswith(("theta", "charm")) for name in needs) else ("elapsed",)
 
 
 def _spot_move(book: list[Payoff], inputs: Inputs) -> float:
@@ -171,7 +166,6 @@ class Sampler:
         columns: the payoffs of each column.
         needs: names of the Greeks wanted.
         jumps: the extra jump of each jump law, by the name of its intensity.
-        days: the payoffs today and tomorrow, for theta and charm.
         tilted: the payoffs at moved vols, for volga.
         steep: payoffs whose pathwise deltas have heavy tails, where a path comes near a barrier with little variance
             left: differences of values serve better.
@@ -183,7 +177,6 @@ class Sampler:
     columns: list[list[int]]
     needs: set[str]
     jumps: dict[str, ExtraJump]
-    days: tuple[Estimator, Estimator] | None = None
     tilted: Sequence[Tilted] = ()
     steep: frozenset[int] = frozenset()
     spot_move: float = SPOT_MOVE
@@ -191,13 +184,12 @@ class Sampler:
     def __call__(self, parts: Parts) -> list[Row]:
         """Raw Greeks of each column."""
         found = self._first(parts)
-        if self._wants("gamma", "vanna"):
+        if self._wants(*SECOND):
             self._add_second(found, parts)
         if self.steep and self.needs & {"delta", "gamma"}:
             self._add_by_value(found, parts)
-        if self.days is not None:
-            self._add_timed(found, parts)
         self._add_intensities(found, parts)
+        self._add_lost_jumps(found, parts)
         for tilted in self.tilted:
             self._add_volga(found, parts, tilted)
         return found
@@ -214,7 +206,7 @@ class Sampler:
             g = self.base.gradient(value)
             row = {"price": value.detach()}
             row |= {f"delta{a}": g[f"spot{a}"] for a in inputs.labels}
-            row |= {"rho": g["rate"]} if "rate" in g else {}
+            row |= {name: g[leaf] for name, leaf in (("rho", "rate"), ("theta", "elapsed")) if leaf in g}
             row |= {f"dividend_rho{a}": g[f"dividend_yield{a}"] for a in inputs.labels if f"dividend_yield{a}" in g}
             if self._wants("vega"):
                 row |= {f"vega{a}": inputs.along(g, a) for a in inputs.directions}
@@ -223,7 +215,7 @@ class Sampler:
         return found
 
     def _add_second(self, found: list[Row], parts: Parts) -> None:
-        """Gamma and vanna from the derivatives of deltas where they are smooth, else from differences of gradients."""
+        """Gamma, vanna and charm: derivatives of deltas where they are smooth, else differences of gradients."""
         deltas = self.base.deltas(parts)
         for row, column in zip(found, self.columns, strict=True):
             smooth = [deltas[i] for i in column if i in deltas]
@@ -237,13 +229,15 @@ class Sampler:
                 self._add_slopes(row, each)
 
     def _add_slopes(self, row: Row, slopes: list[Grads]) -> None:
-        """Adds gamma and vanna from the derivatives of the delta to each spot."""
+        """Adds gamma, vanna and charm from the derivatives of the delta to each spot."""
         labels = self.inputs.labels
         for i, a in enumerate(labels):
             for j, b in enumerate(labels[i:], i):  # each pair from both sides: the mean is less noisy
                 _add(row, f"gamma{a}{b}", 0.5 * (slopes[i][f"spot{b}"] + slopes[j][f"spot{a}"]))
             for b in self.inputs.directions if self._wants("vanna") else ():
                 _add(row, f"vanna{a}{b}", self.inputs.along(slopes[i], b))
+            if self._wants("charm"):
+                _add(row, f"charm{a}", slopes[i]["elapsed"])
 
     def _slope(self, label: str, rows: list[int], parts: Parts) -> Grads:
         """Derivative of the gradient of some payoffs to a spot, from gradients at moved spots."""
@@ -269,19 +263,6 @@ class Sampler:
                 if here:
                     _add(row, "gamma", (above + below - 2 * _total(here, steep)) / size**2)
 
-    def _add_timed(self, found: list[Row], parts: Parts) -> None:
-        """Theta and charm: tomorrow's values and deltas less today's, per year."""
-        assert self.days is not None
-        labels = self.inputs.labels if self._wants("charm") else ()
-        with torch.set_grad_enabled(bool(labels)):
-            values = [day.values(parts) for day in self.days]
-        for row, column in zip(found, self.columns, strict=True):
-            today, tomorrow = (_total(each, column) for each in values)
-            row["theta"] = (tomorrow - today).detach() / DAY
-            if labels:
-                was, becomes = (day.by_spot(_total(each, column)) for day, each in zip(self.days, values, strict=True))
-                row |= {f"charm{a}": (b - w) / DAY for a, w, b in zip(labels, was, becomes, strict=True)}
-
     def _add_intensities(self, found: list[Row], parts: Parts) -> None:
         """What more jumps do, besides the compensator."""
         for name, jump in self.jumps.items():
@@ -290,6 +271,29 @@ class Sampler:
                     moves = self.base.changes(parts, jump)
                 for row, column in zip(found, self.columns, strict=True):
                     _add(row, f"d_{name}", jump.span * _total(moves, column))
+
+    def _add_lost_jumps(self, found: list[Row], parts: Parts) -> None:
+        """Adds to theta and charm what the jumps would have done that no longer come before the first date."""
+        if not self._wants("theta", "charm"):
+            return
+        labels = self.inputs.labels if self._wants("charm") else ()
+        for jump in self.jumps.values():
+            lost = jump.until(self.inputs.first)
+            with torch.set_grad_enabled(bool(labels)):
+                moves = self.base.changes(parts, lost)
+            for row, column in zip(found, self.columns, strict=True):
+                _add(row, "theta", -jump.intensity * _total(moves, column).detach())
+                for a, slope in zip(labels, self._slopes(moves, column, lost, parts), strict=True) if labels else ():
+                    _add(row, f"charm{a}", -jump.intensity * slope)
+
+    def _slopes(self, moves: list[Tensor], column: list[int], jump: ExtraJump, parts: Parts) -> list[Tensor]:
+        """How what a jump does changes with each spot."""
+        smooth, steep = ([i for i in column if (i in self.steep) == wanted] for wanted in (False, True))
+        slopes = [self.base.by_spot(_total(moves, smooth))] if smooth else []
+        if steep:
+            up, down = (self._sum(end.changes(parts, jump), steep) for end in self._moved[self.inputs.labels[0]])
+            slopes.append([(up - down) / (2 * self.spot_move * self.inputs.leaves["spot"])])
+        return [torch.stack(each).sum(0) for each in zip(*slopes, strict=True)]
 
     def _add_volga(self, found: list[Row], parts: Parts, tilted: Tilted) -> None:
         """Differences of vegas."""
@@ -304,10 +308,10 @@ class Sampler:
 
     def _differing(self, column: Sequence[int]) -> list[int]:
         """Payoffs of a column whose second derivatives are differences of gradients."""
-        if not self._wants("gamma", "vanna"):
+        if not self._wants(*SECOND):
             return []
-        vanna = self._wants("vanna")
-        return [i for i in column if not self.base.has_deltas(i) and (vanna or i not in self.steep)]
+        mixed = self._wants("vanna", "charm")
+        return [i for i in column if not self.base.has_deltas(i) and (mixed or i not in self.steep)]
 
     @cached_property
     def _rows(self) -> list[int]:

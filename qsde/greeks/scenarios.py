@@ -186,7 +186,7 @@ def scenarios(
     book = [payoffs] if isinstance(payoffs, Claim) else list(payoffs)
     names = _names(which)
     _check(model, book, market, units)
-    inputs = Inputs.of(model, market, max(payoff.maturity for payoff in book))
+    inputs = Inputs.of(model, market, book)
     grid = Grid(inputs, _moves("spots", spots, -1.0), _moves("vols", vols, None))
     grid.check()
     exact = model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in book)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.market.clock import Clock
 from qsde.market.curves import Times
 from qsde.market.underlying import Market
 from qsde.numerics import holds
@@ -63,6 +64,15 @@ class Markets:
     def dividend_times(self) -> tuple[float, ...]:
         """Ex-dates of all underlyings in years, increasing, each once."""
         return tuple(sorted({t for m in self.markets for t in m.dividend_times}))
+
+    @property
+    def clock(self) -> Clock | None:
+        """The one of all markets (see `Market.clock`)."""
+        return self.markets[0].clock
+
+    def years(self, dates: Times) -> Tensor:
+        """Years from now to dates (see `Market.years`)."""
+        return self.markets[0].years(dates)
 
     def discount(self, t: Times) -> Tensor:
         """Value today of 1 paid at `t` years, in the shape of `t`."""

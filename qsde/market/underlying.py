@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.market.clock import Clock
 from qsde.market.curves import Curve, FlatCurve, Times, as_curve
 from qsde.market.dividends import CashDividend, Dividend, ProportionalDividend, Schedule
 from qsde.numerics import holds
@@ -94,6 +95,8 @@ class Market:
     dividend_yield: float | Tensor | Curve = 0.0
     dividends: Sequence[Dividend] = ()
     _schedule: Schedule = field(init=False, repr=False, compare=False)
+    #: Set where prices are differentiated by the passing of time (`qsde.greeks`).
+    clock: Clock | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         spot = torch.as_tensor(self.spot, dtype=torch.float64)
@@ -131,9 +134,13 @@ class Market:
         """Ex-dates in years, increasing, each once."""
         return tuple(self._schedule.times.tolist())
 
+    def years(self, dates: Times) -> Tensor:
+        """Years from now to dates: the dates themselves, unless time passes."""
+        return torch.as_tensor(dates, dtype=torch.float64) if self.clock is None else self.clock(dates)
+
     def discount(self, t: Times) -> Tensor:
         """Value today of 1 paid at `t` years."""
-        return _curve(self.rate).discount(t)
+        return _curve(self.rate).discount(self.years(t))
 
     def forward(self, t: Times) -> Tensor:
         """Forward price for delivery at `t`, after the dividends of that date: `F(t)` of the class."""
@@ -207,7 +214,7 @@ class Market:
     def _cash_today(self) -> Tensor:
         """The value today `a_tau` of each ex-date's cash, [date]."""
         times = self._schedule.times
-        return self._schedule.cash_today(_curve(self.dividend_yield).discount(times) / self.discount(times))
+        return self._schedule.cash_today(_curve(self.dividend_yield).discount(self.years(times)) / self.discount(times))
 
     def _cash(self, marked: Tensor) -> Tensor:
         """Value today of the cash on the ex-dates marked in [*, date], [*]."""
@@ -220,7 +227,7 @@ class Market:
 
     def _accrued(self, today: float | Tensor, t: Tensor) -> Tensor:
         """What a value today of stock becomes by `t` without dividends."""
-        return today * _curve(self.dividend_yield).discount(t) / self.discount(t)
+        return today * _curve(self.dividend_yield).discount(self.years(t)) / self.discount(t)
 
 
 def _curve(rate: float | Tensor | Curve) -> Curve:

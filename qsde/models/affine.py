@@ -60,7 +60,7 @@ def affine(model: Model) -> Affine:
     )
 
 
-def log_moment(model: Affine, exponents: Tensor, steps: Sequence[float]) -> Tensor:
+def log_moment(model: Affine, exponents: Tensor, steps: Sequence[float] | Tensor) -> Tensor:
     """`log E[exp(sum_j z_j (x_{t_j} - x_{t_{j-1}}))]`, the joint transform of the increments of `x = log(S/F)`.
 
     The variance's exponents are chained from the last interval to the first, all else is done for many intervals at a
@@ -82,7 +82,7 @@ def log_moment(model: Affine, exponents: Tensor, steps: Sequence[float]) -> Tens
     """
     shape = broadcast_shape(model.batch_shape, exponents.shape[1:])
     exponents = exponents.reshape(len(steps), *(1,) * (len(shape) - exponents.dim() + 1), *exponents.shape[1:])
-    dt = torch.tensor(steps, dtype=exponents.real.dtype, device=exponents.device).reshape(-1, *(1,) * len(shape))
+    dt = torch.as_tensor(steps, dtype=exponents.real.dtype, device=exponents.device).reshape(-1, *(1,) * len(shape))
     b = total = torch.zeros_like(exponents[-1])
     together = max(1, _TOGETHER // math.prod(shape))
     for u, length in zip(reversed((-1j * exponents).split(together)), reversed(dt.split(together)), strict=True):
@@ -103,7 +103,7 @@ def _chained(maps: tuple[Tensor, Tensor, Tensor, Tensor] | None, b: Tensor) -> t
 
 
 @torch.no_grad()
-def moment_exists(model: Affine, exponents: Tensor, steps: Sequence[float]) -> Tensor:
+def moment_exists(model: Affine, exponents: Tensor, steps: Sequence[float] | Tensor) -> Tensor:
     """Whether `E[exp(sum_j z_j (x_{t_j} - x_{t_{j-1}}))]` is finite, for real exponents."""
     b = torch.zeros_like(exponents[-1])
     alive = torch.ones_like(b, dtype=torch.bool)

@@ -74,8 +74,8 @@ def price_exact(model: Model, payoffs: Sequence[Claim], market: Market, engine: 
 def _europeans(model: Model, book: list[European], market: Market, engine: Fourier) -> list[FourierPrice]:
     t, is_call = _terms(book)
     strike = _stacked([option.strike for option in book])
-    forward, discount = market.forward(t), market.discount(t)
-    found = price_european(model, strike.unsqueeze(-1), t, forward, discount, is_call.unsqueeze(-1), engine)
+    years, forward, discount = market.years(t), market.forward(t), market.discount(t)
+    found = price_european(model, strike.unsqueeze(-1), years, forward, discount, is_call.unsqueeze(-1), engine)
     return _split(found.value.squeeze(-1), found.error.squeeze(-1))
 
 
@@ -83,11 +83,11 @@ def _digitals(model: Model, book: list[AtExpiry], market: Market, engine: Fourie
     """Each is so many assets and so much cash beyond a trigger."""
     (t, is_call), wide = _terms(book), model.map(lambda p: p.unsqueeze(-1) if p.dim() else p)
     assets, cash, trigger = (_stacked(list(column)) for column in zip(*(p.legs for p in book), strict=True))
-    forward, discount = market.forward(t), market.discount(t)
+    years, forward, discount = market.years(t), market.forward(t), market.discount(t)
     value = error = torch.zeros((), dtype=torch.float64)
     for amount, pays in ((assets, "asset"), (cash, "cash")):
         if bool((amount != 0).any()):
-            leg = price_digital(wide, trigger, t, forward, discount, is_call, pays, engine)  # type: ignore[arg-type]
+            leg = price_digital(wide, trigger, years, forward, discount, is_call, pays, engine)  # type: ignore[arg-type]
             value, error = value + amount * leg.value, error + amount.detach().abs() * leg.error
     return _split(value, error)
 

@@ -130,7 +130,7 @@ def price_geometric_asian(
     """
     check_kind("price_geometric_asian", kind)
     average = Averaging(fixings, past, weights)
-    law = _average(model, ((1.0, average),))
+    law = _average(model, market, ((1.0, average),))
     mean = torch.exp(average.log_forward(market) + law.log_means[1])
     paid = _paid(average, expiry)
     return _european(law, strike, paid, mean, market.discount(paid), kind, engine)
@@ -152,7 +152,7 @@ def geometric_mean(
         99.501248
     """
     average = Averaging(fixings, past, weights)
-    return torch.exp(average.log_forward(market) + _average(model, ((1.0, average),)).log_means[1])
+    return torch.exp(average.log_forward(market) + _average(model, market, ((1.0, average),)).log_means[1])
 
 
 def price_continuous_geometric_asian(
@@ -249,7 +249,7 @@ def price_geometric_average_strike(
     later = [paid] if paid > average.fixings[-1] else []
     below = [*average.to_come, *(0.0 for _ in later)]
     above = [0.0] * (len(below) - 1) + [1.0]
-    exposure = Exposure.of([*average.fixings, *later], below, above)
+    exposure = Exposure.of(market.years([*average.fixings, *later]), below, above)
     law = LogRatio(model, ((1.0, exposure),), "average-strike option")
     mean = torch.exp(average.log_forward(market, paid) + law.log_means[0])
     ratio = market.forward(paid) / mean
@@ -307,17 +307,16 @@ def price_forward_start(
     Averaging(times).log_forward(market)  # refuses cash dividends in between
     below = (1.0, 0.0) if pays == "price" else (0.0, 0.0)
     above = (0.0, 1.0) if pays == "price" else (-1.0, 1.0)
-    law = LogRatio(model, ((1.0, Exposure.of(times, below, above)),), "forward-start option")
+    law = LogRatio(model, ((1.0, Exposure.of(market.years(times), below, above)),), "forward-start option")
     first, last = market.forward(torch.tensor(times, dtype=torch.float64))
     notional = market.discount(times[1]) * (first if pays == "price" else 1.0)
     return _european(law, moneyness, times[1], last / first, notional, kind, engine)
 
 
-def _average(model: Model, rules: Sequence[tuple[float, Averaging]]) -> LogRatio:
-    exposures = tuple(
-        (factor, Exposure.of(rule.fixings, [0.0] * len(rule.to_come), rule.to_come)) for factor, rule in rules
-    )
-    return LogRatio(model, exposures, "geometric average")
+def _average(model: Model, market: Market, rules: Sequence[tuple[float, Averaging]]) -> LogRatio:
+    exposures = [Exposure.of(market.years(rule.fixings), [0.0] * len(rule.to_come), rule.to_come) for _, rule in rules]
+    pairs = tuple((factor, exposure) for (factor, _), exposure in zip(rules, exposures, strict=True))
+    return LogRatio(model, pairs, "geometric average")
 
 
 def _trapezoid(expiry: float, n: int) -> Averaging:
@@ -329,7 +328,7 @@ def _extrapolated(
     model: Model, market: Market, strike: Number, pair: tuple[Averaging, Averaging], kind: Kind, engine: Fourier | None
 ) -> FourierPrice:
     rules = tuple(zip((4 / 3, -1 / 3), pair, strict=True))
-    law = _average(model, rules)
+    law = _average(model, market, rules)
     log_forward = sum((factor * rule.log_forward(market) for factor, rule in rules), torch.zeros(()))
     expiry = pair[0].fixings[-1]
     mean = torch.exp(log_forward + law.log_means[1])

@@ -23,20 +23,20 @@ class Exposure:
     """Two linear combinations of `x = log(S/F)` at several dates, as exponents of its increments.
 
     Attributes:
-        steps: lengths of the intervals, years.
+        steps: lengths of the intervals, years, [interval].
         below, above: exponents of the increments in the denominator and the numerator.
     """
 
-    steps: tuple[float, ...]
+    steps: Tensor
     below: tuple[float, ...]
     above: tuple[float, ...]
 
     @classmethod
-    def of(cls, times: Sequence[float], below: Sequence[float], above: Sequence[float]) -> Exposure:
+    def of(cls, times: Tensor, below: Sequence[float], above: Sequence[float]) -> Exposure:
         """From weights of `x` at increasing times: an increment belongs to every later date. `x_0 = 0` drops out."""
-        steps = (b - a for a, b in itertools.pairwise((0.0, *times)))
-        rows = zip(steps, _from_the_end(below), _from_the_end(above), strict=True)
-        return cls(*zip(*(row for row in rows if row[0] > 0), strict=True))
+        first = int(not times[0] > 0)
+        steps = times.diff(prepend=times.new_zeros(1))[first:]
+        return cls(steps, *(tuple(_from_the_end(row)[first:]) for row in (below, above)))
 
     def exponents(self, z: Tensor) -> Tensor:
         """`below + z (above - below)`, [interval, ...]."""
@@ -112,17 +112,15 @@ class LogRatio(FourierModel):
     def total_variance(self, t: Tensor) -> Tensor:
         """Variance that sets the scale of the quadrature: that of increments times squared exponents."""
         _, exposure = self.rules[0]
-        dates, below, above = (
-            torch.tensor(row, dtype=t.dtype, device=t.device)
-            for row in ((0.0, *itertools.accumulate(exposure.steps)), exposure.below, exposure.above)
-        )
+        below, above = (torch.tensor(row, dtype=t.dtype, device=t.device) for row in (exposure.below, exposure.above))
+        dates = torch.nn.functional.pad(exposure.steps.detach().to(t).cumsum(0), (1, 0))
         growth = fourier_model(self.model).total_variance(dates).diff(dim=-1)
         return ((above - below).square() * growth).sum(-1, keepdim=True) + torch.zeros_like(t)
 
     def ripple(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
         """That of the model, stretched: its extent by the typical exponent, its distance by the largest."""
         _, exposure = self.rules[0]
-        model, whole = fourier_model(self.model), torch.full_like(t, sum(exposure.steps))
+        model, whole = fourier_model(self.model), torch.full_like(t, float(exposure.steps.sum()))
         found = model.ripple(whole)
         if found is None:
             return None

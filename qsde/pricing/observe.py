@@ -15,7 +15,7 @@ from qsde.market.underlying import Market
 from qsde.payoffs import Claim, Paths, Watched
 from qsde.payoffs.base import Stage
 from qsde.payoffs.checks import as_like
-from qsde.pricing.simulation import Block, Bridges, Simulation, later
+from qsde.pricing.simulation import Block, Bridges, Simulation
 from qsde.pricing.survival import survived
 from qsde.pricing.variation import cut_in_two, with_cash
 from qsde.solve.loop import first_order
@@ -32,19 +32,17 @@ class Observer:
     Cash dividends after the last date on which the claim looks at the price are left out (`Market`, "Horizon").
     """
 
-    def __init__(self, simulation: Simulation, market: Market | Markets, claim: Claim, elapsed: float = 0.0) -> None:
+    def __init__(self, simulation: Simulation, market: Market | Markets, claim: Claim) -> None:
         self._simulation = simulation
         self._market = market
-        self._claim, self._elapsed = claim, elapsed
-        times = later(claim.times, elapsed)
-        self._horizon = times[-1]
+        self._claim = claim
+        self._horizon = claim.times[-1]
         grid = simulation.job.grid
-        self._columns = [grid.column(t) for t in times]
+        self._columns = [grid.column(t) for t in claim.times]
         self._affines: dict[tuple[tuple[float, ...], bool], tuple[Tensor, Tensor]] = {}
-        self._scale, self._shift = self._affine(times)
+        self._scale, self._shift = self._affine(claim.times)
         if claim.window is not None:
-            start, end = later(claim.window, elapsed)
-            first, last = grid.column(start), grid.column(end)
+            first, last = (grid.column(t) for t in claim.window)
             self.watched = slice(first, last + 1)  # columns of the window
             self._dates = grid.dates[self.watched]
             self._steps = [k - 1 for k in grid.observed_after[first + 1 : last + 1]]
@@ -81,7 +79,7 @@ class Observer:
 
     def survived(self, block: Block, stages: Sequence[Stage], discount: Callable[[float], Tensor]) -> Tensor:
         """Present value of a contract that ends or lives on at dates, date by date (`survival.survived`)."""
-        times = later((stage.time for stage in stages), self._elapsed)
+        times = tuple(stage.time for stage in stages)
         columns = [self._simulation.job.grid.column(t) for t in times]
         x, means, variances = (s[columns] for s in (block.states[0], block.mean, block.variance))
         with torch.no_grad():
@@ -115,9 +113,9 @@ class Observer:
         simulation, dates = self._simulation, self._dates
         states = tuple(s[self.watched] for s in block.states)
         before, after = tuple(s[:-1] for s in states), tuple(s[1:] for s in states)
-        t = torch.tensor(dates, dtype=torch.float64)
-        shape = (-1, *(1,) * (states[0].dim() - 1))
-        start, size = (v.to(states[0]).reshape(shape) for v in (t[:-1], t.diff()))
+        t = self._market.years(dates).movedim(-1, 0).to(states[0])
+        t = t.reshape(*t.shape, *(1,) * (states[0].dim() - t.dim()))
+        start, size = t[:-1], t.diff(dim=0)
         interval = simulation.model, before, after, size, start
         variance, slope = simulation.scheme.variance(*interval), simulation.scheme.slope(*interval)
         x, uniforms = states[0], block.uniforms(self._steps)

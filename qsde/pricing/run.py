@@ -21,7 +21,7 @@ from qsde.pricing.moments import Control, Moments, Result
 from qsde.pricing.near import NearBarrier
 from qsde.pricing.observe import Observer
 from qsde.pricing.path_set import PathSet
-from qsde.pricing.simulation import Block, Parts, Simulation, later
+from qsde.pricing.simulation import Block, Parts, Simulation
 from qsde.solve.transforms import inside_transform
 
 Progress = Callable[[int, int], None]
@@ -52,7 +52,6 @@ class Run:
         averaged: payoffs whose mean over the price's own noise is taken in closed form.
         observers: what each payoff sees of them; those that look at the same times share one.
         companions: control variates with an exact price, where there is one.
-        elapsed: years that have passed: everything is so much closer.
         near: of payoffs that are looked at near their barriers, too, how; by their number.
     """
 
@@ -62,7 +61,6 @@ class Run:
     averaged: list[bool]
     observers: list[Observer]
     companions: list[Companion]
-    elapsed: float = 0.0
     near: Mapping[int, NearBarrier] = field(default_factory=dict)
     _discounts: dict[tuple[float, ...], Tensor] = field(default_factory=dict)  # of the block that is looked at
 
@@ -73,7 +71,6 @@ class Run:
         book: list[Payoff],
         market: Market | Markets,
         engine: MonteCarlo,
-        elapsed: float | None = None,
         companions: list[Companion] | None = None,
     ) -> Run:
         """Prepares the simulation of a book.
@@ -83,19 +80,17 @@ class Run:
             book: the payoffs.
             market: spot, curves and dividends.
             engine: settings.
-            elapsed: price as if so many years had passed with the spot unchanged, without companions, whose exact
-                price is for today; None is today with them.
             companions: control variates of the payoffs; None finds them.
 
         Raises:
             InputError: payoffs, model and market do not belong together, or a gradient that would be wrong.
         """
         means = engine.conditional and all(isinstance(payoff, AtExpiry) for payoff in book)
-        simulation = simulated(model, book, market, engine, elapsed or 0.0, averaged=means)
+        simulation = simulated(model, book, market, engine, averaged=means)
         if companions is None:
-            companions = _companions(model, book, market) if engine.control_variate and elapsed is None else []
+            companions = _companions(model, book, market) if engine.control_variate else []
         averaged = [simulation.averaged] * len(book)
-        return cls.on(PathSet(simulation), book, market, averaged, elapsed or 0.0, companions or [None] * len(book))
+        return cls.on(PathSet(simulation), book, market, averaged, companions or [None] * len(book))
 
     @classmethod
     def on(
@@ -104,7 +99,6 @@ class Run:
         book: list[Payoff],
         market: Market | Markets,
         averaged: list[bool],
-        elapsed: float,
         companions: list[Companion],
         near: Mapping[int, NearBarrier] | None = None,
     ) -> Run:
@@ -113,9 +107,9 @@ class Run:
         for payoff in book:
             looks = payoff.times, payoff.window, payoff.assets
             if looks not in made:
-                made[looks] = Observer(paths.simulation, market, payoff, elapsed)
+                made[looks] = Observer(paths.simulation, market, payoff)
         observers = [made[payoff.times, payoff.window, payoff.assets] for payoff in book]
-        return cls(book, market, paths, averaged, observers, companions, elapsed, near or {})
+        return cls(book, market, paths, averaged, observers, companions, near or {})
 
     @property
     def simulation(self) -> Simulation:
@@ -304,8 +298,7 @@ class Run:
 
     def _discount(self, times: tuple[float, ...], like: Tensor) -> Tensor:
         if times not in self._discounts:
-            t = torch.tensor(later(times, self.elapsed), dtype=torch.float64)
-            self._discounts[times] = self.market.discount(t).to(like)
+            self._discounts[times] = self.market.discount(times).to(like)
         return self._discounts[times]
 
 
@@ -314,7 +307,6 @@ def simulated(
     book: list[Payoff],
     market: Market | Markets,
     engine: MonteCarlo,
-    elapsed: float = 0.0,
     averaged: bool = False,
     sampled: bool = False,
 ) -> Simulation:
@@ -325,7 +317,6 @@ def simulated(
         book: the payoffs.
         market: spot, curves and dividends.
         engine: settings.
-        elapsed: years that have passed.
         averaged: leave the price's own noise out, where the scheme can.
         sampled: keep the mean and the variance of the log-price beside it, where the scheme can.
 
@@ -339,7 +330,9 @@ def simulated(
     dates += [t for t in market.dividend_times for start, end in windows if start < t < end]
     # between cash dividends the logarithm of the price is no exact bridge
     fine = bool(windows) and market.has_cash
-    return Simulation.of(model, dates, engine, windows, averaged=averaged, fine=fine, elapsed=elapsed, sampled=sampled)
+    return Simulation.of(
+        model, dates, engine, windows, averaged=averaged, fine=fine, clock=market.clock, sampled=sampled
+    )
 
 
 def _companions(model: Model, book: list[Payoff], market: Market | Markets) -> list[Companion]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.market.clock import Clock
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
@@ -221,7 +222,7 @@ class Simulation:
         whole_state: bool = False,
         averaged: bool = False,
         fine: bool = False,
-        elapsed: float = 0.0,
+        clock: Clock | None = None,
         sampled: bool = False,
     ) -> Simulation:
         """Prepares the simulation of a model to all dates.
@@ -234,7 +235,7 @@ class Simulation:
             whole_state: keep every component of the state, not only log-prices.
             averaged: leave the price's own noise out where the scheme can (`Scheme.conditional`).
             fine: keep to `max_dt` even if the scheme is exact.
-            elapsed: years that have passed: the same steps towards dates that are so much closer.
+            clock: differentiate by the passing of time: steps up to the first date shrink with it.
             sampled: keep the mean and the variance of the log-price beside it, where the scheme can.
 
         Raises:
@@ -252,10 +253,7 @@ class Simulation:
         if windows:
             scheme = scheme.watching()
         max_dt = math.inf if scheme.exact and not fine and not (windows and scheme.jumps) else engine.max_dt
-        dates = list(dates)
         grid = TimeGrid.of(dates, min(max_dt, longest), windows, scheme.knots(model))
-        if elapsed:
-            grid = grid.aged(elapsed, _anchor([*dates, *(end for _, end in windows)], elapsed))
         initial = tuple(s.unsqueeze(-1).to(engine.device, engine.dtype) for s in scheme.initial(model))
         seen = range(len(initial)) if windows or whole_state or averaged or sampled else range(model.assets)
         normals, uniforms = scheme.draws(model, max(grid.sizes, default=0.0))
@@ -272,8 +270,9 @@ class Simulation:
         kernel = kernel_for(scheme, n_paths * len(grid.step_size) * sets, engine.compile, extra)
         # for the gradient: a quarter of the budget is left to the way back, and all blocks are kept at once
         memory = max(0, engine.memory_budget * 3 // 4 - size * per_path) * size // n_paths
-        job = Job.of(kernel, grid, seen, memory)
-        dt, t = (v.reshape(-1, *(1,) * len(model.batch_shape)) for v in job.row_times())
+        job = Job.of(kernel, grid, seen, memory, apart=clock is not None)
+        times = job.row_times() if clock is None else clock.steps(*job.row_times())  # [*batch, rows]
+        dt, t = (v.movedim(-1, 0).reshape(v.shape[-1], *v.shape[:-1] or (1,) * len(model.batch_shape)) for v in times)
         coefficients = scheme.coefficients(model, dt, t).movedim(1, 0).unsqueeze(-1)
         constants = tuple(k.to(engine.device, engine.dtype) for k in scheme.constants(model))
         return cls(
@@ -337,21 +336,6 @@ class Simulation:
         return (
             f"{self.model.name} under {type(self.scheme).__name__}: a path is not finite at {step}; parameters {shown}"
         )
-
-
-def later(times: Iterable[float], elapsed: float) -> tuple[float, ...]:
-    """Times seen `elapsed` years later; what is now stays now."""
-    return tuple(max(t - elapsed, 0.0) for t in times)
-
-
-def _anchor(dates: Iterable[float], elapsed: float) -> float:
-    first = min((t for t in dates if t > 0), default=0.0)
-    if first <= elapsed:
-        raise InputError(
-            f"the first date, {first:g} years from now, comes before the {elapsed:g} years have passed for which the "
-            "price is asked; leave theta and charm out"
-        )
-    return first
 
 
 def refuse_intensity_gradient(model: Model) -> None:

@@ -60,7 +60,7 @@ def price_variance_swap(model: Model, swap: VarianceSwap, market: Market) -> Fou
             "or give the dividends as ProportionalDividend"
         )
     drift = torch.log(scale).diff()
-    first, second, error = _moments(model, times)
+    first, second, error = _moments(model, market.years(times))
     squares = drift.square() + 2 * drift * first + second
     periods = swap.periods_per_year
     per_year = 1 / (swap.times[-1] - swap.times[0]) if periods is None else periods / (len(swap.times) - 1)

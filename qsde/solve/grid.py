@@ -92,26 +92,6 @@ class TimeGrid:
                 seen.append((date, len(steps)))
         return cls(tuple(t for t, _ in seen), tuple(sizes), tuple(steps), tuple(k for _, k in seen))
 
-    def aged(self, elapsed: float, anchor: float) -> TimeGrid:
-        """The same steps seen `elapsed` years later: all dates come closer, and the steps up to `anchor` shrink.
-
-        Args:
-            elapsed: years, less than `anchor`.
-            anchor: a date of the grid, the first that is later than now.
-
-        Example:
-            >>> grid = TimeGrid.of([0.5, 1.0], max_dt=0.25).aged(0.1, anchor=0.5)
-            >>> grid.dates, [grid.sizes[i] for i in grid.step_size]
-            ((0.4, 0.9), [0.2, 0.2, 0.25, 0.25])
-        """
-        share = (anchor - elapsed) / anchor
-        before = self.observed_after[self.column(anchor)]
-        n = len(self.sizes)
-        sizes = self.sizes + tuple(size * share for size in self.sizes)
-        steps = tuple(i + n * (k < before) for k, i in enumerate(self.step_size))
-        dates = tuple(t * share if t < anchor - _SAME else t - elapsed for t in self.dates)
-        return TimeGrid(dates, sizes, steps, self.observed_after)
-
     def column(self, date: float) -> int:
         """Index of a date among the observation dates."""
         return min(range(len(self.dates)), key=lambda i: abs(self.dates[i] - date))

@@ -101,9 +101,12 @@ class Job:
     memory: int = 0
 
     @classmethod
-    def of(cls, kernel: Kernel, grid: TimeGrid, seen: Sequence[int] = (0,), memory: int = 0) -> Job:
-        """The job of a kernel: steps of one size share a row, unless the scheme depends on time."""
-        rows = tuple(range(len(grid.step_size))) if kernel.scheme.time_dependent else grid.step_size
+    def of(
+        cls, kernel: Kernel, grid: TimeGrid, seen: Sequence[int] = (0,), memory: int = 0, apart: bool = False
+    ) -> Job:
+        """The job of a kernel: steps of one size share a row, unless they are kept `apart` or the scheme needs it."""
+        each = apart or kernel.scheme.time_dependent
+        rows = tuple(range(len(grid.step_size))) if each else grid.step_size
         return cls(kernel, grid, rows, tuple(seen), memory)
 
     @property
@@ -118,12 +121,10 @@ class Job:
 
     def row_times(self) -> tuple[Tensor, Tensor]:
         """Size and start of the step of each row of the coefficients, [rows] each."""
-        times = self.grid.times
-        if self.kernel.scheme.time_dependent:
-            sizes, starts = [self.grid.sizes[i] for i in self.grid.step_size], times[:-1]
-        else:
-            sizes, starts = list(self.grid.sizes), (0.0,) * len(self.grid.sizes)
-        return torch.tensor(sizes, dtype=torch.float64), torch.tensor(starts, dtype=torch.float64)
+        grid, times = self.grid, torch.tensor(self.grid.times, dtype=torch.float64)
+        firsts = sorted({row: k for k, row in reversed([*enumerate(self.rows)])}.values())  # rows come in their order
+        sizes = torch.tensor([grid.sizes[grid.step_size[k]] for k in firsts], dtype=torch.float64)
+        return sizes, times[torch.tensor(firsts, dtype=torch.long)]
 
 
 def simulate(

@@ -11,7 +11,6 @@ import torch
 
 from qsde.errors import InputError
 from qsde.greeks import GREEKS, Greeks, greeks
-from qsde.market.dividends import CashDividend
 from qsde.market.underlying import Market
 from qsde.models import SDE, BlackScholes, Heston, Model, bates, merton
 from qsde.noise import Antithetic, Noise, Sobol, Threefry
@@ -176,10 +175,6 @@ def test_what_would_be_wrong_is_refused() -> None:
         greeks(BlackScholes([0.2, 0.3]), digital, MARKET)
     with pytest.raises(InputError, match="use MonteCarlo"):
         greeks(HESTON, Asian(100.0, QUARTERS), MARKET, Fourier())
-    with pytest.raises(InputError, match="theta and charm are not there with discrete dividends"):
-        greeks(HESTON, digital, Market(100.0, dividends=[CashDividend(0.5, 1.0)]), which=["theta"])
-    with pytest.raises(InputError, match=r"the first date, 0\.002"):
-        greeks(BlackScholes(0.2), Asian(100.0, (0.002, 1.0)), MARKET, FEW, which=["theta"])
     with pytest.raises(InputError, match="units must be"):
         greeks(HESTON, digital, MARKET, units="percent")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="there are no payoffs"):

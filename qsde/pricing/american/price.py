@@ -113,9 +113,7 @@ def price_early(
     )
 
 
-def prepared(
-    model: Model, claim: EarlyExercise, market: Market | Markets, engine: MonteCarlo, elapsed: float = 0.0
-) -> Stages:
+def prepared(model: Model, claim: EarlyExercise, market: Market | Markets, engine: MonteCarlo) -> Stages:
     """The dates of the right, and the simulation to them.
 
     Args:
@@ -123,13 +121,12 @@ def prepared(
         claim: the right.
         market: spots, curves and dividends.
         engine: settings.
-        elapsed: years that have passed, with the spot unchanged.
 
     Raises:
         InputError: what does not belong together, or does not fit into memory.
     """
     _check(model, claim, market)
-    stages = Stages.of(model, claim, market, engine, elapsed)
+    stages = Stages.of(model, claim, market, engine)
     _check_memory(stages, engine)
     return stages
 

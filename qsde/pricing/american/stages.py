@@ -13,7 +13,7 @@ from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs.base import EarlyExercise, Knock, Watched
 from qsde.pricing.engine import MonteCarlo
-from qsde.pricing.simulation import Simulation, later
+from qsde.pricing.simulation import Simulation
 from qsde.pricing.variation import with_cash
 from qsde.schemes.base import State
 
@@ -66,15 +66,13 @@ class Stages:
         claim: EarlyExercise,
         market: Market | Markets,
         engine: MonteCarlo,
-        elapsed: float = 0.0,
     ) -> Stages:
-        """Prepares the simulation; all dates are closer by the years that have `elapsed`, but today stays today."""
+        """Prepares the simulation."""
         ex_dates = [t for t in market.dividend_times if 0 < t < claim.maturity]
         times = tuple(sorted({0.0, *claim.times, *(ex_dates if claim.anytime else ())}))
         windows = [claim.window] if claim.window else []
         dates = [*times, *(ex_dates if windows else ())]
-        simulation = Simulation.of(model, dates, engine, windows, whole_state=True, elapsed=elapsed)
-        times = later(times, elapsed)
+        simulation = Simulation.of(model, dates, engine, windows, whole_state=True, clock=market.clock)
         grid = simulation.job.grid
         after, before = (_affine(market, times, times[-1], b, engine.device) for b in (False, True))
         return cls(simulation, market, claim, times, tuple(grid.column(t) for t in times), after, before)
@@ -123,7 +121,7 @@ class Stages:
     def _watched(self, states: State, i: int) -> Watched:
         dates = self.simulation.job.grid.dates[self.interval(i)]
         states = tuple(s.double() for s in states)
-        t = torch.tensor(dates, dtype=torch.float64, device=states[0].device).unsqueeze(-1)
+        t = self.market.years(dates).to(states[0].device).unsqueeze(-1)
         before, after = tuple(s[:-1] for s in states), tuple(s[1:] for s in states)
         simulation = self.simulation
         interval = simulation.model, before, after, t.diff(dim=0), t[:-1]
