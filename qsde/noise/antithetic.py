@@ -77,7 +77,13 @@ class AntitheticBlock(BlockNoise):
 
     def draw(self, step: int | Tensor) -> tuple[Tensor, Tensor]:
         """The same, stacked."""
-        normals, uniforms = self.pairs.draw(step)
+        return self._mirrored(*self.pairs.draw(step))
+
+    def stretch(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """The same of several steps."""
+        return self._mirrored(*self.pairs.stretch(first, last))
+
+    def _mirrored(self, normals: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         return self.sign * normals, torch.where(self.sign < 0, 1 - uniforms, uniforms)
 
     def empty(self) -> Tensor:

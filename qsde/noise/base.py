@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -42,20 +41,15 @@ class BlockNoise(ABC):
         normals, uniforms = self.columns(step)
         return self._stacked(normals), self._stacked(uniforms)
 
+    def stretch(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Normals and uniforms of the steps from `first` to before `last`, [steps, n, P]."""
+        normals, uniforms = zip(*(self.draw(k) for k in range(first, last)), strict=True)
+        return torch.stack(normals), torch.stack(uniforms)
+
     def _stacked(self, columns: Columns) -> Tensor:
         if not columns:
             return self.empty()
         return torch.stack(columns) if len(columns) > 1 else columns[0].unsqueeze(0)
-
-
-class Stretchable(Protocol):
-    """A block that can draw several steps together."""
-
-    def stretch(self, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Normals and uniforms of the steps from `first` to before `last`, [steps, n, P]."""
-
-    def empty(self) -> Tensor:
-        """A tensor `[0, P]`."""
 
 
 class Noise(ABC):

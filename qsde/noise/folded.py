@@ -26,6 +26,11 @@ class Folded(BlockNoise):
         normals, uniforms = self.block.columns(step)
         return tuple(self._folded(z) for z in normals), tuple(self._folded(u) for u in uniforms)
 
+    def stretch(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Draws [steps, n, folds, P]."""
+        normals, uniforms = self.block.stretch(first, last)
+        return self._folded(normals), self._folded(uniforms)
+
     def empty(self) -> Tensor:
         """A tensor [0, folds, P]."""
         return self._folded(self.block.empty())

@@ -31,6 +31,13 @@ class Remembered(BlockNoise):
         self._kept.setdefault(int(step), uniforms[-self._last :].unbind(0))
         return normals, uniforms
 
+    def stretch(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Those of the block."""
+        normals, uniforms = self._block.stretch(first, last)
+        for step, row in enumerate(uniforms, first):
+            self._kept.setdefault(step, row[-self._last :].unbind(0))
+        return normals, uniforms
+
     def last(self, step: int) -> Columns:
         """The uniforms of a step that are kept."""
         if step not in self._kept:

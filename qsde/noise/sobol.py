@@ -121,6 +121,11 @@ class SobolBlock(BlockNoise):
         factors = row.unbind(0)
         return factors[: self.n_normals], factors[self.n_normals :]
 
+    def stretch(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """The rows of these steps."""
+        rows = self.table[first:last]
+        return rows[:, : self.n_normals], rows[:, self.n_normals :]
+
     def empty(self) -> Tensor:
         """A tensor `[0, P]`."""
         return self.table.new_empty((0, self.table.shape[-1]))

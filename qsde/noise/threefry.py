@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from qsde.errors import InputError
-from qsde.noise.base import BlockNoise, Columns, Noise, Stretchable, check_block, check_seed
+from qsde.noise.base import BlockNoise, Columns, Noise, check_block, check_seed
 from qsde.noise.transforms import box_muller, word_uniform
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -274,7 +274,7 @@ class Stretches(BlockNoise):
         together: steps of a stretch.
     """
 
-    def __init__(self, block: Stretchable, n_steps: int, together: int) -> None:
+    def __init__(self, block: BlockNoise, n_steps: int, together: int) -> None:
         self._block, self._n_steps, self._together = block, n_steps, together
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -294,6 +294,10 @@ class Stretches(BlockNoise):
                 self._kept[number] = self._block.stretch(first, min(first + self._together, self._n_steps))
         normals, uniforms = self._kept[number]
         return normals[k], uniforms[k]
+
+    def stretch(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Those of the block."""
+        return self._block.stretch(first, last)
 
     def empty(self) -> Tensor:
         """A tensor `[0, P]`."""

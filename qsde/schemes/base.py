@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from qsde.models.base import Model
@@ -25,6 +27,7 @@ class Scheme(ABC):
         exact: whether one step of any size has the exact distribution.
         time_dependent: whether the coefficients depend on when a step starts, not only on its size.
         jumps: whether `x` may jump at the end of a step.
+        at_once: whether `steps` takes fewer operations than so many times `step`.
     """
 
     weak_order: ClassVar[float]
@@ -32,6 +35,7 @@ class Scheme(ABC):
     exact: ClassVar[bool] = False
     time_dependent: ClassVar[bool] = False
     jumps: ClassVar[bool] = False
+    at_once: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, model: Model) -> None:
@@ -89,6 +93,20 @@ class Scheme(ABC):
     ) -> State:
         """One step: state [*batch, P] each, c [C, *batch, 1], normals [n, P], uniforms [m, P]; keeps dtype, device."""
 
+    def steps(
+        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+    ) -> State:
+        """The states after each of `k` steps, [k, *batch, P]: to the digit what `step` gives, one after the other.
+
+        Arguments as those of `step` with an axis of steps after the first: c [C, k, *batch, 1], normals [n, k, ..., P].
+        """
+        one_by_one = itertools.accumulate(
+            range(normals.shape[1]),
+            lambda before, k: self.step(before, c[:, k], normals[:, k], uniforms[:, k], constants),
+            initial=state,
+        )
+        return tuple(torch.stack(component[1:]) for component in zip(*one_by_one, strict=True))
+
     @abstractmethod
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
         """Quadratic variation of the diffusion part of `x` over a step, given the state at both of its ends.
@@ -108,3 +126,11 @@ class Scheme(ABC):
         those of `variance`.
         """
         return None
+
+
+def running(start: Tensor, rises: Tensor) -> Tensor:
+    """Sums of a start [*batch, P] and the first 1, 2, ... rises [k, *batch, P].
+
+    One after the other, not `cumsum`, which adds in another precision.
+    """
+    return torch.stack(list(itertools.accumulate(rises.unbind(0), initial=start))[1:])

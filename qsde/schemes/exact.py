@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qsde.models.base import Model
 from qsde.models.black_scholes import BlackScholes
-from qsde.schemes.base import Scheme, State
+from qsde.schemes.base import Scheme, State, running
 from qsde.schemes.layers import refusal
 from qsde.schemes.rows import double, rows
 
@@ -36,6 +36,7 @@ class Exact(Scheme):
     weak_order: ClassVar[float] = math.inf
     strong_order: ClassVar[float] = math.inf
     exact: ClassVar[bool] = True
+    at_once: ClassVar[bool] = True
 
     def check(self, model: Model) -> None:
         """Refuses everything but Black-Scholes."""
@@ -68,6 +69,13 @@ class Exact(Scheme):
         if self.averaged:
             return state[0] + c[0], state[1] + c[1] * c[1]
         return (state[0] + (c[0] + c[1] * normals[0]),)
+
+    def steps(
+        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+    ) -> State:
+        """Sums of the increments."""
+        none = tuple(torch.zeros_like(s) for s in state)
+        return tuple(running(s, rise) for s, rise in zip(state, self.step(none, c, normals, uniforms), strict=True))
 
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
         """`vol^2 dt`."""

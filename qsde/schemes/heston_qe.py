@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from qsde.models.base import Model
 from qsde.numerics import exp_quotient, polynomial
-from qsde.schemes.base import State
+from qsde.schemes.base import State, running
 from qsde.schemes.heston import HestonScheme
 from qsde.schemes.rows import double, rows
 
@@ -70,6 +71,8 @@ class HestonQE(HestonScheme):
         0.001239
     """
 
+    at_once: ClassVar[bool] = True
+
     def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
         """Decay and pull of the mean, slope and intercept of half the variance over sigma^2, sigma, sigma A, A, w."""
         p, dt = double(model, dt)
@@ -94,40 +97,73 @@ class HestonQE(HestonScheme):
         self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
     ) -> State:
         """Variance, then log-price given both ends of it."""
+        z = normals[len(normals) - 1]
+        law = _Law.of(state[1], *c.unbind(0)[:5])
+        return self._moved(state, law.draw(z, exceedance(z)), law, c, normals)
+
+    def steps(
+        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+    ) -> State:
+        """The variance alone step by step, then the log-price of all steps."""
+        z = normals[len(normals) - 1]
+        own = zip(*(row.unbind(0) for row in (*c[:5].expand(5, len(z), *c.shape[2:]), z, exceedance(z))), strict=True)
+        path = [state[1]]
+        for *of_step, z_v, tail in own:
+            path.append(_Law.of(path[-1], *of_step).draw(z_v, tail))
+        before, after = torch.stack(path[:-1]), torch.stack(path[1:])
+        none = torch.zeros_like(before)
+        rise = self._moved((none, before, none), after, _Law.of(before, *c.unbind(0)[:5]), c, normals)
+        return running(state[0], rise[0]), after, *(running(s, r) for s, r in zip(state[2:], rise[2:], strict=True))
+
+    def _moved(self, state: State, new: Tensor, law: _Law, c: Tensor, normals: Tensor) -> State:
+        """The state after a step in which the variance went from `state[1]` to `new`."""
         x, v = state[:2]
-        z_v = normals[len(normals) - 1]
-        decay, pull, slope, intercept, sigma, lift, a, side = c.unbind(0)
-        mean = torch.addcmul(pull, decay, v)
-        spread = torch.sqrt(torch.addcmul(intercept, slope, v).clamp(min=_VARIANCE))
-        root = sigma * spread / mean.clamp(min=_MEAN)  # sqrt(psi / 2)
-        quadratic = root <= _ROOT
-
-        # each branch sees inputs that are good for it, whichever is taken
-        low = root.clamp(max=_ROOT)
-        s = torch.sqrt(1 - low.square())
-        under = torch.rsqrt(1 + s)
-        tip, root_s = low * under, torch.sqrt(s)
-        bend = torch.addcmul(root_s, tip, z_v)
-        high = root.clamp(min=_ROOT)
-        h = high.square() + 0.5
-        tail = (exceedance(z_v) - torch.log(h)).clamp(min=0)
-        hm = h * mean
-        new = torch.where(quadratic, mean * bend.square(), hm * tail)
-
+        z = normals[len(normals) - 1]
+        lift, a, side = c.unbind(0)[5:]
         # A v' - log E[exp(A v')]; t is A times the linear coefficient of v' in z over 2 sqrt(s)
-        t = lift * (spread * under)
-        square = t * tip
-        inverse = 1 / torch.where(quadratic, 1 - 2 * square, 1 - a * hm)
-        log = torch.log(torch.where(quadratic, inverse, 1 + a * mean * inverse))
-        ts = t * root_s
-        lifted = torch.addcmul(2 * ts, square, z_v) * z_v - 2 * ts.square() * inverse - 0.5 * log
-        lifted = torch.where(quadratic, lifted, a * hm * tail - log)
+        t = lift * (law.spread * law.under)
+        square = t * law.tip
+        inverse = torch.where(law.quadratic, 1 - 2 * square, 1 - a * (law.h * law.mean)).reciprocal()
+        log = torch.log(torch.where(law.quadratic, inverse, 1 + a * law.mean * inverse))
+        ts = t * law.root_s
+        lifted = torch.addcmul(2 * ts, square, z) * z - 2 * ts.square() * inverse - 0.5 * log
+        lifted = torch.where(law.quadratic, lifted, a * new - log)
 
         w = side * (v + new)
         if self.averaged:
             return x + (lifted - 0.5 * w), new, state[2] + w
-        rise = torch.addcmul(lifted - 0.5 * w, torch.sqrt(w.clamp(min=_SQUARE)), normals[0])
+        rise = torch.addcmul(lifted - 0.5 * w, torch.sqrt(w.clamp_min(_SQUARE)), normals[0])
         return x + rise, new
+
+
+class _Law(NamedTuple):
+    """What `v' | v` is drawn from: each branch sees inputs that are good for it, whichever is taken."""
+
+    mean: Tensor
+    spread: Tensor
+    quadratic: Tensor
+    under: Tensor
+    tip: Tensor
+    root_s: Tensor
+    h: Tensor
+
+    @classmethod
+    def of(cls, v: Tensor, decay: Tensor, pull: Tensor, slope: Tensor, intercept: Tensor, sigma: Tensor) -> _Law:
+        """From the variance before and the coefficients of the step."""
+        mean = torch.addcmul(pull, decay, v)
+        spread = torch.sqrt(torch.addcmul(intercept, slope, v).clamp_min(_VARIANCE))
+        root = sigma * spread / mean.clamp_min(_MEAN)  # sqrt(psi / 2)
+        low = root.clamp_max(_ROOT)
+        s = torch.sqrt(torch.rsub(low.square(), 1))
+        under = torch.rsqrt(s + 1)
+        h = root.clamp_min(_ROOT).square() + 0.5
+        return cls(mean, spread, root <= _ROOT, under, low * under, torch.sqrt(s), h)
+
+    def draw(self, z: Tensor, tail: Tensor) -> Tensor:
+        """The new variance from a normal and its `exceedance`."""
+        bend = torch.addcmul(self.root_s, self.tip, z)
+        beyond = self.h * torch.relu(tail - torch.log(self.h))
+        return self.mean * torch.where(self.quadratic, bend.square(), beyond)
 
 
 _ROOT = math.sqrt(SWITCH / 2)

@@ -27,6 +27,9 @@ from qsde.solve.transforms import inside_transform, several_at_once
 
 #: States stored by the forward sweep.
 STORED = 100
+#: States of at most so many numbers are moved several steps at once, so many numbers together: such steps cost what
+#: torch takes to start their operations.
+_FEW, _AT_ONCE = 1 << 11, 1 << 15
 Tensors = tuple[Tensor, ...]
 #: `advance(state, c, constants, block, step) -> state`
 Advance = Callable[[State, Tensor, Tensors, BlockNoise, int | Tensor], State]
@@ -150,7 +153,9 @@ def simulate(
     tensors = (coefficients, *initial, *constants)
     if constant(*tensors):
         with torch.no_grad():
-            return _Simulate.forward(job, block, len(initial), False, *tensors)
+            # detached: a kernel is compiled for one kind of input, whether or not somebody wants a gradient
+            initial = _detached(initial)
+            return _walked(job, initial, *_moves(job, block, coefficients.detach(), initial, _detached(constants)))
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     recorded = _recorded(job, block, coefficients, initial, constants) if keep and job.memory else None
     if recorded is not None:
@@ -171,8 +176,48 @@ def walk(job: Job, state: State, step: Callable[[State, int], State]) -> Tensors
     return tuple(torch.stack([s[i] for s in seen]) for i in job.seen)
 
 
+def _moves(
+    job: Job, block: BlockNoise, coefficients: Tensor, initial: State, constants: Tensors
+) -> tuple[int, Callable[[State, int], State]]:
+    """How many steps to take at once, and what takes them from a state and the number of the first."""
+    few = not job.kernel.compiled and job.kernel.scheme.at_once and initial[0].numel() <= _FEW
+    together = _AT_ONCE // initial[0].numel() if few else 1
+    if together > 1:
+        return together, lambda s, k: _leap(job, block, coefficients, constants, s, k, together)
+    rows = coefficients.unbind(0)  # indexed, each step's gradient would be as large as all rows
+    return 1, lambda s, k: _advance(job, block, rows, constants, s, k)
+
+
+def _leap(
+    job: Job, block: BlockNoise, coefficients: Tensor, constants: Tensors, state: State, first: int, together: int
+) -> State:
+    """The states [steps, *batch, P] after each of `together` steps, or as many as are left."""
+    rows = list(job.rows[first : first + together])
+    drawn = (z.transpose(0, 1) for z in block.stretch(first, first + len(rows)))
+    normals, uniforms = (z.reshape(*z.shape[:2], *(1,) * (state[0].dim() + 2 - z.dim()), *z.shape[2:]) for z in drawn)
+    uniforms = uniforms[: len(uniforms) - job.kernel.spare]
+    # a sixth less time, where states are copied by whoever looks at them
+    with torch.inference_mode(not torch.is_grad_enabled()):
+        return job.kernel.scheme.steps(state, coefficients[rows].transpose(0, 1), normals, uniforms, constants)
+
+
+def _walked(job: Job, initial: State, together: int, move: Callable[[State, int], State]) -> Tensors:
+    """`walk` by `_moves`."""
+    if together == 1:
+        return walk(job, initial, move)
+    dates, state = job.grid.observed_after, initial
+    seen = [tuple(state[i].unsqueeze(0) for i in job.seen)] * (0 in dates)
+    for first in range(0, job.n_steps, together):
+        path = move(state, first)
+        at = [k - first - 1 for k in dates if first < k <= first + together]
+        whole = at == [*range(len(path[0]))]
+        seen.append(tuple(path[i] if whole else path[i][at] for i in job.seen))
+        state = tuple(s[-1] for s in path)
+    return tuple(torch.cat(column) for column in zip(*seen, strict=True))
+
+
 def _recorded(job: Job, block: BlockNoise, coefficients: Tensor, initial: State, constants: Tensors) -> Tensors | None:
-    """Paths with the graph of all steps, or None if that would take more than `job.memory`, as the first step shows."""
+    """Paths with the graph of all steps, or None if that would take more than `job.memory`, as the first steps show."""
     if job.kernel.compiled or inside_transform():
         return None
     kept: dict[int, int] = {}
@@ -181,15 +226,16 @@ def _recorded(job: Job, block: BlockNoise, coefficients: Tensor, initial: State,
         kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t.detach()  # as it is, a result that its own step keeps would never be freed
 
-    rows = coefficients.unbind(0)
+    together, move = _moves(job, block, coefficients, initial, constants)
     try:
         with torch.autograd.graph.saved_tensors_hooks(weighed, lambda t: t):
-            first = _advance(job, block, rows, constants, initial, 0) if job.n_steps else initial
+            first = move(initial, 0) if job.n_steps else initial
     except RuntimeError:  # a derivative within the step cannot be weighed, and what else fails will fail again
         return None
-    if sum(kept.values()) * job.n_steps > job.memory:
+    if sum(kept.values()) * math.ceil(job.n_steps / together) > job.memory:
         return None
-    found = walk(job, initial, lambda s, k: _advance(job, block, rows, constants, s, k) if k else first)
+
+    found = _walked(job, initial, together, lambda s, k: move(s, k) if k else first)
     return tuple(first_order(values) for values in found)
 
 
@@ -198,7 +244,6 @@ class _Simulate(torch.autograd.Function):
     def forward(
         job: Job, block: BlockNoise, n: int, keep: bool, coefficients: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
-        # detached: a kernel is compiled for one kind of input, whether or not somebody wants a gradient
         c, state, constants = coefficients.detach(), _detached(rest[:n]), _detached(rest[n:])
         stored: list[Tensor] = []
 
