@@ -17,7 +17,6 @@ from qsde.payoffs.base import (
     EarlyExercise,
     Kind,
     Knock,
-    Paths,
     Terminal,
     Watched,
     check_kind,
@@ -27,8 +26,8 @@ from qsde.payoffs.base import (
 )
 from qsde.payoffs.basket import BestOf, WorstOf
 from qsde.payoffs.checks import as_like, check_choice, check_not_negative
-from qsde.payoffs.monitoring import Schedule, Watch
-from qsde.payoffs.region import Over, Region, Under
+from qsde.payoffs.monitoring import BetweenDates
+from qsde.payoffs.region import Region, region
 
 #: Exercise dates beyond which an American is refused.
 _MOST_DATES = 2000
@@ -255,7 +254,7 @@ class AmericanBarrier(_OnPrice):
 
     def between(self, watched: Watched) -> Knock:
         """Survival of the Brownian bridges; touches are booked at the two ends so that their mean time is right."""
-        exits = Watch(self._region, Schedule("continuous", watched.times[-1])).exits(Paths(watched.prices, watched))
+        exits = BetweenDates(self._region, watched)
         if self.knocks_in:
             return Knock(exits.survival, torch.zeros_like(exits.survival), torch.zeros_like(exits.survival))
         rebate = as_like(self.rebate, watched.prices)
@@ -279,7 +278,7 @@ class AmericanBarrier(_OnPrice):
 
     @property
     def _region(self) -> Region:
-        return Under(self.barrier) if self.style.startswith("up") else Over(self.barrier)
+        return region(None, self.barrier) if self.style.startswith("up") else region(self.barrier, None)
 
 
 def _equal_steps(expiry: float, per_year: float) -> tuple[float, ...]:

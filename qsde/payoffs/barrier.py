@@ -13,7 +13,7 @@ from qsde.errors import InputError
 from qsde.numerics import holds
 from qsde.payoffs.base import Flows, Kind, Paths, Piece, Stage, Staged, check_kind, check_positive, vanilla
 from qsde.payoffs.checks import as_like, check_choice, check_finite, refuse_gradient
-from qsde.payoffs.monitoring import Crossing, Monitoring, Schedule, Watch, checked_monitoring
+from qsde.payoffs.monitoring import Crossing, Monitoring, Schedule, checked_monitoring
 from qsde.payoffs.region import Level, Region, check_barriers, region
 from qsde.payoffs.stages import outside, vanilla_piece
 
@@ -76,15 +76,13 @@ class _BarrierOption(Crossing):
         """
         if not self.continuous:
             refuse_gradient(self.name, **self._barriers)
-        watch = Watch(self.region, self._schedule)
+        exits = self._schedule.exits(self.region, paths)
         amount = vanilla(paths.prices[..., -1], self.strike, self.kind)
         rebate = as_like(self.rebate, amount)
         if self._schedule.at_hit:
-            exits = watch.exits(paths)
             paid = torch.cat([(rebate * exits.left).movedim(-1, 0), (amount * exits.survival).unsqueeze(0)])
             return Flows((*exits.times, self.maturity), paid.movedim(0, -1))
-        survival = watch.survival(paths)
-        weight = 1.0 - survival if self.knocks_in else survival
+        weight = 1.0 - exits.survival if self.knocks_in else exits.survival
         return Flows((self.maturity,), (rebate + weight * (amount - rebate)).unsqueeze(-1))
 
     def stages(self) -> Staged | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -59,21 +59,37 @@ Staged = Sequence[tuple[float, Sequence[Stage]]]
 #: Log prices at the start and the end of intervals, variances and their slopes.
 Bridging = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
+Made = TypeVar("Made")
+
 
 @dataclass(frozen=True)
-class Watched:
+class Shared:
+    """What payoffs look at, with all that several of them make of it."""
+
+    _made: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: object, make: Callable[[], Made]) -> Made:
+        """What `make` returns, made when first asked for."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: Made = self._made[key]
+        return found
+
+
+@dataclass(frozen=True)
+class Watched(Shared):
     """What is known of paths between the dates of a window that a payoff watches continuously.
 
-    Between two neighbouring times the logarithm of the price is a Brownian bridge from `prices[..., i]` to
-    `ends[..., i]` with quadratic variation `variance[..., i]`; then it jumps to `prices[..., i + 1]`. Bridges of
+    Between two neighbouring times the logarithm of the price is a Brownian bridge from `logs[..., i]` to
+    `log_ends[..., i]` with quadratic variation `variance[..., i]`; then it jumps to `logs[..., i + 1]`. Bridges of
     different intervals are independent given the ends. This is exact for Black-Scholes. Where the variance moves with
     the price inside an interval, `slope[..., i]` says how (`bridge.variance_to`); where jumps arrive at its end only,
     there is an error of the order of the interval.
 
     Attributes:
         times: ends of the intervals, years, [n + 1]; the first is the start of the window.
-        prices: prices [*, path, n + 1] at `times`, after jumps.
-        ends: prices [*, path, n] just before the jumps and dividends at the end of each interval.
+        logs: log prices [*, path, n + 1] at `times`, after jumps.
+        log_ends: log prices [*, path, n] just before the jumps and dividends at the end of each interval.
         variance: quadratic variation of log price over each interval, [*, path, n].
         uniforms: one independent uniform for each interval, [path, n], for sampling extremes.
         slope: change of `variance` per unit of log price at which the path is, [*, path, n]; None if there is none.
@@ -82,67 +98,59 @@ class Watched:
     """
 
     times: tuple[float, ...]
-    prices: Tensor
-    ends: Tensor
+    logs: Tensor
+    log_ends: Tensor
     variance: Tensor
     uniforms: Tensor
     slope: Tensor | None = None
     reaches: dict[float, Tensor] = field(default_factory=dict)
 
-    @cached_property
-    def logs(self) -> Tensor:
-        """Logarithms of `prices`."""
-        return torch.log(self.prices)
-
-    @cached_property
-    def log_ends(self) -> Tensor:
-        """Logarithms of `ends`."""
-        return torch.log(self.ends)
-
     @property
-    def bridges(self) -> Bridging:
-        """Log prices at the start and the end of each interval, its variance and slope."""
-        return self.logs[..., :-1], self.log_ends, self.variance, self.slope
+    def prices(self) -> Tensor:
+        """Prices at `times`, after jumps."""
+        return self.once("prices", lambda: torch.exp(self.logs))
 
     def bridges_of(self, some: Picked) -> Bridging:
-        """The bridges of some intervals, [interval] each."""
-        start, end, variance, slope = self.bridges
-        return some.of(start), some.of(end), some.of(variance), None if slope is None else some.of(slope)
+        """Log prices at the start and the end of some intervals, their variances and slopes, [interval] each."""
+        slope = None if self.slope is None else some.of(self.slope)
+        return some.of(self.logs[..., :-1]), some.of(self.log_ends), some.of(self.variance), slope
 
-    @cached_property
+    @property
     def depths(self) -> Tensor:
         """Minus logarithms of `uniforms`."""
-        return -torch.log(self.uniforms)
-
-    @cached_property
-    def highest(self) -> Tensor:
-        """Log prices [*, path, n] that no interval, with the jump at its end, gets above but for rounding."""
-        top = torch.maximum(self.farther(1.0), self.logs[..., 1:].detach())
-        return top + self._reach(1.0)
-
-    @cached_property
-    def lowest(self) -> Tensor:
-        """Log prices [*, path, n] that no interval, with the jump at its end, gets below but for rounding."""
-        bottom = torch.minimum(self.farther(-1.0), self.logs[..., 1:].detach())
-        return bottom - self._reach(-1.0)
+        return self.once("depths", lambda: -torch.log(self.uniforms))
 
     def farther(self, side: float) -> Tensor:
-        """The higher (1) or lower (-1) end of each interval, without gradient."""
-        start, end = (ends.detach() for ends in self.bridges[:2])
-        return torch.maximum(start, end) if side > 0 else torch.minimum(start, end)
+        """The highest (1) or lowest (-1) log price [*, path, n] at the ends of each interval, without gradient."""
+        start, end, after = (x.detach() for x in (self.logs[..., :-1], self.log_ends, self.logs[..., 1:]))
+        pick = _PICK[side]
+        return self.once(("farther", side), lambda: pick(pick(start, end), after))
+
+    def so_far(self, side: float) -> Tensor:
+        """The highest (1) or lowest (-1) log price [*, path, n + 1] at all times up to each, without gradient."""
+        rows = self.logs.detach().unbind(-1)
+        return self.once(
+            ("so far", side), lambda: torch.stack(list(itertools.accumulate(rows, _PICK[side]))).movedim(0, -1)
+        )
+
+    def may_pass(self, level: Tensor, side: float) -> Tensor:
+        """In which intervals [*, path, n] the price may be above (1) or below (-1) a log price for the first time."""
+        before = self.so_far(side)[..., :-1]
+        farthest = self.once(("farthest", side), lambda: self.farther(side) + side * self._reach(side))
+        return (farthest >= level) & (before < level) if side > 0 else (farthest <= level) & (before > level)
 
     def _reach(self, side: float) -> Tensor:
         if side not in self.reaches:
-            self.reaches[side] = reach(self.variance.detach(), self._tilt, side)
+            slope = None if self.slope is None else self.slope.detach()
+            self.reaches[side] = reach(self.variance.detach(), slope, side)
         return self.reaches[side]
 
-    @property
-    def _tilt(self) -> Tensor | None:
-        return None if self.slope is None else self.slope.detach()
+
+_PICK = {1.0: torch.maximum, -1.0: torch.minimum}
 
 
 @dataclass(frozen=True)
-class Paths:
+class Paths(Shared):
     """What a payoff sees of a block of paths.
 
     Attributes:

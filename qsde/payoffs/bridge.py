@@ -23,16 +23,18 @@ from qsde.payoffs.picked import Picked
 _LEAST_VARIANCE = 1e-12
 #: Images on either side, and up to which variance in units of the squared width they are exact to 1e-15; beyond, sines.
 _IMAGES, _FEW_UP_TO, _IMAGES_UP_TO, _SINES = 3, 0.1, 0.6, 3
+#: The same without any, for bridges whose ends are half a width apart at most.
+_NONE_UP_TO = 0.028
 #: Rounds of a fixed point in which an extreme and the variance to it find each other: 0.1 % with steps of 1/8 year.
 _ROUNDS = 2
 #: The variance on the way to a level is at least this share of the interval's own, before the root.
 _LEAST_SHARE = 1e-3
 #: Bridges whose way to a barrier has this exponent, or more, do not get there.
-_NEVER = 40.0
+_NEVER = 30.0
 #: Exponents below this count as this.
 _LEAST_EXPONENT = -80.0
-#: Arguments up to which the product that defines erfcx is good to 1e-14.
-_ERFCX_UP_TO = 6.0
+#: Arguments up to which the product that defines erfcx is good to 1e-13, or to rounding; erfc vanishes soon after.
+_ERFCX_UP_TO = {torch.float64: 25.0, torch.float32: 9.0}
 #: The same for the mean exit time, exact to 1e-7.
 _EXIT_IMAGES, _EXIT_FEW_UP_TO, _EXIT_UP_TO = 4, 0.24, 2.0
 
@@ -82,10 +84,10 @@ def variance_to(variance: Tensor, slope: Tensor | None, offset: Tensor) -> Tenso
 
 
 def reach(variance: Tensor, slope: Tensor | None, side: float) -> Tensor:
-    """How far beyond both its ends a bridge gets with a probability below `exp(-40)`.
+    """How far beyond both its ends a bridge gets with a probability below `exp(-30)`.
 
     The probability of going x beyond is at most `exp(-2 x^2 / w)`; the variance w on the way there (`variance_to`) is
-    at most `w + slope x / 2`.
+    at most `w + slope x / 2`, or the least that it may be.
 
     Args:
         variance: quadratic variation of log price in between.
@@ -94,17 +96,18 @@ def reach(variance: Tensor, slope: Tensor | None, side: float) -> Tensor:
 
     Example:
         >>> reach(torch.tensor(0.04), None, 1.0)
-        tensor(0.8944)
+        tensor(0.7746)
     """
     square = (0.5 * _NEVER) * variance.clamp(min=_LEAST_VARIANCE)
     if slope is None:
         return torch.sqrt(square)
-    lean = torch.relu((0.125 * _NEVER * side) * slope)
-    return torch.addcmul(square, lean, lean).sqrt_().add_(lean)
+    lean = (0.125 * _NEVER * side) * slope
+    least = _LEAST_SHARE**0.25 * torch.sqrt(square)
+    return torch.maximum(torch.addcmul(square, lean, lean).sqrt_().add_(lean), least)
 
 
 def may_reach(beyond: Tensor, variance: Tensor, slope: Tensor | None, side: float, depth: Tensor) -> Tensor:
-    """Whether a bridge gets so far beyond both its ends, 0 or more, with a probability of `exp(-depth)`, as in `reach`.
+    """Whether an extreme drawn with `-log u = depth` lies so far beyond both ends of its bridge, 0 or more.
 
     Example:
         >>> may_reach(torch.tensor([0.89, 0.90]), torch.tensor(0.04), None, 1.0, torch.tensor(40.0))
@@ -133,7 +136,9 @@ def time_to_hit(start: Tensor, end: Tensor, variance: Tensor) -> Tensor:
         0.6557
     """
     size = torch.sqrt(variance.clamp(min=_LEAST_VARIANCE))
-    return _passage(torch.relu(start) / size, end / size, torch.zeros_like(size))
+    before, after = torch.relu(start) / size, end / size
+    hit = _exp(-2.0 * before * torch.relu(after))
+    return math.sqrt(0.5 * math.pi) * before * hit * _erfcx(math.sqrt(0.5) * (before + after.abs()))
 
 
 def _passage(distance: Tensor, end: Tensor, nearer: Tensor) -> Tensor:
@@ -153,7 +158,8 @@ def _passage(distance: Tensor, end: Tensor, nearer: Tensor) -> Tensor:
 
 def _erfcx(x: Tensor) -> Tensor:
     """`exp(x^2) erfc(x)` for x >= 0, in a third of the time of torch's own."""
-    low, large = x.clamp(max=_ERFCX_UP_TO), x > _ERFCX_UP_TO
+    most = _ERFCX_UP_TO[x.dtype]
+    low, large = x.clamp(max=most), x > most
     some = Picked(large.reshape(-1))
     high = some.back(torch.special.erfcx(some.of(x.reshape(-1))), 0.0).reshape(x.shape)
     return torch.where(large, high, torch.exp(low.square()) * torch.special.erfc(low))
@@ -177,9 +183,12 @@ def survival_between(start: Tensor, end: Tensor, width: Tensor, variance: Tensor
         tensor(0.7300)
     """
     x, y = (torch.minimum(torch.relu(d), width) for d in (start, end))
-    limit = _IMAGES_UP_TO * width * width
+    square = width * width
+    limit = _IMAGES_UP_TO * square
     near = torch.minimum(variance.clamp(min=_LEAST_VARIANCE), limit)
-    if _any_above(variance, _FEW_UP_TO * width * width):
+    if not (_any_above(variance, _NONE_UP_TO * square) or _any_above((x - y).abs(), 0.5 * width)):
+        probability = _image_series(x, y, width, near, 0)
+    elif _any_above(variance, _FEW_UP_TO * square):
         far = _sine_series(x, y, width, torch.maximum(variance, limit))
         probability = torch.where(variance <= limit, _image_series(x, y, width, near, _IMAGES), far)
     else:

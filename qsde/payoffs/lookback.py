@@ -54,12 +54,15 @@ class _Lookback(Monitored):
         return torch.maximum(found, past) if self._highest else torch.minimum(found, past)
 
     def _watched(self, paths: Paths) -> Tensor:
-        """The extreme of all bridges and of the prices, which may jump between them."""
+        """The extreme of all bridges and of the prices, which may jump between them; once for all who ask."""
         watched = self._schedule.watched(paths)
+        return watched.once(("extreme", self._highest), lambda: self._sampled(watched))
+
+    def _sampled(self, watched: Watched) -> Tensor:
         seen = self._extreme(watched.logs)
         near = Picked(self._beyond(watched, seen.detach().unsqueeze(-1)))
-        start, end, variance, slope = watched.bridges_of(near)
         sample = sampled_maximum if self._highest else sampled_minimum
+        start, end, variance, slope = watched.bridges_of(near)
         inner = sample(start, end, variance, near.of(watched.uniforms), slope)
         inner = self._extreme(near.back(inner, -math.inf if self._highest else math.inf))
         return torch.exp(torch.maximum(inner, seen) if self._highest else torch.minimum(inner, seen))
@@ -67,7 +70,7 @@ class _Lookback(Monitored):
     def _beyond(self, watched: Watched, seen: Tensor) -> Tensor:
         """Intervals [*, path, n] whose extreme may lie beyond what is seen at the dates, [*, path, 1]."""
         side = 1.0 if self._highest else -1.0
-        gap = torch.relu(side * (seen - watched.farther(side)))
+        gap = side * (seen - watched.farther(side))
         slope = None if watched.slope is None else watched.slope.detach()
         return may_reach(gap, watched.variance.detach(), slope, side, watched.depths)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from abc import abstractmethod
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Bridging, Paths, Payoff, Watched, check_positive, check_times
+from qsde.payoffs.base import Paths, Payoff, Watched, check_positive, check_times
 from qsde.payoffs.picked import Picked
 from qsde.payoffs.region import Level, Region
 
@@ -95,6 +96,18 @@ class Schedule:
         n = math.ceil(self.expiry / _BOOKING) if self.at_hit else 1
         return [self.expiry * i / n for i in range(1, n)]
 
+    def exits(self, region: Region, paths: Paths) -> Exits:
+        """How the price leaves a region, once for all payoffs that ask.
+
+        Raises:
+            InputError: the paths do not have what lies between the times.
+        """
+        if self.continuous:
+            watched = self.watched(paths)
+            return watched.once(region, lambda: BetweenDates(region, watched))
+        looks = self.looks
+        return paths.once((region, looks), lambda: OnDates(region, looks, paths.prices[..., : len(looks)]))
+
     def watched(self, paths: Paths) -> Watched:
         """What lies between the times.
 
@@ -148,82 +161,129 @@ class Crossing(Monitored):
         return self.continuous
 
 
-@dataclass(frozen=True)
-class Exits:
-    """How a path leaves a region, as probabilities given what is seen of it.
+class Exits(ABC):
+    """How paths leave a region, as probabilities given what is seen of them."""
 
-    Attributes:
-        times: when, years, [time].
-        touched: probability of leaving through a barrier at that time, [*, path, time].
-        jumped: probability of being found beyond it, at `prices`, [*, path, time].
-        prices: prices at `times`, [*, path, time].
-        survival: probability of never leaving, [*, path].
-    """
-
+    #: When, years, [time].
     times: tuple[float, ...]
-    touched: Tensor
-    jumped: Tensor
-    prices: Tensor
-    survival: Tensor
 
     @property
+    @abstractmethod
+    def prices(self) -> Tensor:
+        """Prices at `times`, [*, path, time]."""
+
+    @property
+    @abstractmethod
+    def survival(self) -> Tensor:
+        """Probability of never leaving, [*, path]."""
+
+    @property
+    @abstractmethod
     def left(self) -> Tensor:
         """Probability of leaving at each time, [*, path, time]."""
-        return self.touched + self.jumped
+
+    @property
+    @abstractmethod
+    def jumped(self) -> Tensor:
+        """Probability of being found beyond the barrier at each time, at `prices`, [*, path, time]."""
+
+    @property
+    def touched(self) -> Tensor:
+        """Probability of leaving through the barrier at each time, [*, path, time]."""
+        return self.left - self.jumped
 
 
-@dataclass(frozen=True)
-class Watch:
-    """A region and the times at which the price has to be inside it."""
+class OnDates(Exits):
+    """Where the price is looked at on dates: each probability is 0 or 1.
 
-    region: Region
-    schedule: Schedule
+    Args:
+        region: where the price has to be.
+        times: the dates, years.
+        prices: prices [*, path, time] at them.
+    """
 
-    def survival(self, paths: Paths) -> Tensor:
-        """Probability [*, path] that the price never left; 0 or 1 if it is looked at on dates."""
-        if not self.schedule.continuous:
-            prices = self.schedule.seen(paths)
-            return self.region.inside(prices).all(-1).to(prices.dtype)
-        watched = self.schedule.watched(paths)
-        near = Picked(self.region.near(watched))
-        stays, _, inside = self._stays(near, watched)
-        alive = near.back(stays * inside, 1.0).prod(-1)
-        return torch.where(self.region.inside(watched.prices[..., 0]), alive, torch.zeros_like(alive))
+    def __init__(self, region: Region, times: tuple[float, ...], prices: Tensor) -> None:
+        self.times, self._prices = times, prices
+        self._inside = region.inside(prices)
 
-    def exits(self, paths: Paths) -> Exits:
-        """When the price leaves.
+    @property
+    def prices(self) -> Tensor:
+        """As given."""
+        return self._prices
 
-        In a watched interval of length h the probability of leaving is shared between its ends so that the mean time is
-        exact: discounting at a rate r is off by at most r^2 h^2 / 8 of the payment.
-        """
-        if self.schedule.continuous:
-            return self._exits_between(self.schedule.watched(paths))
-        prices = self.schedule.seen(paths)
-        times = self.schedule.times[: prices.shape[-1]]
-        alive = _alive(torch.ones_like(prices[..., 0]), self.region.inside(prices).to(prices.dtype))
-        return Exits(times, torch.zeros_like(prices), -torch.diff(alive, dim=-1), prices, alive[..., -1])
+    @cached_property
+    def survival(self) -> Tensor:
+        """1 where all prices are inside."""
+        return self._inside.all(-1).to(self._prices.dtype)
 
-    def _exits_between(self, watched: Watched) -> Exits:
-        near = Picked(self.region.near(watched))
-        stays, bridges, inside = self._stays(near, watched)
-        first = self.region.inside(watched.prices[..., 0]).to(stays.dtype)
+    @cached_property
+    def left(self) -> Tensor:
+        """1 at the first date outside."""
+        alive = _alive(self._inside.to(self._prices.dtype).unbind(-1))
+        return alive[..., :-1] - alive[..., 1:]
+
+    @property
+    def jumped(self) -> Tensor:
+        """All that leaves."""
+        return self.left
+
+
+class BetweenDates(Exits):
+    """Where every moment counts.
+
+    In a watched interval of length h the probability of leaving is shared between its ends so that the mean time is
+    exact: discounting at a rate r is off by at most r^2 h^2 / 8 of the payment.
+
+    Args:
+        region: where the price has to be.
+        watched: what is known between the dates.
+    """
+
+    def __init__(self, region: Region, watched: Watched) -> None:
+        self.times, self._region, self._watched = watched.times, region, watched
+        self._near = near = Picked(region.near(watched))
+        self._bridges = region.scaled(*watched.bridges_of(near))
+        self._stays = region.survival(*self._bridges)
         # what is found beyond the barrier at the end of an interval leaves there
-        alive = _alive(first, near.back(stays * inside, 1.0))
-        before = near.of(alive[..., :-1])
-        late = before * self.region.time_to_leave(*bridges)
-        early = before * (1.0 - stays) - late
-        touched = near.back(early, 0.0, after=1) + near.back(late, 0.0, before=1)
-        jumped = near.back(before * stays * (1.0 - inside), 0.0, before=1).select_scatter(1.0 - first, -1, 0)
-        return Exits(watched.times, touched, jumped, watched.prices, alive[..., -1])
+        self._inside = region.inside_logs(near.of(watched.logs[..., 1:])).to(self._stays.dtype)
+        self._first = region.inside_logs(watched.logs[..., 0]).to(self._stays.dtype)
+        self._lives = near.back(self._stays * self._inside, 1.0)
 
-    def _stays(self, near: Picked, watched: Watched) -> tuple[Tensor, Bridging, Tensor]:
-        """Of the intervals near a barrier: the probability of staying, the bridges, and 1 where the end is inside."""
-        bridges = watched.bridges_of(near)
-        inside = self.region.inside(near.of(watched.prices[..., 1:])).to(watched.prices.dtype)
-        return self.region.survival(*bridges), bridges, inside
+    @property
+    def prices(self) -> Tensor:
+        """As watched."""
+        return self._watched.prices
+
+    @cached_property
+    def survival(self) -> Tensor:
+        """Bridges of different intervals are independent."""
+        return self._first * self._lives.prod(-1)
+
+    @cached_property
+    def _alive(self) -> Tensor:
+        return _alive([self._first, *self._lives.unbind(-1)])
+
+    @cached_property
+    def _before(self) -> Tensor:
+        return self._near.of(self._alive[..., 1:-1])
+
+    @cached_property
+    def left(self) -> Tensor:
+        """Each interval's probability of leaving, less what is booked at its start."""
+        late = self._before * self._region.time_to_leave(*self._bridges)
+        early = self._near.back(self._before * (1.0 - self._stays) - late, 0.0, before=1, after=1)
+        return early.diff(dim=-1) - self._alive.diff(dim=-1)
+
+    @cached_property
+    def jumped(self) -> Tensor:
+        """What stays inside until the end of an interval and is outside then."""
+        jumps = self._before * self._stays * (1.0 - self._inside)
+        return self._near.back(jumps, 0.0, before=1).select_scatter(1.0 - self._first, -1, 0)
 
 
-def _alive(first: Tensor, stays: Tensor) -> Tensor:
-    """Probability [*, path, n + 1] of being inside before the first interval and after each."""
+def _alive(stays: Iterable[Tensor]) -> Tensor:
+    """Probability [*, path, n + 1] of being inside: 1, and that after each of n tests."""
+    first, *others = stays
     # cumprod() would turn the memory round: all that meets its result would be slow
-    return torch.stack(list(itertools.accumulate(stays.unbind(-1), torch.mul, initial=first))).movedim(0, -1)
+    rows = itertools.accumulate(others, torch.mul, initial=first)
+    return torch.stack([torch.ones_like(first), *rows]).movedim(0, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from qsde.payoffs.base import Watched, check_positive
 from qsde.payoffs.checks import as_like
 
 Level = float | Tensor
+#: Distances from the barrier at the start and the end, the width if there are two barriers, and the variance.
+Scaled = tuple[Tensor, ...]
 #: Under a root, where a path is on the barrier at both ends.
 _LEAST_SQUARE = 1e-24
 
@@ -27,13 +30,23 @@ class Region(ABC):
     def bounds(self) -> tuple[Level | None, Level | None]:
         """The barriers below and above, None where there is none."""
 
-    @abstractmethod
     def inside(self, price: Tensor) -> Tensor:
         """Which prices have not touched a barrier."""
+        return _between(price, *self.bounds)
+
+    def inside_logs(self, x: Tensor) -> Tensor:
+        """Which log prices have not."""
+        return _between(x, *(None if level is None else _log(level, x) for level in self.bounds))
+
+    def near(self, watched: Watched) -> Tensor:
+        """In which intervals the price may leave for the first time: in others with a probability below 1e-13."""
+        sides = zip(self.bounds, (-1.0, 1.0), strict=True)
+        given = (watched.may_pass(_log(level, watched.logs), side) for level, side in sides if level is not None)
+        return functools.reduce(torch.logical_or, given)
 
     @abstractmethod
-    def survival(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """Probability that a bridge stays inside.
+    def scaled(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Scaled:
+        """Bridges as the other methods take them.
 
         Args:
             start: log price at the start.
@@ -43,80 +56,39 @@ class Region(ABC):
         """
 
     @abstractmethod
-    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """Mean share of the interval before the bridge leaves, times the probability that it does."""
+    def survival(self, *scaled: Tensor) -> Tensor:
+        """Probability that a bridge stays inside."""
 
     @abstractmethod
-    def near(self, watched: Watched) -> Tensor:
-        """In which intervals that begin inside the price may leave: in others with a probability below 1e-17."""
+    def time_to_leave(self, *scaled: Tensor) -> Tensor:
+        """Mean share of the interval before the bridge leaves, times the probability that it does."""
 
 
 @dataclass(frozen=True)
-class Under(Region):
-    """Prices under an upper barrier."""
+class Beside(Region):
+    """Prices under (side 1) or over (-1) a barrier."""
 
-    upper: Level
-
-    @property
-    def bounds(self) -> tuple[Level | None, Level | None]:
-        """The barrier above."""
-        return None, self.upper
-
-    def inside(self, price: Tensor) -> Tensor:
-        """`price < upper`."""
-        return price < self.upper
-
-    def survival(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """See `bridge.survival`."""
-        first, last = self._distance(start), self._distance(end)
-        return bridge.survival(first, last, bridge.variance_to(variance, slope, 0.5 * (first + last)))
-
-    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """See `bridge.time_to_hit`."""
-        first, last = self._distance(start), self._distance(end)
-        return bridge.time_to_hit(first, last, bridge.variance_to(variance, slope, 0.5 * (first + last)))
-
-    def near(self, watched: Watched) -> Tensor:
-        """Where the farthest price above is not under the barrier."""
-        level = _log(self.upper, watched.highest)
-        return (watched.highest >= level) & (watched.logs[..., :-1] < level)
-
-    def _distance(self, log_price: Tensor) -> Tensor:
-        return _log(self.upper, log_price) - log_price
-
-
-@dataclass(frozen=True)
-class Over(Region):
-    """Prices over a lower barrier."""
-
-    lower: Level
+    level: Level
+    side: float
 
     @property
     def bounds(self) -> tuple[Level | None, Level | None]:
-        """The barrier below."""
-        return self.lower, None
+        """The barrier."""
+        return (None, self.level) if self.side > 0 else (self.level, None)
 
-    def inside(self, price: Tensor) -> Tensor:
-        """`price > lower`."""
-        return price > self.lower
+    def scaled(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Scaled:
+        """Distances and variance to the barrier."""
+        level = _log(self.level, start)
+        first, last = self.side * (level - start), self.side * (level - end)
+        return first, last, bridge.variance_to(variance, slope, (0.5 * self.side) * (first + last))
 
-    def survival(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
+    def survival(self, *scaled: Tensor) -> Tensor:
         """See `bridge.survival`."""
-        first, last = self._distance(start), self._distance(end)
-        return bridge.survival(first, last, bridge.variance_to(variance, slope, -0.5 * (first + last)))
+        return bridge.survival(*scaled)
 
-    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
+    def time_to_leave(self, *scaled: Tensor) -> Tensor:
         """See `bridge.time_to_hit`."""
-        first, last = self._distance(start), self._distance(end)
-        return bridge.time_to_hit(first, last, bridge.variance_to(variance, slope, -0.5 * (first + last)))
-
-    def near(self, watched: Watched) -> Tensor:
-        """Where the farthest price below is not over the barrier."""
-        level = _log(self.lower, watched.lowest)
-        return (watched.lowest <= level) & (watched.logs[..., :-1] > level)
-
-    def _distance(self, log_price: Tensor) -> Tensor:
-        return log_price - _log(self.lower, log_price)
+        return bridge.time_to_hit(*scaled)
 
 
 @dataclass(frozen=True)
@@ -131,23 +103,10 @@ class Between(Region):
         """Both barriers."""
         return self.lower, self.upper
 
-    def inside(self, price: Tensor) -> Tensor:
-        """`lower < price < upper`."""
-        return (price > self.lower) & (price < self.upper)
-
-    def survival(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """See `bridge.survival_between`."""
-        return bridge.survival_between(*self._scaled(start, end, variance, slope))
-
-    def time_to_leave(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Tensor:
-        """See `bridge.time_to_exit`."""
-        return bridge.time_to_exit(*self._scaled(start, end, variance, slope))
-
-    def _scaled(
-        self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def scaled(self, start: Tensor, end: Tensor, variance: Tensor, slope: Tensor | None = None) -> Scaled:
         """Heights, width and variance; the width is such that each barrier alone counts with its own variance."""
-        low, high, width = self._height(start), self._height(end), self._width(start)
+        low, high = start - _log(self.lower, start), end - _log(self.lower, start)
+        width = _log(self.upper, start) - _log(self.lower, start)
         if slope is None:
             return low, high, width, variance
         middle = 0.5 * (low + high)
@@ -157,15 +116,18 @@ class Between(Region):
         root = torch.sqrt((low - high).square() + 4.0 * above + _LEAST_SQUARE)
         return low, high, middle + 0.5 * root, down
 
-    def near(self, watched: Watched) -> Tensor:
-        """Where either barrier is near."""
-        return Over(self.lower).near(watched) | Under(self.upper).near(watched)
+    def survival(self, *scaled: Tensor) -> Tensor:
+        """See `bridge.survival_between`."""
+        return bridge.survival_between(*scaled)
 
-    def _height(self, log_price: Tensor) -> Tensor:
-        return log_price - _log(self.lower, log_price)
+    def time_to_leave(self, *scaled: Tensor) -> Tensor:
+        """See `bridge.time_to_exit`."""
+        return bridge.time_to_exit(*scaled)
 
-    def _width(self, like: Tensor) -> Tensor:
-        return _log(self.upper, like) - _log(self.lower, like)
+
+def _between(x: Tensor, lower: Level | None, upper: Level | None) -> Tensor:
+    over = torch.ones_like(x, dtype=torch.bool) if lower is None else x > lower
+    return over if upper is None else over & (x < upper)
 
 
 def _log(level: Level, like: Tensor) -> Tensor:
@@ -179,9 +141,9 @@ def region(lower: Level | None, upper: Level | None) -> Region:
         InputError: no barrier at all.
     """
     if lower is not None:
-        return Over(lower) if upper is None else Between(lower, upper)
+        return Beside(lower, -1.0) if upper is None else Between(lower, upper)
     if upper is not None:
-        return Under(upper)
+        return Beside(upper, 1.0)
     raise InputError("a region needs a barrier: give lower, upper or both")
 
 

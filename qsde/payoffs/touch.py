@@ -11,7 +11,7 @@ from qsde.errors import InputError
 from qsde.numerics import holds
 from qsde.payoffs.base import Flows, Paths, Piece, Stage, Staged
 from qsde.payoffs.checks import as_like, check_choice, check_finite, refuse_gradient
-from qsde.payoffs.monitoring import Crossing, Exits, Monitoring, Schedule, Watch, checked_monitoring
+from qsde.payoffs.monitoring import Crossing, Exits, Monitoring, Schedule, checked_monitoring
 from qsde.payoffs.region import Level, check_barriers, region
 from qsde.payoffs.stages import outside
 
@@ -49,10 +49,10 @@ class _Touch(Crossing):
         """Whether the payment is made at the moment of the hit."""
         return False
 
-    def _watch(self) -> Watch:
+    def _exits(self, paths: Paths) -> Exits:
         if not self.continuous:
             refuse_gradient(self.name, lower=self.lower, upper=self.upper)
-        return Watch(region(self.lower, self.upper), self._schedule)
+        return self._schedule.exits(region(self.lower, self.upper), paths)
 
     def _at_expiry(self, paths: Paths, weight: Tensor) -> Flows:
         amount = paths.prices[..., -1] if self.pays == "asset" else as_like(self.cash, weight)
@@ -136,10 +136,9 @@ class OneTouch(_Touch):
         Raises:
             InputError: a gradient to a barrier that is looked at on dates only: the amount jumps there.
         """
-        watch = self._watch()
+        exits = self._exits(paths)
         if not self._at_hit:
-            return self._at_expiry(paths, 1.0 - watch.survival(paths))
-        exits = watch.exits(paths)
+            return self._at_expiry(paths, 1.0 - exits.survival)
         amounts = self._assets(exits) if self.pays == "asset" else as_like(self.cash, exits.prices) * exits.left
         return Flows(exits.times, amounts)
 
@@ -202,7 +201,7 @@ class NoTouch(_Touch):
         Raises:
             InputError: a gradient to a barrier that is looked at on dates only: the amount jumps there.
         """
-        return self._at_expiry(paths, self._watch().survival(paths))
+        return self._at_expiry(paths, self._exits(paths).survival)
 
     def stages(self) -> Staged | None:
         """It ends at the first date on which the price is outside."""

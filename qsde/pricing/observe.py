@@ -100,8 +100,7 @@ class Observer:
         moved = block.with_x(x)
         bridges = self._bridges(block)
         if bridges.ends is None:
-            growth = moved.growth[0][self.watched]
-            moved.bridges[self._dates] = replace(bridges, x=x[self.watched], growth=growth)
+            moved.bridges[self._dates] = replace(bridges, x=x[self.watched])
         return moved
 
     def _bridges(self, block: Block) -> Bridges:
@@ -120,28 +119,33 @@ class Observer:
         variance, slope = simulation.scheme.variance(*interval), simulation.scheme.slope(*interval)
         x, uniforms = states[0], block.uniforms(self._steps)
         if not simulation.scheme.jumps:
-            return Bridges(dates, x, block.growth[0][self.watched], None, variance, slope, uniforms)
+            return Bridges(dates, x, None, variance, slope, uniforms)
         dates, x, ends, variance, slope, uniforms = self._halved(block, x, after, variance, slope)
-        return Bridges(dates, x, torch.exp(x), ends, variance, slope, uniforms)
+        return Bridges(dates, x, ends, variance, slope, uniforms)
 
     def _priced(self, bridges: Bridges) -> Watched:
         dates, variance, slope = bridges.dates, bridges.variance, bridges.slope
-        now, before = self._affine(dates), self._affine(dates[1:], before=True)
-        prices = _priced(bridges.growth[None], *now)[0]
-        x, grown = (bridges.x[1:], bridges.growth[1:]) if bridges.ends is None else (bridges.ends, bridges.ends.exp())
+        logs = self._logs(bridges.x, dates)
         smooth = bridges.ends is None and not self._market.dividend_times
-        ends = prices[..., 1:] if smooth else _priced(grown[None], *before)[0]
+        x = bridges.x[1:] if bridges.ends is None else bridges.ends
+        ends = logs[1:] if smooth else self._logs(x, dates[1:], before=True)
         if self._market.has_cash:
-            moving = 1 - now[1][0][:-1].movedim(0, -1).unsqueeze(-2) / prices[..., :-1]
-            variance, slope = with_cash(variance, slope, moving.movedim(-1, 0))
+            shift = self._affine(dates)[1][0][:-1]
+            moving = 1 - shift.reshape(*shift.shape, *(1,) * (logs.dim() - shift.dim())) * torch.exp(-logs[:-1])
+            variance, slope = with_cash(variance, slope, moving)
         slope = None if slope is None else slope.movedim(0, -1)
         reaches = {} if self._market.has_cash else bridges.reaches
-        watched = Watched(dates, prices, ends, variance.movedim(0, -1), bridges.uniforms, slope, reaches)
-        if not self._market.has_cash:  # logarithms need not be taken
-            logs = _shifted(bridges.x, now[0][0])
-            watched.__dict__["logs"] = logs
-            watched.__dict__["log_ends"] = logs[..., 1:] if smooth else _shifted(x, before[0][0])
-        return watched
+        return Watched(
+            dates, logs.movedim(0, -1), ends.movedim(0, -1), variance.movedim(0, -1), bridges.uniforms, slope, reaches
+        )
+
+    def _logs(self, x: Tensor, times: tuple[float, ...], before: bool = False) -> Tensor:
+        """Logarithms of the price [time, *batch, path]."""
+        scale, shift = self._affine(times, before)
+        if self._market.has_cash:
+            return torch.log(_priced(torch.exp(x)[None], scale, shift)[0]).movedim(-1, 0)
+        logs = torch.log(scale[0])
+        return x + logs.reshape(*logs.shape, *(1,) * (x.dim() - logs.dim()))
 
     def _halved(
         self, block: Block, x: Tensor, after: tuple[Tensor, ...], variance: Tensor, slope: Tensor | None
@@ -179,11 +183,6 @@ def _priced(growth: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Prices [asset, *batch, path, time] from `exp(x)` [asset, time, *batch, path]."""
     shape = (*scale.shape, *(1,) * (growth.dim() - scale.dim()))
     return torch.addcmul(shift.reshape(shape), scale.reshape(shape), growth).movedim(1, -1)
-
-
-def _shifted(x: Tensor, scale: Tensor) -> Tensor:
-    """Logarithms [*batch, path, time] of prices `scale exp(x)`."""
-    return (x + torch.log(scale).reshape(*scale.shape, *(1,) * (x.dim() - scale.dim()))).movedim(0, -1)
 
 
 def _interleaved(first: Tensor, second: Tensor) -> Tensor:

@@ -39,14 +39,13 @@ _PIECE, _LEAST_PIECE = 1 << 18, 1 << 6
 
 @dataclass(frozen=True)
 class Bridges:
-    """What lies between the dates of a window, whatever the spot: x and `exp(x)` at them [time, ...].
+    """What lies between the dates of a window, whatever the spot: x at them [time, ...].
 
     Attributes as in `Watched`; ends are those of x, None where x does not jump.
     """
 
     dates: tuple[float, ...]
     x: Tensor
-    growth: Tensor
     ends: Tensor | None
     variance: Tensor
     slope: Tensor | None

@@ -73,7 +73,7 @@ def test_several_underlyings() -> None:
 
 def interval(start: float, end: float, variance: float) -> Watched:
     prices = row(start, end)
-    return Watched((0.25, 0.5), prices, prices[:, 1:], row(variance), torch.empty(0))
+    return Watched((0.25, 0.5), prices.log(), prices[:, 1:].log(), row(variance), torch.empty(0))
 
 
 def test_the_holder_of_a_knock_out_exercises_on_the_way_to_the_barrier() -> None:
@@ -91,7 +91,7 @@ def test_the_holder_of_a_knock_out_exercises_on_the_way_to_the_barrier() -> None
 def test_a_jump_over_the_barrier_leaves_the_rebate() -> None:
     option = AmericanBarrier(100.0, 90.0, 1.0, "down-and-out", "put", rebate=3.0)
     prices = row(110.0, 80.0)
-    knock = option.between(Watched((0.25, 0.5), prices, row(110.0), row(1e-6), torch.empty(0)))
+    knock = option.between(Watched((0.25, 0.5), prices.log(), row(110.0).log(), row(1e-6), torch.empty(0)))
     assert (float(knock.survival), float(knock.early), float(knock.late)) == pytest.approx((0.0, 0.0, 3.0))
 
 

@@ -79,7 +79,8 @@ def one_interval(end: Tensor, spot: float | Tensor = SPOT, vol: float | Tensor =
     start = torch.as_tensor(spot, dtype=torch.float64) * torch.ones_like(end)
     prices = torch.stack([start, end], -1)
     variance = (torch.as_tensor(vol, dtype=torch.float64) ** 2 * EXPIRY).expand(len(end), 1)
-    return Paths(prices[:, 1:], Watched((0.0, EXPIRY), prices, prices[:, 1:], variance, torch.full((len(end), 1), 0.5)))
+    logs, half = prices.log(), torch.full((len(end), 1), 0.5)
+    return Paths(prices[:, 1:], Watched((0.0, EXPIRY), logs, logs[:, 1:], variance, half))
 
 
 def worth(payoff: Payoff, *kinks: float) -> float:
@@ -191,7 +192,8 @@ def a_few_steps() -> tuple[Paths, list[Tensor]]:
     ends = prices[:, 1:] * torch.exp(-jumps)
     variance = (vol**2 / 3).expand(40, 3)
     uniforms = torch.rand(40, 3, generator=generator, dtype=torch.float64)
-    return Paths(prices[:, 1:], Watched((0.0, 1 / 3, 2 / 3, 1.0), prices, ends, variance, uniforms)), [spot, vol]
+    watched = Watched((0.0, 1 / 3, 2 / 3, 1.0), prices.log(), ends.log(), variance, uniforms)
+    return Paths(prices[:, 1:], watched), [spot, vol]
 
 
 @pytest.mark.parametrize("build", STYLES)
@@ -224,7 +226,8 @@ def test_in_and_out_make_the_vanilla() -> None:
 def test_a_jump_over_the_barrier_knocks_out() -> None:
     one = torch.ones(1, 1, dtype=torch.float64)
     prices, ends = torch.tensor([[100.0, 85.0, 100.0]]).double(), torch.tensor([[100.0, 100.0]]).double()
-    paths = Paths(prices[:, -1:], Watched((0.0, 0.5, 1.0), prices, ends, 1e-6 * torch.cat([one, one], -1), 0.5 * one))
+    watched = Watched((0.0, 0.5, 1.0), prices.log(), ends.log(), 1e-6 * torch.cat([one, one], -1), 0.5 * one)
+    paths = Paths(prices[:, -1:], watched)
     out = Barrier(90.0, 90.0, 1.0, "down-and-out", rebate=2.0).flows(paths)
     assert out.times == (0.0, 0.5, 1.0, 1.0)
     torch.testing.assert_close(out.amounts, torch.tensor([[0.0, 2.0, 0.0, 0.0]]).double())
@@ -241,8 +244,8 @@ def test_gradient_is_the_bump(build: Callable[..., Payoff], rebate_at: str) -> N
     strike, rebate = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (101.0, 2.0))
 
     def amounts(strike: Tensor, rebate: Tensor, spot_factor: Tensor, variance_factor: Tensor) -> Tensor:
-        seen = Watched(watched.times, watched.prices.detach() * spot_factor, watched.ends.detach() * spot_factor,
-                       watched.variance.detach() * variance_factor, watched.uniforms)  # fmt: skip
+        logs, ends = (x.detach() + torch.log(spot_factor) for x in (watched.logs, watched.log_ends))
+        seen = Watched(watched.times, logs, ends, watched.variance.detach() * variance_factor, watched.uniforms)
         payoff = build(strike=strike, expiry=1.0, rebate=rebate, rebate_at=rebate_at)
         return payoff.flows(Paths(paths.prices.detach() * spot_factor, seen)).amounts
 

@@ -60,7 +60,7 @@ def one_interval() -> tuple[Paths, Tensor]:
     uniforms = torch.sigmoid(t).repeat(500)[:, None]
     weight = (probability[:, None] * wt * torch.sigmoid(t) * torch.sigmoid(-t)).flatten()
     prices = torch.cat([torch.full_like(end, SPOT), end], -1)
-    return Paths(end, Watched((0.0, EXPIRY), prices, end, torch.full_like(end, size**2), uniforms)), weight
+    return Paths(end, Watched((0.0, EXPIRY), prices.log(), end.log(), 0 * end + size**2, uniforms)), weight
 
 
 def worth(payoff: Payoff) -> float:
@@ -103,7 +103,7 @@ def steps() -> Watched:
     prices = torch.tensor([[100.0, 104.0, 90.0, 95.0], [100.0, 97.0, 99.0, 101.0]], dtype=torch.float64)
     ends = torch.tensor([[104.0, 103.0, 95.0], [97.0, 99.0, 101.0]], dtype=torch.float64)
     uniforms = torch.tensor([[0.3, 0.6, 0.9], [0.2, 0.99, 0.5]], dtype=torch.float64)
-    return Watched((0.0, 0.25, 0.5, 1.0), prices, ends, torch.full((2, 3), 0.01, dtype=torch.float64), uniforms)
+    return Watched((0.0, 0.25, 0.5, 1.0), prices.log(), ends.log(), 0 * ends + 0.01, uniforms)
 
 
 def test_extremes_lie_beyond_all_that_is_seen() -> None:
@@ -111,11 +111,11 @@ def test_extremes_lie_beyond_all_that_is_seen() -> None:
     paths = Paths(watched.prices[:, -1:], watched)
     top = FixedLookback(1e-9, 1.0).flows(paths).amounts[:, 0]
     bottom = watched.prices[:, -1] - FloatingLookback(1.0).flows(paths).amounts[:, 0]
-    seen = torch.cat([watched.prices, watched.ends], -1)
+    seen = torch.cat([watched.logs, watched.log_ends], -1).exp()
     assert bool((top >= seen.amax(-1)).all())
     assert bool((bottom <= seen.amin(-1)).all())
     still = Paths(
-        paths.prices, Watched(watched.times, watched.prices, watched.ends, 0 * watched.variance, watched.uniforms)
+        paths.prices, Watched(watched.times, watched.logs, watched.log_ends, 0 * watched.variance, watched.uniforms)
     )
     torch.testing.assert_close(FixedLookback(1e-9, 1.0).flows(still).amounts[:, 0], seen.amax(-1), rtol=1e-10, atol=0)
     assert FixedLookback(90.0, 1.0, "put").flows(still).amounts[:, 0].tolist() == pytest.approx([0.0, 0.0])
@@ -130,11 +130,11 @@ def test_gradient_is_the_bump(build: Callable[..., Payoff], kind: str) -> None:
 
     def amounts(prices: Tensor, ends: Tensor, variance: Tensor, level: Tensor) -> Tensor:
         terms = {"strike": level} if build is FixedLookback else {"scale": level / 100}
-        seen = Watched(watched.times, prices, ends, variance, watched.uniforms)
+        seen = Watched(watched.times, prices.log(), ends.log(), variance, watched.uniforms)
         return build(expiry=1.0, kind=kind, **terms).flows(Paths(prices[:, -1:], seen)).amounts
 
     level = torch.tensor(101.0, dtype=torch.float64)
-    inputs = [x.clone().requires_grad_() for x in (watched.prices, watched.ends, watched.variance, level)]
+    inputs = [x.clone().requires_grad_() for x in (watched.prices, watched.log_ends.exp(), watched.variance, level)]
     assert torch.autograd.gradcheck(amounts, inputs, eps=1e-6, atol=1e-5)
 
 

@@ -51,7 +51,7 @@ def one_interval(barriers: tuple[float, ...]) -> tuple[Paths, Tensor]:
     probability = weight * np.exp(-0.5 * ((z - mean) / size) ** 2) / (size * math.sqrt(2 * math.pi))
     end = torch.tensor(SPOT * np.exp(z))[:, None]
     prices = torch.cat([torch.full_like(end, SPOT), end], -1)
-    watched = Watched((0.0, EXPIRY), prices, end, torch.full_like(end, size**2), torch.full_like(end, 0.5))
+    watched = Watched((0.0, EXPIRY), prices.log(), end.log(), 0 * end + size**2, 0 * end + 0.5)
     return Paths(end, watched), torch.tensor(probability)
 
 
@@ -131,7 +131,7 @@ def test_gradient_is_the_bump(payoff: Payoff) -> None:
     assert watched is not None
 
     def amounts(prices: Tensor, variance: Tensor) -> Tensor:
-        seen = Watched(watched.times, prices, prices[:, 1:], variance, watched.uniforms)
+        seen = Watched(watched.times, prices.log(), prices[:, 1:].log(), variance, watched.uniforms)
         return payoff.flows(Paths(prices[:, 1:], seen)).amounts
 
     inputs = watched.prices[::17].clone().requires_grad_(), watched.variance[::17].clone().requires_grad_()

@@ -204,5 +204,5 @@ def test_between_dates_the_price_is_seen_just_before_and_after_the_dividends():
     for date, cash, fraction in ((0.25, 4.0, 0.0), (0.6, 5.0, 0.03), (0.8, 0.0, 0.02)):
         i = seen.times.index(date) - 1
         expected[..., i] = after[..., i] / (1 - fraction) + cash
-    torch.testing.assert_close(seen.ends, expected)
+    torch.testing.assert_close(seen.log_ends.exp(), expected)
     torch.testing.assert_close(seen.prices[..., -1:], watching.seen[0].prices)
