@@ -133,7 +133,7 @@ class Stages:
         if self.market.has_cash:
             variance, slope = with_cash(variance, slope, 1 - shift[:-1] / prices[:-1])
         slope = None if slope is None else slope.expand_as(variance).mT
-        return Watched(dates, prices.mT, ends.mT, variance.mT, prices.new_empty(0), slope)
+        return Watched(dates, torch.log(prices).mT, torch.log(ends).mT, variance.mT, prices.new_empty(0), slope)
 
     def _affine(self, times: tuple[float, ...], before: bool = False) -> tuple[Tensor, Tensor]:
         return _affine(self.market, times, self.times[-1], before, self.simulation.engine.device)
