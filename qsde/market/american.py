@@ -33,11 +33,11 @@ _SWEEPS, _MORE_SWEEPS = 12, 3
 #: Working arrays stay in the cache.
 _BLOCK = 1 << 11
 #: An implied volatility is found to this, relative, or reprices to that, in units of the strike.
-_VOL_ERROR, _PRICE_ERROR, _MAX_STEPS = 1e-8, 1e-13, 60
+_VOL_ERROR, _PRICE_ERROR = 1e-8, 1e-13
+#: Steps while the boundary follows, and where it starts afresh each time.
+_FEW_STEPS, _MAX_STEPS = 16, 60
 #: Prices within this of the value of exercise, in units of the strike, say nothing about the volatility.
 _AT_EXERCISE = 1e-10
-#: A boundary that lags behind its volatility shows in the price.
-_REPRICED = 1e-8
 #: Largest total volatility looked for.
 _MOST = 8.0
 _Z = -np.cos(np.pi * np.arange(_INTERVALS + 1) / _INTERVALS)
@@ -262,7 +262,7 @@ def _start(puts: _Puts, price: Tensor) -> tuple[Tensor, Tensor]:
 def _solve(puts: _Puts, price: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """Total volatilities below `start`, and whether they are solutions."""
     vol, solved = _secants(puts, price, start, follow=True)
-    left = (~solved | ((_price(puts, vol) - price).abs() > _REPRICED)).nonzero().flatten()
+    left = (~solved).nonzero().flatten()
     if len(left):
         vol[left], solved[left] = _secants(puts.part(left), price[left], start[left], follow=False)
     return vol, solved
@@ -275,25 +275,27 @@ def _price(puts: _Puts, vol: Tensor) -> Tensor:
 def _secants(puts: _Puts, price: Tensor, start: Tensor, follow: bool) -> tuple[Tensor, Tensor]:
     """Secants inside a bracket; the boundary follows by a few sweeps, so that it may lag, or starts afresh."""
     result, solved, rows = start.clone(), torch.zeros_like(start, dtype=torch.bool), torch.arange(len(start))
-    vol, low, high = start, torch.zeros_like(start), start * (1 + 1e-9)
+    vol, low, high, close = start, torch.zeros_like(start), start * (1 + 1e-9), solved
     slope, boundary = puts.vega(_column(vol)), puts.boundary(_column(vol))
     gap = puts.value(boundary, _column(vol)) - price
-    for _ in range(_MAX_STEPS):
-        done = gap.abs() <= torch.clamp(_VOL_ERROR * slope * vol, min=_PRICE_ERROR)
+    for _ in range(_FEW_STEPS if follow else _MAX_STEPS):
+        was_close, close = close, gap.abs() <= torch.clamp(_VOL_ERROR * slope * vol, min=_PRICE_ERROR)
+        # a boundary that lags moves the price once more
+        done = close & was_close if follow else close
         result[rows], solved[rows] = vol, done
         left = (~done).nonzero().flatten()
         if not len(left):
             break
         rows, puts, price, low, high = rows[left], puts.part(left), price[left], low[left], high[left]
-        old, before, slope, boundary = vol[left], gap[left], slope[left], boundary[left]
+        old, before, slope, boundary, close = vol[left], gap[left], slope[left], boundary[left], close[left]
         low, high = torch.where(before < 0, old, low), torch.where(before > 0, old, high)
         vol = old - before / slope
-        vol = torch.where((vol > low) & (vol < high), vol, 0.5 * (low + high))
+        vol = torch.where(((vol > low) & (vol < high)) | close, vol, 0.5 * (low + high))
         column = _column(vol)
         boundary = puts.swept(boundary, column, _MORE_SWEEPS) if follow else puts.boundary(column)
         gap = puts.value(boundary, column) - price
         secant = (gap - before) / (vol - old)
-        slope = torch.where(secant > 0, secant, slope)
+        slope = torch.where((secant > 0) & ~close, secant, slope)
     return result, solved
 
 

@@ -17,19 +17,20 @@ from qsde.market.parity import pool_rates
 
 #: Relative error of a spot price that is not of the same moment as the quotes.
 SPOT_ERROR = 1e-3
-#: Forwards move the premium, which moves the forwards: settled when they move by less than this, relative.
-_SETTLED, _ROUNDS = 1e-6, 5
-_PRICES = ["bid", "ask", "mid", "price", "half_spread"]
+#: The premium moves forwards and rates, which move the premium, until both move by less than this, relative.
+_SETTLED, _ROUNDS = 1e-5, 6
+_PRICES = ["bid", "ask", "mid", "price"]
 
 
 def remove_premium(table: pd.DataFrame, forwards: Forwards, refit: Callable[[], Forwards]) -> Forwards:
     """Makes American prices European, in place, and finds the forwards again until both agree.
 
-    A price `p` becomes `black_price(F, K, t, sigma, D)` with `american_vol(p) = sigma`, for bid, ask and the price
-    between. A bid or ask that implies no volatility, because it is worth less than exercise at once, gives up the
-    premium of the price between. Rates and dividend yields are continuous: `r = -ln D / t`, and the yield pooled over
-    the expiries by `dividend_yields`, with the spot `F D exp(q t)` that goes with it. Converted rows are of style "E"
-    and carry their `premium`; rows without a spot stay as they are; prices that imply no volatility are marked.
+    A price `p` becomes `black_price(F, K, t, sigma, D)` with `sigma = american_vol(p)`, for bid, ask and the middle
+    each. A bid or ask that implies no volatility, being worth less than exercise at once, gives up the premium of the
+    middle; so do both in the search for the forwards, since their own premia would shift the middle. Rates and
+    dividend yields are continuous: `r = -ln D / t`, and the yield pooled over the expiries by `dividend_yields`, with
+    the spot `F D exp(q t)` that goes with it. Converted rows are of style "E" and carry their `premium`; rows without a
+    spot stay as they are; prices that imply no volatility are marked.
 
     Args:
         table: working table of the cleaning, with `F` and `D` by expiry.
@@ -42,16 +43,25 @@ def remove_premium(table: pd.DataFrame, forwards: Forwards, refit: Callable[[], 
     american = table["reason"].isna() & (table["exercise_style"] == "A") & (table["price"] > 0) & (table["spot"] > 0)
     if not american.any():
         return forwards
-    quoted = table.loc[american, [*_PRICES, "strike", "option_type", "t", "spot"]]
+    quoted = table.loc[american, [*_PRICES, "half_spread", "strike", "option_type", "t", "F", "D"]]
     for _ in range(_ROUNDS):
-        before = table.loc[american, "F"]
-        status = _convert(table, quoted, dividend_yields(forwards.slices))
+        dividends = dividend_yields(forwards.slices)
+        middle, ended = _european(quoted, "price", dividends)
+        premium = quoted["price"] - middle
+        table.loc[american, _PRICES] = quoted[_PRICES].sub(premium, axis=0)
         forwards = refit()
-        if not ((table.loc[american, "F"] / before - 1).abs() > _SETTLED).any():
+        now = table.loc[american, ["F", "D"]]
+        if ((now / quoted[["F", "D"]] - 1).abs() <= _SETTLED).all(axis=None):
             break
-    table.loc[american, "premium"] = quoted["price"] - table.loc[american, "price"]
+        quoted[["F", "D"]] = now
+    two_sided, status = quoted["half_spread"].notna(), {"price": ended}
+    for name, inside in (("bid", np.minimum), ("ask", np.maximum)):
+        own, status[name] = _european(quoted, name, dividends)
+        table.loc[american, name] = inside(own.where(two_sided).fillna(table[name]), table["price"])
+    table.loc[american, "half_spread"] = (table["ask"] - table["bid"]).where(two_sided) / 2
+    table.loc[american, "premium"] = premium
     _mark(table, quoted, status)
-    table.loc[american & table["reason"].isna() & table["premium"].notna(), "exercise_style"] = "E"
+    table.loc[american & table["premium"].notna(), "exercise_style"] = "E"
     return forwards
 
 
@@ -78,37 +88,29 @@ def dividend_yields(slices: pd.DataFrame) -> pd.Series:
     return pooled.where(~negative, pooled.clip(lower=0.0)).reindex(slices["t"])
 
 
-def _convert(table: pd.DataFrame, quoted: pd.DataFrame, dividends: pd.Series) -> pd.DataFrame:
-    """Writes the European prices of the `quoted` rows; returns how the implied volatility of each ended."""
-    columns = (*(table.loc[quoted.index, c] for c in "FD"), quoted["strike"], quoted["t"], quoted["t"].map(dividends))
-    forward, discount, strike, t, dividend = (torch.tensor(column.to_numpy(float)) for column in columns)
+def _european(quoted: pd.DataFrame, name: str, dividends: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """European prices for the American ones of a column, NaN without a volatility, and how each inversion ended."""
+    columns = (*(quoted[c] for c in (name, "F", "D", "strike", "t")), quoted["t"].map(dividends))
+    price, forward, discount, strike, t, dividend = (torch.tensor(column.to_numpy(float)) for column in columns)
     is_call = torch.tensor((quoted["option_type"] == "C").to_numpy())
-    rate, spot = -torch.log(discount) / t, forward * discount * torch.exp(dividend * t)
-    european, status = {}, {}
-    for name in ("bid", "ask", "price"):
-        found = american_vol(torch.tensor(quoted[name].to_numpy(float)), spot, strike, t, rate, dividend, is_call)
-        vol = torch.where(found.ok, found.vol, torch.nan)
-        european[name] = pd.Series(black_price(forward, strike, t, vol, discount, is_call).numpy(), index=quoted.index)
-        status[name] = pd.Series(found.status.numpy(), index=quoted.index)
-    premium = quoted["price"] - european["price"]
-    two_sided = quoted["half_spread"].notna() & premium.notna()
-    bid, ask = (european[name].fillna(quoted[name] - premium).where(two_sided) for name in ("bid", "ask"))
-    middle = ((bid + ask) / 2).where(two_sided, european["price"])
-    new = pd.DataFrame({"bid": bid, "ask": ask, "mid": middle, "price": middle, "half_spread": (ask - bid) / 2})
-    table.loc[quoted.index, _PRICES] = new[_PRICES]
-    return pd.DataFrame(status)
+    spot = forward * discount * torch.exp(dividend * t)
+    found = american_vol(price, spot, strike, t, -torch.log(discount) / t, dividend, is_call)
+    vol = torch.where(found.ok, found.vol, torch.nan)
+    european = black_price(forward, strike, t, vol, discount, is_call)
+    return pd.Series(european.numpy(), quoted.index), pd.Series(found.status.numpy(), quoted.index)
 
 
-def _mark(table: pd.DataFrame, quoted: pd.DataFrame, status: pd.DataFrame) -> None:
+def _mark(table: pd.DataFrame, quoted: pd.DataFrame, status: dict[str, pd.Series]) -> None:
     """Marks the rows without a volatility; their prices are the quoted ones again."""
-    failed = quoted.index[table.loc[quoted.index, "price"].isna()]
-    table.loc[failed, _PRICES] = quoted.loc[failed, _PRICES]
-    status = status.reindex(table.index)
+    failed = quoted.index[table.loc[quoted.index, "premium"].isna()]
+    columns = [*_PRICES, "half_spread"]
+    table.loc[failed, columns] = quoted.loc[failed, columns]
+    price, ask = (status[name].reindex(table.index) for name in ("price", "ask"))
     low = [int(VolStatus.BELOW_INTRINSIC), int(VolStatus.AT_INTRINSIC)]
     exercise = "an American option worth no more than exercise at once implies no volatility"
     for broken, reason, why in (
-        (status["price"] == VolStatus.ABOVE_MAXIMUM, Reject.ARBITRAGE_BOUNDS, VolStatus.ABOVE_MAXIMUM.message),
-        (status["ask"] == VolStatus.BELOW_INTRINSIC, Reject.ARBITRAGE_BOUNDS, "even the ask is under that of exercise"),
-        (status["price"].isin(low), Reject.NO_VEGA, exercise),
+        (price == VolStatus.ABOVE_MAXIMUM, Reject.ARBITRAGE_BOUNDS, VolStatus.ABOVE_MAXIMUM.message),
+        (ask == VolStatus.BELOW_INTRINSIC, Reject.ARBITRAGE_BOUNDS, "even the ask is under the value of exercise"),
+        (price.isin(low), Reject.NO_VEGA, exercise),
     ):
         mark(table, broken, reason, why + ": price {price:g} (bid {bid:g}, ask {ask:g}), strike {strike:g}")
