@@ -97,7 +97,7 @@ def _chained(maps: tuple[Tensor, Tensor, Tensor, Tensor] | None, b: Tensor) -> t
         return b, b
     chain = [b]
     for p, q, r, s in zip(*(part.flip(0).unbind(0) for part in maps), strict=True):
-        chain.append((p + q * chain[-1]) / (r + s * chain[-1]))
+        chain.append(torch.addcmul(p, q, chain[-1]) / torch.addcmul(r, s, chain[-1]))
     b = chain.pop()
     return torch.stack(torch.broadcast_tensors(*reversed(chain))), b
 
