@@ -28,12 +28,14 @@ from qsde.numerics import holds, norm_pdf
 
 #: Chebyshev intervals of the boundary, points of its integrals and of that of the premium.
 _INTERVALS, _POINTS, _PREMIUM_POINTS = 10, 12, 24
-#: Sweeps of the fixed point from the first guess, and after a small change of the volatility.
-_SWEEPS, _MORE_SWEEPS = 12, 3
+#: Sweeps of the fixed point from the first guess, from there in a search, and in its steps.
+_SWEEPS, _FEW_SWEEPS, _MORE_SWEEPS = 12, 6, 3
 #: Working arrays stay in the cache.
 _BLOCK = 1 << 11
 #: An implied volatility is found to this, relative, or reprices to that, in units of the strike.
 _VOL_ERROR, _PRICE_ERROR = 1e-8, 1e-13
+#: A boundary that lags behind its volatility shows in the price.
+_REPRICED = 1e-8
 #: Steps while the boundary follows, and where it starts afresh each time.
 _FEW_STEPS, _MAX_STEPS = 16, 60
 #: Prices within this of the value of exercise, in units of the strike, say nothing about the volatility.
@@ -135,14 +137,14 @@ class _Puts:
         _, upper = self.distance(self.log_spot, _TAU[-1], vol)
         return (torch.exp(self.log_spot - self.dividend) * norm_pdf(upper)).flatten()
 
-    def boundary(self, vol: Tensor) -> Tensor:
+    def boundary(self, vol: Tensor, sweeps: int = _SWEEPS) -> Tensor:
         """From a guess between the boundary at expiry and the perpetual one (Bjerksund and Stensland 1993)."""
         drift, variance = self.rate - self.dividend - 0.5 * vol**2, vol**2
         power = (drift + torch.sqrt(drift**2 + 2 * variance * torch.relu(self.rate))) / variance
         near, far = torch.exp(self.near), power / (power + 1)
         pace = -2 * vol * _TAU.sqrt() * near / torch.clamp(near - far, min=1e-12)
         guess = torch.log(far + (near - far) * torch.exp(pace)) - self.near
-        return self.swept(guess.squeeze(1), vol, _SWEEPS)
+        return self.swept(guess.squeeze(1), vol, sweeps)
 
     def swept(self, boundary: Tensor, vol: Tensor, times: int) -> Tensor:
         """Steps of the fixed point."""
@@ -262,7 +264,7 @@ def _start(puts: _Puts, price: Tensor) -> tuple[Tensor, Tensor]:
 def _solve(puts: _Puts, price: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """Total volatilities below `start`, and whether they are solutions."""
     vol, solved = _secants(puts, price, start, follow=True)
-    left = (~solved).nonzero().flatten()
+    left = (~solved | ((_price(puts, vol) - price).abs() > _REPRICED)).nonzero().flatten()
     if len(left):
         vol[left], solved[left] = _secants(puts.part(left), price[left], start[left], follow=False)
     return vol, solved
@@ -275,27 +277,25 @@ def _price(puts: _Puts, vol: Tensor) -> Tensor:
 def _secants(puts: _Puts, price: Tensor, start: Tensor, follow: bool) -> tuple[Tensor, Tensor]:
     """Secants inside a bracket; the boundary follows by a few sweeps, so that it may lag, or starts afresh."""
     result, solved, rows = start.clone(), torch.zeros_like(start, dtype=torch.bool), torch.arange(len(start))
-    vol, low, high, close = start, torch.zeros_like(start), start * (1 + 1e-9), solved
-    slope, boundary = puts.vega(_column(vol)), puts.boundary(_column(vol))
+    vol, low, high = start, torch.zeros_like(start), start * (1 + 1e-9)
+    slope, boundary = puts.vega(_column(vol)), puts.boundary(_column(vol), _FEW_SWEEPS if follow else _SWEEPS)
     gap = puts.value(boundary, _column(vol)) - price
     for _ in range(_FEW_STEPS if follow else _MAX_STEPS):
-        was_close, close = close, gap.abs() <= torch.clamp(_VOL_ERROR * slope * vol, min=_PRICE_ERROR)
-        # a boundary that lags moves the price once more
-        done = close & was_close if follow else close
+        done = gap.abs() <= torch.clamp(_VOL_ERROR * slope * vol, min=_PRICE_ERROR)
         result[rows], solved[rows] = vol, done
         left = (~done).nonzero().flatten()
         if not len(left):
             break
         rows, puts, price, low, high = rows[left], puts.part(left), price[left], low[left], high[left]
-        old, before, slope, boundary, close = vol[left], gap[left], slope[left], boundary[left], close[left]
+        old, before, slope, boundary = vol[left], gap[left], slope[left], boundary[left]
         low, high = torch.where(before < 0, old, low), torch.where(before > 0, old, high)
         vol = old - before / slope
-        vol = torch.where(((vol > low) & (vol < high)) | close, vol, 0.5 * (low + high))
+        vol = torch.where((vol > low) & (vol < high), vol, 0.5 * (low + high))
         column = _column(vol)
         boundary = puts.swept(boundary, column, _MORE_SWEEPS) if follow else puts.boundary(column)
         gap = puts.value(boundary, column) - price
         secant = (gap - before) / (vol - old)
-        slope = torch.where((secant > 0) & ~close, secant, slope)
+        slope = torch.where(secant > 0, secant, slope)
     return result, solved
 
 
