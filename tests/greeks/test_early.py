@@ -27,22 +27,22 @@ QUARTERS = (0.25, 0.5, 0.75, 1.0)
 FEW = MonteCarlo(n_paths=1 << 14, max_dt=0.25, noise=Threefry(4))
 
 
-def bermudan_put(spot: Tensor, vol: Tensor, rate: Tensor, dividend: Tensor, t: float = 1.0) -> Tensor:
+def bermudan_put(spot: Tensor, vol: Tensor, rate: Tensor, dividend: Tensor, elapsed: Tensor) -> Tensor:
     """A Bermudan put struck at 40 under Black-Scholes: integrals over the normal law from date to date.
 
-    The last of them is differentiable in the spot; the boundary is found on a grid of 0.25 % of the spot.
+    The last of them is differentiable in spot and time elapsed; the boundary is found on a grid of 0.25 % of the spot.
     """
     x = torch.linspace(-1.5, 1.5, 1201, dtype=torch.float64)
     prices = 36.0 * torch.exp(x)
-    dates = torch.tensor([*QUARTERS], dtype=torch.float64) - (1.0 - t)
+    dates = torch.tensor([*QUARTERS], dtype=torch.float64)
     value = torch.relu(40.0 - prices)
-    for step in reversed(dates.diff().tolist()):
+    for step in dates.diff().flip(0):
         value = torch.maximum(torch.relu(40.0 - prices), _held(x, x, value, vol, rate, dividend, step))
-    return _held(torch.log(spot / 36.0).reshape(1), x, value, vol, rate, dividend, float(dates[0]))[0]
+    return _held(torch.log(spot / 36.0).reshape(1), x, value, vol, rate, dividend, dates[0] - elapsed)[0]
 
 
-def _held(here: Tensor, x: Tensor, value: Tensor, vol: Tensor, rate: Tensor, dividend: Tensor, step: float) -> Tensor:
-    width = vol * math.sqrt(step)
+def _held(here: Tensor, x: Tensor, value: Tensor, vol: Tensor, rate: Tensor, dividend: Tensor, step: Tensor) -> Tensor:
+    width = vol * torch.sqrt(step)
     z = (x - here.unsqueeze(-1) - (rate - dividend - 0.5 * vol * vol) * step) / width
     density = torch.exp(-0.5 * z * z) / (width * math.sqrt(2 * math.pi))
     return torch.exp(-rate * step) * (density * value).sum(-1) * (x[1] - x[0])
@@ -51,13 +51,12 @@ def _held(here: Tensor, x: Tensor, value: Tensor, vol: Tensor, rate: Tensor, div
 @functools.cache
 def exact() -> dict[str, float]:
     """Raw Greeks of the Bermudan put; of first order by the envelope theorem of automatic differentiation."""
-    point = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (36.0, 0.2, 0.06, 0.01)]
+    point = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (36.0, 0.2, 0.06, 0.01, 0.0)]
     value = bermudan_put(*point)
-    delta, vega, rho, dividend = torch.autograd.grad(value, point, create_graph=True)
-    gamma, vanna, *_ = torch.autograd.grad(delta, point)
-    tomorrow = bermudan_put(*point, t=1.0 - 1 / 365)
+    delta, vega, rho, dividend, theta = torch.autograd.grad(value, point, create_graph=True)
+    gamma, vanna, *_, charm = torch.autograd.grad(delta, point)
     found = {"price": value, "delta": delta, "vega": vega, "rho": rho, "dividend_rho": dividend}
-    found |= {"gamma": gamma, "vanna": vanna, "theta": (tomorrow - value) * 365}
+    found |= {"gamma": gamma, "vanna": vanna, "theta": theta, "charm": charm}
     return {name: float(v.detach()) for name, v in found.items()}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -37,7 +39,7 @@ from qsde.payoffs import (
 )
 from qsde.pricing.exact import price_exact
 from qsde.pricing.fourier import Fourier
-from qsde.pricing.montecarlo import MonteCarlo
+from qsde.pricing.montecarlo import MonteCarlo, price
 
 HESTON = Heston(0.04, 1.5, 0.05, 0.4, -0.7)
 BATES = bates(0.04, 1.5, 0.05, 0.4, -0.7, 0.5, -0.1, 0.15)
@@ -56,12 +58,13 @@ EXACT: dict[str, Callable[[float], Payoff]] = {
     "forward start": lambda h: ForwardStart(0.4 - h, 1.0 - h),
     "variance swap": lambda h: VarianceSwap(0.03, [t - h for t in QUARTERS], notional=100.0),
 }
+CLIQUET = Cliquet([0.0, *QUARTERS], local_floor=-0.05, local_cap=0.08, global_floor=0.0, notional=100.0)
 #: Payoffs of all kinds that a path may be differentiated through, or the mean given the variance.
 SMOOTH: list[Payoff] = [
     Asian(100.0, (0.0, *QUARTERS)),
     Barrier(100.0, 120.0, 1.0, "up-and-out", rebate=2.0, rebate_at="hit"),
     FixedLookback(100.0, 1.0),
-    Cliquet([0.0, *QUARTERS], local_floor=-0.05, local_cap=0.08, global_floor=0.0, notional=100.0),
+    CLIQUET,
     VarianceSwap(0.04, [0.0, *QUARTERS], notional=100.0),
     ForwardStart(0.4, 1.0),
 ]
@@ -163,3 +166,21 @@ def test_theta_solves_the_pricing_equation(claim: Claim) -> None:
     miss = sum(factor * float(got[name]) for name, factor in terms.items())
     error = sum((factor * float(got.error(name))) ** 2 for name, factor in terms.items()) ** 0.5
     assert abs(miss) < 4 * error + 0.02 * abs(float(got["theta"])), (miss, error, got["theta"])
+
+
+@pytest.mark.parametrize("payoff", [*STAGED, Asian(100.0, QUARTERS)], ids=lambda p: p.name)
+def test_theta_solves_the_pricing_equation_with_jumps(payoff: Payoff) -> None:
+    """As above, with `lambda (V(S e^J) - V - S (e^J - 1) delta)` more, the mean over jumps by Gauss-Hermite."""
+    vol, intensity, mean, std = 0.2, 0.5, -0.1, 0.15
+    model, engine = merton(vol, intensity, mean, std), replace(ENGINE, n_paths=1 << 15)
+    got = greeks(model, payoff, FLAT, engine, ["price", "delta", "gamma", "theta"], units="raw")
+    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
+    after = [price(model, payoff, replace(FLAT, spot=100 * math.exp(mean + std * z)), engine) for z in nodes]
+    share = intensity * weights / weights.sum()
+    drift = 0.02 - intensity * math.expm1(mean + 0.5 * std**2)
+    terms = {"price": 0.03 + intensity, "delta": -drift * 100, "gamma": -0.5 * vol**2 * 100**2, "theta": -1.0}
+    miss = sum(factor * float(got[name]) for name, factor in terms.items())
+    miss -= sum(w * float(found.value) for w, found in zip(share, after, strict=True))
+    error = sum((factor * float(got.error(name))) ** 2 for name, factor in terms.items()) ** 0.5
+    error += sum(w * float(found.std_error) for w, found in zip(share, after, strict=True))  # on the same noise
+    assert abs(miss) < 3 * error, (miss, error, got["theta"])
