@@ -56,7 +56,9 @@ Reply = tuple[int, bytes]
 Task = tuple[str, bytes]
 
 #: Parts of a request that all its payoffs share.
-_SHARED = ("model", "market", "engine", "fit", "greeks", "scenarios")
+_SHARED = ("model", "market", "engine", "fit")
+#: Parts about which each payoff is asked.
+_ASKED = ("greeks", "scenarios")
 #: Paths that tell which of several payoffs an engine refuses.
 _PROBE = 1024
 
@@ -305,19 +307,21 @@ def _usable(reading: Reading[R], compute: Callable[[R], X]) -> tuple[Reading[R],
         QsdeError: what is wrong is none of the payoffs.
     """
     if not reading.places:
-        reading.request.build(library)
+        reading.request.setting(library)
         return reading, None
     try:
         return reading, compute(reading.request)
     except QsdeError as error:
-        if (field_of(str(error)) or "").split(".")[0] in _SHARED:
-            raise
-        reason = str(error)
+        found, field = error, (field_of(str(error)) or "").split(".")[0]
+    if field in _SHARED:
+        raise found
     for attempt in (lambda request: request.build(library), compute):
         bad = _refused(reading, attempt)
+        if field in _ASKED and len(bad) == len(reading.places):
+            raise found
         if bad:
             return _usable(reading.without(bad), compute)
-    return reading.without(dict.fromkeys(reading.places, reason)), None
+    return reading.without(dict.fromkeys(reading.places, str(found))), None
 
 
 def _refused(reading: Reading[R], attempt: Callable[[R], object]) -> dict[int, str]:
@@ -331,7 +335,7 @@ def _refused(reading: Reading[R], attempt: Callable[[R], object]) -> dict[int, s
         try:
             attempt(request.model_copy(update={"payoffs": (spec,), "engine": engine}))
         except QsdeError as error:
-            bad[i] = re.sub(r"^payoffs(\.0|\[0\])", f"payoffs.{i}", str(error))
+            bad[i] = re.sub(r"^(payoffs(\.0|\[0\])|greeks(?=: )|scenarios(?=: ))", f"payoffs.{i}", str(error))
     return bad
 
 

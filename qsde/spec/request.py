@@ -110,11 +110,7 @@ class JobRequest(Spec):
             InputError: parameters, dates or levels that make no sense; the message starts with the field, such as
                 `payoffs.2.strike`.
         """
-        fitted = None if self.fit is None else _fitted(self.fit, library)
-        with at("model"):
-            model = fitted.model if fitted is not None else self.model.build()  # type: ignore[union-attr]
-        with at("market"):
-            market = _market(self.market, model, None if fitted is None else fitted.surface)
+        model, market = self.setting(library)
         payoffs = [_payoff(i, spec, model, market) for i, spec in enumerate(self.payoffs)]
         with at("engine", fields=type(self.engine).model_fields):
             engine = self.engine.build(model)
@@ -122,6 +118,14 @@ class JobRequest(Spec):
             return PricingJob(model, payoffs, market, engine)
         with at("engine.least_squares", fields=type(self.engine.least_squares).model_fields):
             return PricingJob(model, payoffs, market, engine, self.engine.least_squares.build())
+
+    def setting(self, library: Library | None = None) -> tuple[Model, Market | Markets]:
+        """Model and market, without a look at the payoffs; arguments and errors as in `build`."""
+        fitted = None if self.fit is None else _fitted(self.fit, library)
+        with at("model"):
+            model = fitted.model if fitted is not None else self.model.build()  # type: ignore[union-attr]
+        with at("market"):
+            return model, _market(self.market, model, None if fitted is None else fitted.surface)
 
 
 class PriceRequest(JobRequest):

@@ -101,6 +101,32 @@ def test_greeks_of_a_bad_contract_and_of_a_book_with_one() -> None:
     assert "greeks.total needs every payoff" in found["detail"]
 
 
+def test_greeks_that_one_contract_has_not_are_given_for_its_neighbours() -> None:
+    """A barrier too close to the spot, and a second derivative that rights to exercise early do not have."""
+    close = {"type": "barrier", "strike": 100.0, "barrier": 100.001, "expiry": 1.0, "style": "up-and-out"}
+    early = {"type": "bermudan", "strike": 100.0, "dates": [0.5, 1.0]}
+    engine = {"type": "monte_carlo", "paths": 256, "max_dt": 0.5, "least_squares": {"outer": 4, "inner": 2}}
+    for bad, which, says in ((close, "delta", "within 0.01 %"), (early, "volga", "leave it out")):
+        changes = {"engine": engine, "greeks": {"which": [which]}}
+        status, found = _sent("greeks", _with(PRICE["europeans"], bad, **changes))
+        assert status == 200
+        assert [p["status"] for p in found["payoffs"]] == ["ok", "ok", "error"]
+        assert found["payoffs"][2]["field"] == "payoffs.2"
+        assert says in found["payoffs"][2]["message"]
+    status, found = _sent("greeks", _with(PRICE["europeans"], greeks={"which": ["delt"]}))
+    assert (status, found["field"]) == (422, "greeks")
+
+
+def test_what_several_underlyings_do_not_have_is_said_of_the_contract() -> None:
+    flat = {"model": "black_scholes", "vol": 0.2}
+    pair = {"model": "multi_asset", "models": [flat, flat], "correlation": [[1.0, 0.5], [0.5, 1.0]]}
+    request = {"model": pair, "market": [{"spot": 100.0}, {"spot": 90.0}],
+               "payoffs": [{"type": "spread", "strike": 0.0, "expiry": 1.0}]}  # fmt: skip
+    status, found = _sent("scenarios", request)
+    assert status == 200
+    assert "several underlyings" in found["payoffs"][0]["message"]
+
+
 WRONG = [
     ("price", {"model": None}, "give a model"),
     ("price", {"model": {"model": "heston", "v0": 0.04}}, "model"),
