@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -15,6 +15,10 @@ from qsde.numerics import broadcast_shape
 
 #: Numbers of exponents that are worked on at a time.
 _TOGETHER = 1 << 14
+
+
+Maps = tuple[Tensor, Tensor, Tensor, Tensor]
+Riccati = tuple[Maps | None, Callable[[Tensor], Tensor]]
 
 
 class Affine(Protocol):
@@ -34,8 +38,8 @@ class Affine(Protocol):
     def transition(self, u: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """`A` and `B`, elementwise over broadcast `u`, `b` (both complex), `dt` and parameters."""
 
-    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """The fractional linear map of `transition`: p, q, r, s of `B = (p + q b) / (r + s b)`; None where `B = b`."""
+    def riccati(self, u: Tensor, dt: Tensor) -> Riccati:
+        """`transition` for any `b`: p, q, r, s of `B = (p + q b) / (r + s b)`, None where `B = b`, and `A` of `b`."""
 
     def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
         """Whether the transform is finite at `u = -i p`, for real `p` and `b`."""
@@ -86,12 +90,13 @@ def log_moment(model: Affine, exponents: Tensor, steps: Sequence[float] | Tensor
     b = total = torch.zeros_like(exponents[-1])
     together = max(1, _TOGETHER // math.prod(shape))
     for u, length in zip(reversed((-1j * exponents).split(together)), reversed(dt.split(together)), strict=True):
-        after, b = _chained(model.riccati(u, length), b)
-        total = total + model.transition(u, after, length)[0].sum(0)
+        maps, a = model.riccati(u, length)
+        after, b = _chained(maps, b)
+        total = total + a(after).sum(0)
     return total + b * model.initial_variance
 
 
-def _chained(maps: tuple[Tensor, Tensor, Tensor, Tensor] | None, b: Tensor) -> tuple[Tensor, Tensor]:
+def _chained(maps: Maps | None, b: Tensor) -> tuple[Tensor, Tensor]:
     """What the variance's exponent is at the end of each interval, [interval, ...], and at the start of the first."""
     if maps is None:
         return b, b

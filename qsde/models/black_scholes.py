@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,8 +61,9 @@ class BlackScholes(Parametric, FourierModel):
         """As `Affine.transition`: `log_cf` and `b`."""
         return self.log_cf(u, dt), b
 
-    def riccati(self, u: Tensor, dt: Tensor) -> None:
+    def riccati(self, u: Tensor, dt: Tensor) -> tuple[None, Callable[[Tensor], Tensor]]:
         """As `Affine.riccati`: the variance stays as it is."""
+        return None, lambda b: self.log_cf(u, dt)
 
     def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
         """Always."""

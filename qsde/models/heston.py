@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from qsde.models.affine import Maps
 from qsde.models.base import FourierModel, Parameter, Parametric
 from qsde.numerics import (
     broadcast_shape,
@@ -137,19 +138,21 @@ class Heston(Parametric, FourierModel):
         `B' = sigma^2 B^2 / 2 - xi B - q / 2` and `A' = kappa theta B`, where `z = i u`, `q = z - z^2` and
         `xi = kappa - rho sigma z`.
         """
-        q, xi, d, lost = self._exponents(u, dt)
-        decay, root = lost / d, self._root(q, xi, d)
-        w = (0.5 * self.sigma * self.sigma) * decay * (root + b)  # U - 1, U solves the linear equation without growth
-        next_b = (q * decay + b * (lost + 2 + xi * decay)) / (2 + 2 * w)
-        a = root * dt + decay * (root + b) * log1p_quotient(w)
-        return -(self.kappa * self.theta) * a, next_b
+        (p, q, r, s), a = self.riccati(u, dt)
+        return a(b), (p + q * b) / (r + s * b)
 
-    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Maps, Callable[[Tensor], Tensor]]:
         """As `Affine.riccati`."""
         q, xi, d, lost = self._exponents(u, dt)
-        decay = lost / d
+        decay, root = lost / d, self._root(q, xi, d)
         s = self.sigma * self.sigma * decay
-        return q * decay, lost + 2 + xi * decay, 2 + s * self._root(q, xi, d), s
+
+        def a(b: Tensor) -> Tensor:
+            ahead = root + b
+            w = 0.5 * s * ahead  # U - 1, U solves the linear equation without growth
+            return -(self.kappa * self.theta) * (root * dt + decay * ahead * log1p_quotient(w))
+
+        return (q * decay, lost + 2 + xi * decay, 2 + s * root, s), a
 
     def _exponents(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`q`, `xi`, `d` with `d^2 = xi^2 + sigma^2 q`, and `exp(-d dt) - 1`."""

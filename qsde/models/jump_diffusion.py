@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import ParameterError
-from qsde.models.affine import affine
+from qsde.models.affine import Riccati, affine
 from qsde.models.base import FourierModel, Model, Parameter, fourier_model
 from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
@@ -117,9 +117,10 @@ class JumpDiffusion(FourierModel):
         a, next_b = affine(self.diffusion).transition(u, b, dt)
         return a + self.jumps.log_cf(u, dt), next_b
 
-    def riccati(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """As `Affine.riccati`: that of the diffusion."""
-        return affine(self.diffusion).riccati(u, dt)
+    def riccati(self, u: Tensor, dt: Tensor) -> Riccati:
+        """As `Affine.riccati`: that of the diffusion, with the jumps in `A`."""
+        maps, a = affine(self.diffusion).riccati(u, dt)
+        return maps, lambda b: a(b) + self.jumps.log_cf(u, dt)
 
     def transition_exists(self, p: Tensor, b: Tensor, dt: Tensor) -> Tensor:
         """As `Affine.transition_exists`: where the diffusion's does and the jumps have the moment."""

@@ -98,7 +98,7 @@ class HestonQE(HestonScheme):
     ) -> State:
         """Variance, then log-price given both ends of it."""
         z = normals[len(normals) - 1]
-        law = _Law.of(state[1], *c.unbind(0)[:5])
+        law = _Law.of(state[1], torch.ones_like(c[0]), *c.unbind(0)[:5])
         return self._moved(state, law.draw(z, exceedance(z)), law, c, normals)
 
     def steps(
@@ -107,12 +107,12 @@ class HestonQE(HestonScheme):
         """The variance alone step by step, then the log-price of all steps."""
         z = normals[len(normals) - 1]
         own = zip(*(row.unbind(0) for row in (*c[:5].expand(5, len(z), *c.shape[2:]), z, exceedance(z))), strict=True)
-        path = [state[1]]
+        path, one = [state[1]], torch.ones_like(c[0, 0])
         for *of_step, z_v, tail in own:
-            path.append(_Law.of(path[-1], *of_step).draw(z_v, tail))
+            path.append(_Law.of(path[-1], one, *of_step).draw(z_v, tail))
         before, after = torch.stack(path[:-1]), torch.stack(path[1:])
         none = torch.zeros_like(before)
-        rise = self._moved((none, before, none), after, _Law.of(before, *c.unbind(0)[:5]), c, normals)
+        rise = self._moved((none, before, none), after, _Law.of(before, one, *c.unbind(0)[:5]), c, normals)
         return running(state[0], rise[0]), after, *(running(s, r) for s, r in zip(state[2:], rise[2:], strict=True))
 
     def _moved(self, state: State, new: Tensor, law: _Law, c: Tensor, normals: Tensor) -> State:
@@ -148,15 +148,17 @@ class _Law(NamedTuple):
     h: Tensor
 
     @classmethod
-    def of(cls, v: Tensor, decay: Tensor, pull: Tensor, slope: Tensor, intercept: Tensor, sigma: Tensor) -> _Law:
-        """From the variance before and the coefficients of the step."""
+    def of(
+        cls, v: Tensor, one: Tensor, decay: Tensor, pull: Tensor, slope: Tensor, intercept: Tensor, sigma: Tensor
+    ) -> _Law:
+        """From the variance before and the coefficients of the step; a tensor of 1 saves torch the making of others."""
         mean = torch.addcmul(pull, decay, v)
         spread = torch.sqrt(torch.addcmul(intercept, slope, v).clamp_min(_VARIANCE))
         root = sigma * spread / mean.clamp_min(_MEAN)  # sqrt(psi / 2)
         low = root.clamp_max(_ROOT)
-        s = torch.sqrt(torch.rsub(low.square(), 1))
-        under = torch.rsqrt(s + 1)
-        h = root.clamp_min(_ROOT).square() + 0.5
+        s = torch.sqrt(torch.addcmul(one, low, low, value=-1))
+        under = torch.rsqrt(one + s)
+        h = torch.add(root.clamp_min(_ROOT).square(), one, alpha=0.5)
         return cls(mean, spread, root <= _ROOT, under, low * under, torch.sqrt(s), h)
 
     def draw(self, z: Tensor, tail: Tensor) -> Tensor:
