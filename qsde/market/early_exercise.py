@@ -19,6 +19,8 @@ from qsde.market.parity import pool_rates
 SPOT_ERROR = 1e-3
 #: The premium moves forwards and rates, which move the premium, until both move by less than this, relative.
 _SETTLED, _ROUNDS = 1e-5, 6
+#: Call/put pairs that know the forward better than a file, whose forward may be that of American pairs.
+_ENOUGH_PAIRS = 5
 _PRICES = ["bid", "ask", "mid", "price"]
 
 
@@ -30,7 +32,8 @@ def remove_premium(table: pd.DataFrame, forwards: Forwards, refit: Callable[[], 
     middle; so do both in the search for the forwards, since their own premia would shift the middle. Rates and
     dividend yields are continuous: `r = -ln D / t`, and the yield pooled over the expiries by `dividend_yields`, with
     the spot `F D exp(q t)` that goes with it. Converted rows are of style "E" and carry their `premium`; rows without a
-    spot stay as they are; prices that imply no volatility are marked.
+    spot stay as they are; prices that imply no volatility are marked. Where there are call/put pairs enough, the
+    forward is theirs rather than that of the file, which often is that of parity between American prices.
 
     Args:
         table: working table of the cleaning, with `F` and `D` by expiry.
@@ -44,6 +47,8 @@ def remove_premium(table: pd.DataFrame, forwards: Forwards, refit: Callable[[], 
     if not american.any():
         return forwards
     quoted = table.loc[american, [*_PRICES, "half_spread", "strike", "option_type", "t", "F", "D"]]
+    n_pairs = table["t"].map(forwards.slices.set_index("t")["n_pairs"])
+    table.loc[american & (n_pairs >= _ENOUGH_PAIRS), "forward"] = np.nan
     for _ in range(_ROUNDS):
         dividends = dividend_yields(forwards.slices)
         middle, ended = _european(quoted, "price", dividends)
