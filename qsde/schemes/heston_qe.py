@@ -107,12 +107,13 @@ class HestonQE(HestonScheme):
         """The variance alone step by step, then the log-price of all steps."""
         z = normals[len(normals) - 1]
         own = zip(*(row.unbind(0) for row in (*c[:5].expand(5, len(z), *c.shape[2:]), z, exceedance(z))), strict=True)
-        path, one = [state[1]], torch.ones_like(c[0, 0])
+        path, laws, one = [state[1]], list[_Law](), torch.ones_like(c[0, 0])
         for *of_step, z_v, tail in own:
-            path.append(_Law.of(path[-1], one, *of_step).draw(z_v, tail))
+            laws.append(_Law.of(path[-1], one, *of_step))
+            path.append(laws[-1].draw(z_v, tail))
         before, after = torch.stack(path[:-1]), torch.stack(path[1:])
-        none = torch.zeros_like(before)
-        rise = self._moved((none, before, none), after, _Law.of(before, one, *c.unbind(0)[:5]), c, normals)
+        none, law = torch.zeros_like(before), _Law(*map(torch.stack, zip(*laws, strict=True)))
+        rise = self._moved((none, before, none), after, law, c, normals)
         return running(state[0], rise[0]), after, *(running(s, r) for s, r in zip(state[2:], rise[2:], strict=True))
 
     def _moved(self, state: State, new: Tensor, law: _Law, c: Tensor, normals: Tensor) -> State:

@@ -29,7 +29,7 @@ from qsde.solve.transforms import inside_transform, several_at_once
 STORED = 100
 #: States of at most so many numbers are moved several steps at once, so many numbers together: such steps cost what
 #: torch takes to start their operations.
-_FEW, _AT_ONCE = 1 << 11, 1 << 15
+_FEW, _AT_ONCE = 1 << 12, 1 << 15
 Tensors = tuple[Tensor, ...]
 #: `advance(state, c, constants, block, step) -> state`
 Advance = Callable[[State, Tensor, Tensors, BlockNoise, int | Tensor], State]
