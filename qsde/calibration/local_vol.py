@@ -1,4 +1,4 @@
-"""Local volatility through the quotes: Dupire's formula on eSSVI, corrected until the forward equation meets them."""
+"""Local volatility through the quotes: the smoothest whose forward equation meets them within their errors."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from qsde.calibration.forward_equation import ForwardEquation
 from qsde.calibration.levenberg_marquardt import solve
 from qsde.calibration.objective import quote_weights
 from qsde.calibration.ssvi import SSVIFit, fit_ssvi
+from qsde.calibration.training_paths import WEIGHTS, Quoted
 from qsde.errors import FitStatus
 from qsde.market.black import black_vega
 from qsde.market.implied_vol import implied_vol
@@ -31,53 +32,65 @@ from qsde.models.lsv import LocalStochasticVol
 from qsde.models.neural import early_knots
 
 Floats = NDArray[np.float64]
-#: Nodes of the correction in moneyness, and how far in relative vol it may go.
-_NODES, _MOST = 11, 0.7
-#: What a bend of the correction of 1 (a relative vol) from node to node costs, in units of vol.
-_STIFFNESS = 5e-3
+#: Nodes of the shape in moneyness, and how far it may go.
+_NODES, _MOST = 11, 1.5
+#: What a bend of the shape of 1 from node to node costs, in errors of a quote.
+_STIFFNESS = 1.5
+#: That of a rise in time and of a bend in time, and the shape itself, relative.
+_IN_TIME, _LEVEL = 1 / 3, 0.02
+#: The share of the first expiry before which moneyness is that of then.
+_EARLY = 0.25
 #: Rows of the grid of leverage in each stretch between expiries, and its points and reach in deviations.
 _ROWS, _POINTS, _REACH = 8, 121, 7.0
 
 
 @dataclass(frozen=True)
 class LocalVolatility:
-    """A local volatility: Dupire's of an eSSVI surface times `exp(c)`, `c` linear between nodes in time and moneyness.
+    """A local volatility: the forward vol at the money times `exp(c)`, `c` linear between nodes in time and moneyness.
+
+    Moneyness is `z = x / sqrt(theta(t))`, with `theta` the total variance at the money: in z, smiles of short and long
+    dates are alike, so that between two expiries, and where there are no quotes, the shape `c(t, z)` is theirs.
 
     Attributes:
-        interpolated: the surface.
-        moneyness: nodes of `x / sqrt(theta(t))` [Z].
-        correction: `c` at the slices of the surface and these nodes [E, Z]; constant beyond.
+        interpolated: the surface that has `theta`.
+        times, moneyness: nodes [T] and [Z].
+        shape: `c` at the nodes [T, Z], constant beyond; None takes Dupire's local volatility of the surface instead.
         bounds: least and largest volatility.
     """
 
     interpolated: ESSVI
+    times: Tensor
     moneyness: Tensor
-    correction: Tensor
+    shape: Tensor | None
     bounds: tuple[float, float]
 
     @classmethod
-    def plain(cls, fit: SSVIFit) -> LocalVolatility:
-        """Without correction; volatility from a tenth of the least quoted to 5 times the largest."""
-        quotes = fit.surface.quotes
+    def flat(cls, fit: SSVIFit) -> LocalVolatility:
+        """Without a smile; volatility from a tenth of the least quoted to 5 times the largest."""
+        quotes, slices = fit.surface.quotes, fit.interpolated.t
         bounds = 0.1 * float(quotes["iv"].min()), 5 * float(quotes["iv"].max())
         k = np.log((quotes["strike"] / quotes["forward"]).to_numpy())
         theta, _, _ = fit.interpolated.slice_at(torch.tensor(quotes["t"].to_numpy()))
         z = k / torch.sqrt(theta).numpy()
         moneyness = torch.linspace(min(float(z.min()), -1.0), max(float(z.max()), 1.0), _NODES, dtype=torch.float64)
-        empty = torch.zeros(len(fit.interpolated.t), _NODES, dtype=torch.float64)
-        return cls(fit.interpolated, moneyness, empty, bounds)
+        # between two expiries lies what only the later one sees, such as an announcement
+        times, _ = torch.cat([slices, torch.sqrt(slices[1:] * slices[:-1])]).sort()
+        return cls(fit.interpolated, times, moneyness, torch.zeros(len(times), _NODES, dtype=torch.float64), bounds)
 
     def variance(self, t: Tensor, x: Tensor) -> Tensor:
         """Local variance at years t and points `x = log(S / F)`, broadcast."""
-        base = dupire_variance(self.interpolated, t, x, self.bounds)
-        changed = base * torch.exp(2 * (self.basis(t, x) @ self.correction.flatten()))
-        return changed.clamp(self.bounds[0] ** 2, self.bounds[1] ** 2)
+        if self.shape is None:
+            return dupire_variance(self.interpolated, t, x, self.bounds)
+        t, x = torch.broadcast_tensors(t, x)
+        level, _, _ = self.interpolated.slopes_at(t)
+        return (level * torch.exp(2 * (self.basis(t, x) @ self.shape.flatten()))).clamp(*(b * b for b in self.bounds))
 
     def basis(self, t: Tensor, x: Tensor) -> Tensor:
-        """Weights [*, E Z] of the nodes at years t and points x, broadcast."""
+        """Weights [*, T Z] of the nodes at years t and points x, broadcast."""
         t, x = torch.broadcast_tensors(t, x)
-        theta, _, _ = self.interpolated.slice_at(t)
-        in_time = _hats(self.interpolated.t, t)
+        # at first paths are at one point, where a smile that sharpened on would cost many steps
+        theta, _, _ = self.interpolated.slice_at(t.clamp(min=float(_EARLY * self.times[0])))
+        in_time = _hats(self.times, t)
         in_space = _hats(self.moneyness, x / torch.sqrt(theta))
         return (in_time.unsqueeze(-1) * in_space.unsqueeze(-2)).flatten(-2)
 
@@ -95,7 +108,7 @@ class LocalVolatility:
         return GridLeverage(t, x, values, scale=scale)
 
     def solved(self, equation: ForwardEquation) -> tuple[Floats, Floats]:
-        """Calls [E, N] on the grid of the equation and their derivatives to the correction [E, N, E Z]."""
+        """Calls [E, N] on the grid of the equation and their derivatives to the shape [E, N, T Z]."""
         x = torch.tensor(np.log(equation.y))
 
         def local(t: float, _: Floats) -> tuple[Floats, Floats]:
@@ -125,16 +138,21 @@ def calibrate_local_vol(
 ) -> Fit:
     """A local volatility that reprices the quotes: the one-factor model that fits every arbitrage-free surface.
 
-    Dupire's formula on an eSSVI surface (`fit_ssvi`) gives the shape, also where there are no quotes. It is multiplied
-    by `exp(c)`, with `c` linear between the expiries and 11 points of moneyness, found by Levenberg-Marquardt on the
-    implied vols that Dupire's forward equation gives, with a penalty on the bends of `c`. Prices that solve that
-    equation have no static arbitrage, whatever the quotes.
+    It is the forward vol at the money times `exp(c(t, z))`, `z = log(S / F) / sqrt(theta(t))`, with `theta` the total
+    variance at the money of an eSSVI surface (`fit_ssvi`) and `c` linear between 11 points of z and the expiries and
+    their geometric means. Levenberg-Marquardt finds `c` from the implied vols that Dupire's forward equation gives; it
+    minimises
+
+        sum(((vol - quote) / error)^2) + stiffness^2 (|c_zz|^2 + (|c_t|^2 + |c_tt|^2) / 9 + |0.02 c|^2),
+
+    in differences from node to node. Bends that the quotes' errors do not warrant are noise, and would be wrong
+    between the quotes. Prices that solve the equation have no static arbitrage, whatever the quotes.
 
     Args:
         surface: the quotes.
-        weights: as in `calibrate`.
-        stiffness: cost of a bend of `c` of 1 from node to node, in vol; infinite leaves Dupire's local volatility of
-            the eSSVI surface.
+        weights: "spread" takes `sqrt(half_spread^2 + (3 bp)^2)` as the error of a quote, "equal" 10 bp, which fits the
+            middle of wide quotes, too; a function of the quotes gives what 10 bp are divided by, on average 1.
+        stiffness: see above; infinite leaves Dupire's local volatility of the eSSVI surface.
         max_iterations: Levenberg-Marquardt iterations of `c`.
 
     Returns:
@@ -156,11 +174,13 @@ def calibrate_local_vol(
     """
     began = time.perf_counter()
     smooth = fit_ssvi(surface, weights)
-    problem = _Problem.of(surface, LocalVolatility.plain(smooth), weights, stiffness)
-    found, status = problem.local, smooth.status
+    start, status, iterations = LocalVolatility.flat(smooth), smooth.status, 0
+    problem = _Problem.of(surface, start, weights, stiffness)
+    found = replace(start, shape=None)
     if math.isfinite(stiffness):
-        solution = solve(problem.residuals, found.correction.reshape(1, 1, -1), max_iterations, cost_tolerance=1e-4)
-        found = replace(found, correction=solution.x[0, 0].reshape(found.correction.shape))
+        unknowns = torch.zeros(1, 1, problem.penalty.shape[-1], dtype=torch.float64)
+        solution = solve(problem.residuals, unknowns, max_iterations, cost_tolerance=1e-3)
+        found, iterations = problem.at(solution.x[0, 0]), int(solution.iterations)
         status = FitStatus.CONVERGED if bool(solution.converged) else FitStatus.MAX_ITERATIONS
     vols, _ = problem.vols(found)
     empty = torch.zeros(len(surface), 0, dtype=torch.float64)
@@ -174,7 +194,7 @@ def calibrate_local_vol(
         jacobian=empty,
         covariance=empty[:0],
         at_bounds=(),
-        iterations=0 if not math.isfinite(stiffness) else int(solution.iterations),
+        iterations=iterations,
         starts=1,
         starts_agreeing=1,
         seconds=time.perf_counter() - began,
@@ -184,12 +204,12 @@ def calibrate_local_vol(
 
 @dataclass(frozen=True)
 class _Problem:
-    """Least squares in the correction of a local volatility."""
+    """Least squares in the shape of a local volatility."""
 
     surface: Surface
     local: LocalVolatility
     scale: Tensor
-    stiffness: Tensor
+    penalty: Tensor
 
     @classmethod
     def of(
@@ -199,8 +219,13 @@ class _Problem:
         weights: str | Callable[[pd.DataFrame], np.ndarray],
         stiffness: float,
     ) -> _Problem:
-        scale = torch.tensor(quote_weights(surface.quotes, weights)) / math.sqrt(len(surface))
-        return cls(surface, local, scale, stiffness * _bends(*local.correction.shape) / math.sqrt(len(surface)))
+        half = Quoted.of(surface).half
+        if isinstance(weights, str):
+            scale = WEIGHTS[weights](half)
+        else:
+            scale = WEIGHTS["equal"](half) * torch.tensor(quote_weights(surface.quotes, weights))
+        bends = _bends(len(local.times), len(local.moneyness))
+        return cls(surface, local, scale, stiffness * bends if math.isfinite(stiffness) else bends)
 
     @cached_property
     def equation(self) -> ForwardEquation:
@@ -217,7 +242,7 @@ class _Problem:
         return [torch.tensor(_cubic(self.equation.y, ratio[rows == i])) for i in range(len(self.surface.slices))]
 
     def vols(self, local: LocalVolatility) -> tuple[Tensor, Tensor]:
-        """Implied vols [Q] of the quotes and their derivatives to the correction [Q, E Z]."""
+        """Implied vols [Q] of the quotes and their derivatives to the shape [Q, T Z]."""
         value, slope = (torch.tensor(v) for v in local.solved(self.equation))
         price = torch.cat([w @ v for w, v in zip(self.weights, value, strict=True)])
         by_node = torch.cat([w @ s for w, s in zip(self.weights, slope, strict=True)])
@@ -233,22 +258,26 @@ class _Problem:
         return strike / forward, t
 
     def residuals(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted errors of vol and the bends of the correction, and their Jacobian."""
-        correction = x[0, 0].clamp(-_MOST, _MOST)
-        vol, slope = self.vols(replace(self.local, correction=correction.reshape(self.local.correction.shape)))
+        """Weighted errors of vol and the bends of the shape, and their Jacobian."""
+        vol, slope = self.vols(self.at(x[0, 0]))
         market = torch.tensor(self.surface.quotes["iv"].to_numpy())
-        r = torch.cat([self.scale * (vol - market), self.stiffness @ correction])
-        return r[None, None], torch.cat([self.scale.unsqueeze(-1) * slope, self.stiffness])[None, None]
+        r = torch.cat([self.scale * (vol - market), self.penalty @ x[0, 0]])
+        return r[None, None], torch.cat([self.scale.unsqueeze(-1) * slope, self.penalty])[None, None]
+
+    def at(self, x: Tensor) -> LocalVolatility:
+        """The local volatility of unknowns [T Z]."""
+        shape = x.clamp(-_MOST, _MOST).reshape(len(self.local.times), len(self.local.moneyness))
+        return replace(self.local, shape=shape)
 
 
-def _bends(slices: int, nodes: int) -> Tensor:
-    """Rows that take second differences in moneyness, first differences in time, and a tenth of each node itself."""
-    eye_t, eye_z = torch.eye(slices, dtype=torch.float64), torch.eye(nodes, dtype=torch.float64)
+def _bends(times: int, nodes: int) -> Tensor:
+    """Rows that take second differences in moneyness, first and second in time, and a little of each node itself."""
+    in_time, in_space = torch.eye(times, dtype=torch.float64), torch.eye(nodes, dtype=torch.float64)
     return torch.cat(
         [
-            torch.kron(eye_t, eye_z.diff(n=2, dim=0)),
-            0.5 * torch.kron(eye_t.diff(dim=0), eye_z),
-            0.1 * torch.kron(eye_t, eye_z),
+            torch.kron(in_time, in_space.diff(n=2, dim=0)),
+            *(_IN_TIME * torch.kron(in_time.diff(n=n, dim=0), in_space) for n in (1, 2)),
+            _LEVEL * torch.kron(in_time, in_space),
         ]
     )
 

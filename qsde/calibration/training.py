@@ -14,7 +14,7 @@ from torch import Tensor
 from qsde.calibration.fit import Fit
 from qsde.calibration.quality import Simulated
 from qsde.calibration.ramp import fresh, fresh_halved, reseeded
-from qsde.calibration.training_paths import Quoted, QuotedPaths
+from qsde.calibration.training_paths import WEIGHTS, Quoted, QuotedPaths
 from qsde.calibration.training_state import Round, State, load, save
 from qsde.errors import FitStatus, InputError, QuoteError
 from qsde.market.surface import Surface
@@ -30,8 +30,6 @@ from qsde.schemes.layers import layers
 _STAGES = ((8, 6), (1, 100))
 #: The Jacobian has a share of the paths of its stage, these at least and these at most.
 _OF_JACOBIAN, _FEWEST, _MOST = 8, 1 << 10, 1 << 12
-#: Error of vol that the weights allow for beside half the spread, and that of all quotes of equal weight.
-_FLOOR, _EQUAL = 0.0003, 0.0010
 #: How the damping falls and rises, its least, and trials of one step.
 _FALL, _RISE, _LEAST, _TRIALS = 0.25, 6.0, 1e-6, 4
 #: A stage ends where the cost falls by less than this, twice; one of few paths where errors are no more than noise.
@@ -350,12 +348,6 @@ class _Job:
             simulation=simulation,
             training=training,
         )
-
-
-WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "spread": lambda half: 1 / torch.sqrt(half**2 + _FLOOR**2),
-    "equal": lambda half: torch.full_like(half, 1 / _EQUAL),
-}
 
 
 def _inverse(jacobian: Tensor, weight: Tensor, damping: float) -> Tensor:

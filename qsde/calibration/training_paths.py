@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -29,6 +29,13 @@ from qsde.schemes.leverage_free import FreeVolatility
 _CHUNK = 1 << 17
 #: Without a spread the half of it counts as this, in vol.
 _UNKNOWN_SPREAD = 0.0010
+#: Error of vol that the weights allow for beside half the spread, and that of all quotes of equal weight.
+_FLOOR, _EQUAL = 0.0003, 0.0010
+#: From half spreads to weights: 1 over the error of vol that is as good as none.
+WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "spread": lambda half: 1 / torch.sqrt(half**2 + _FLOOR**2),
+    "equal": lambda half: torch.full_like(half, 1 / _EQUAL),
+}
 
 
 @dataclass(frozen=True)
