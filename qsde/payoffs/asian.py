@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.payoffs.base import (
+    Claim,
     Kind,
+    OfNumbers,
     Terminal,
     check_each_positive,
     check_kind,
@@ -22,7 +24,7 @@ from qsde.payoffs.base import (
 from qsde.payoffs.checks import Average, as_like, check_choice
 
 
-class _Averaging(Terminal):
+class _Averaging(Claim):
     """A payoff of the average of past and future fixings, paid at `expiry`."""
 
     fixings: Sequence[float]
@@ -60,7 +62,7 @@ class _Averaging(Terminal):
 
 
 @dataclass(frozen=True)
-class Asian(_Averaging):
+class Asian(_Averaging, OfNumbers):
     """An average-price option: the vanilla payoff of the mean `A` of the price at `fixings`.
 
     `A` is the arithmetic mean `sum S_i / n` or the geometric one `(prod S_i)^(1/n)`, past fixings included, each with
@@ -103,13 +105,22 @@ class Asian(_Averaging):
         """The fixing times."""
         return tuple(self.fixings)
 
-    def __call__(self, prices: Tensor) -> Tensor:
+    @property
+    def alike(self) -> Hashable:
+        """The kind of average and the past fixings."""
+        return "average", self.average, *self.past
+
+    def numbers(self, prices: Tensor) -> Tensor:
+        """The mean."""
+        return self._mean(prices)
+
+    def paid(self, numbers: Tensor) -> Tensor:
         """Vanilla payoff of the mean."""
-        return vanilla(self._mean(prices), self.strike, self.kind)
+        return vanilla(numbers, self.strike, self.kind)
 
 
 @dataclass(frozen=True)
-class AverageStrike(_Averaging):
+class AverageStrike(_Averaging, Terminal):
     """An average-strike option: the strike is the mean `A` of the price at `fixings`.
 
     `A` is the arithmetic or the geometric mean as in `Asian`, past fixings included.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -66,9 +66,9 @@ Made = TypeVar("Made")
 class Shared:
     """What payoffs look at, with all that several of them make of it."""
 
-    _made: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def once(self, key: object, make: Callable[[], Made]) -> Made:
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What `make` returns, made when first asked for."""
         if key not in self._made:
             self._made[key] = make()
@@ -241,6 +241,32 @@ class Terminal(Payoff):
     def flows(self, paths: Paths) -> Flows:
         """The one amount, at `maturity`."""
         return Flows((self.maturity,), self(paths.prices).unsqueeze(-1))
+
+
+class OfNumbers(Terminal):
+    """A `Terminal` that pays a function of some numbers of the path, which payoffs alike share."""
+
+    @property
+    @abstractmethod
+    def alike(self) -> Hashable:
+        """Payoffs on the same dates of which this is the same look at the same numbers."""
+
+    @abstractmethod
+    def numbers(self, prices: Tensor) -> Tensor:
+        """What the payoff looks at, of prices [*, path, time]."""
+
+    @abstractmethod
+    def paid(self, numbers: Tensor) -> Tensor:
+        """Amount paid [*, path]."""
+
+    def __call__(self, prices: Tensor) -> Tensor:
+        """What is paid for the numbers of these prices."""
+        return self.paid(self.numbers(prices))
+
+    def flows(self, paths: Paths) -> Flows:
+        """The one amount, at `maturity`."""
+        numbers = paths.once(self.alike, lambda: self.numbers(paths.prices))
+        return Flows((self.maturity,), self.paid(numbers).unsqueeze(-1))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Terminal, check_positive, check_times
+from qsde.payoffs.base import OfNumbers, check_positive, check_times
 from qsde.payoffs.checks import as_like, check_finite
 
 Bound = float | Tensor | None
 
 
 @dataclass(frozen=True)
-class Cliquet(Terminal):
+class Cliquet(OfNumbers):
     """Pays `notional clip(sum_i clip(S_i / S_{i-1} - 1, local), global)` at the last reset.
 
     `clip(x, bounds)` is `min(max(x, floor), cap)`; a bound that is None does not bind. With no bounds at all it pays
@@ -63,11 +63,19 @@ class Cliquet(Terminal):
         """The resets."""
         return tuple(self.resets)
 
-    def __call__(self, prices: Tensor) -> Tensor:
+    @property
+    def alike(self) -> Hashable:
+        """All cliquets with these resets."""
+        return "returns"
+
+    def numbers(self, prices: Tensor) -> Tensor:
+        """The returns."""
+        return prices[..., 1:] / prices[..., :-1] - 1
+
+    def paid(self, numbers: Tensor) -> Tensor:
         """The bounded sum of the bounded returns."""
-        returns = prices[..., 1:] / prices[..., :-1] - 1
-        total = _clip(returns, self.local_floor, self.local_cap).sum(-1)
-        return as_like(self.notional, prices) * _clip(total, self.global_floor, self.global_cap)
+        total = _clip(numbers, self.local_floor, self.local_cap).sum(-1)
+        return as_like(self.notional, numbers) * _clip(total, self.global_floor, self.global_cap)
 
 
 def _clip(x: Tensor, floor: Bound, cap: Bound) -> Tensor:

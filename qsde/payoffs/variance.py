@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, check_times, vanilla
+from qsde.payoffs.base import Kind, OfNumbers, check_kind, check_positive, check_times, vanilla
 from qsde.payoffs.checks import as_like, check_not_negative
 
 
-class _Realised(Terminal):
+class _Realised(OfNumbers):
     """A payoff of the variance that is realised on `observations`."""
 
     observations: Sequence[float]
@@ -24,7 +24,12 @@ class _Realised(Terminal):
         """The observation times."""
         return tuple(self.observations)
 
-    def realised_variance(self, prices: Tensor) -> Tensor:
+    @property
+    def alike(self) -> Hashable:
+        """The convention of the variance."""
+        return "realised variance", self.periods_per_year
+
+    def numbers(self, prices: Tensor) -> Tensor:
         """Annualised realised variance [*, path] of prices [*, path, observation]."""
         squares = torch.log(prices[..., 1:] / prices[..., :-1]).square()
         if self.periods_per_year is None:
@@ -73,9 +78,9 @@ class VarianceSwap(_Realised):
         check_positive(self.name, notional=self.notional)
         self._check_observations()
 
-    def __call__(self, prices: Tensor) -> Tensor:
+    def paid(self, numbers: Tensor) -> Tensor:
         """`notional (R - strike)`."""
-        return as_like(self.notional, prices) * (self.realised_variance(prices) - self.strike)
+        return as_like(self.notional, numbers) * (numbers - self.strike)
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,11 @@ class VolatilitySwap(_Realised):
         check_positive(self.name, notional=self.notional)
         self._check_observations()
 
-    def __call__(self, prices: Tensor) -> Tensor:
+    def paid(self, numbers: Tensor) -> Tensor:
         """`notional (sqrt(R) - strike)`."""
-        realised = self.realised_variance(prices)
-        flat = realised == 0
-        volatility = torch.where(flat, 0.0, torch.where(flat, 1.0, realised).sqrt())
-        return as_like(self.notional, prices) * (volatility - self.strike)
+        flat = numbers == 0
+        volatility = torch.where(flat, 0.0, torch.where(flat, 1.0, numbers).sqrt())
+        return as_like(self.notional, numbers) * (volatility - self.strike)
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,6 @@ class VarianceOption(_Realised):
         check_kind(self.name, self.kind)
         self._check_observations()
 
-    def __call__(self, prices: Tensor) -> Tensor:
+    def paid(self, numbers: Tensor) -> Tensor:
         """Vanilla payoff of the realised variance."""
-        return as_like(self.notional, prices) * vanilla(self.realised_variance(prices), self.strike, self.kind)
+        return as_like(self.notional, numbers) * vanilla(numbers, self.strike, self.kind)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qsde.errors import InputError
-from qsde.payoffs import Asian, AverageStrike, European, Payoff, Terminal
+from qsde.payoffs import Asian, AverageStrike, European, Paths, Payoff, Terminal
 
 PATHS = torch.tensor([[90.0, 80.0, 105.0], [110.0, 125.0, 118.0], [100.0, 100.0, 100.0]])
 DATES = (0.25, 0.5, 1.0)
@@ -116,3 +116,14 @@ def test_gradients_to_prices_strike_and_past() -> None:
 def test_what_is_wrong_is_named(build: Callable[[], Payoff], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build()
+
+
+def test_payoffs_alike_share_their_numbers() -> None:
+    """And others on the same dates do not: averages of another kind, or with other past fixings."""
+    prices = torch.tensor([[90.0, 130.0], [100.0, 121.0]], dtype=torch.float64)
+    paths = Paths(prices)
+    book = [Asian(100.0, (0.5, 1.0), average=kind, past=past) for kind in ("arithmetic", "geometric")
+            for past in ((), (80.0,), (120.0,))]  # fmt: skip
+    for payoff in [*book, *book]:
+        torch.testing.assert_close(payoff.flows(paths).amounts[..., 0], payoff(prices), rtol=0, atol=0)
+    assert paths.once(book[0].alike, lambda: pytest.fail("made already")).tolist() == [110.0, 110.5]

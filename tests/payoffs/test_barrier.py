@@ -14,6 +14,8 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.payoffs import Barrier, DoubleBarrier, European, Flows, Paths, Payoff, Watched
+from qsde.payoffs.monitoring import BetweenDates
+from qsde.payoffs.region import region
 
 PRICES = torch.tensor([[90.0, 80.0, 105.0], [110.0, 125.0, 118.0], [100.0, 100.0, 100.0]], dtype=torch.float64)
 DATES = (0.25, 0.5, 1.0)
@@ -221,6 +223,17 @@ def test_in_and_out_make_the_vanilla() -> None:
         torch.testing.assert_close(sum(d.flows(paths).amounts for d in dates), vanilla)
         # looking at every moment finds no less than looking at dates
         assert bool((parts[0] <= dates[0].flows(paths).amounts + 1e-12).all())
+
+
+def test_payoffs_with_one_barrier_share_how_paths_leave() -> None:
+    paths, _ = a_few_steps()
+    assert paths.watched is not None
+    alone = Barrier(105.0, 95.0, 1.0, "down-and-out", rebate=2.0).flows(a_few_steps()[0]).amounts
+    Barrier(100.0, 95.0, 1.0, "down-and-in").flows(paths)
+    found = paths.watched.once(region(95.0, None), lambda: pytest.fail("made already"))
+    assert isinstance(found, BetweenDates)
+    shared = Barrier(105.0, 95.0, 1.0, "down-and-out", rebate=2.0).flows(paths).amounts
+    torch.testing.assert_close(shared, alone, rtol=0, atol=0)
 
 
 def test_a_jump_over_the_barrier_knocks_out() -> None:
