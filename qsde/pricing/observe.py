@@ -60,7 +60,7 @@ class Observer:
     def paths(self, block: Block) -> Paths:
         """What the claim sees of a block."""
         seen = self._claim.assets
-        growth = torch.stack([torch.stack([rows[i] for i in self._columns]) for rows in block.grown[:seen]])
+        growth = torch.stack([torch.stack([block.grown(k, i) for i in self._columns]) for k in range(seen)])
         prices = _priced(growth, self._scale, self._shift)  # of growth [asset, time, *batch, path]
         prices = first_order(prices[0] if seen == 1 else prices.movedim(0, -3))
         if self._claim.window is None:

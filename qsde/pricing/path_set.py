@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -29,5 +30,5 @@ class PathSet:
             self._parts, self._with_gradient, self._kept = parts, gradient, {}
         for first in range(0, self.simulation.n_paths, self.simulation.block_size):
             if first not in self._kept:
-                self._kept[first] = self.simulation.block(first, parts=parts)
+                self._kept[first] = replace(self.simulation.block(first, parts=parts), kept=True)
             yield self._kept[first]

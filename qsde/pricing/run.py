@@ -206,9 +206,9 @@ class Run:
         mine = [i for i, p in enumerate(self.book) if p.window and not self.averaged[i] and i not in self.near]
         found: dict[int, list[tuple[Tensor, ...]]] = {i: [] for i in mine}
         for piece in block.pieces if mine else ():
+            seen = {observer: self._paths(observer, piece) for observer in {self.observers[i] for i in mine}}
             for i in mine:
-                seen = self._paths(self.observers[i], piece)
-                found[i].append(self._worths(self.book[i], self.companions[i], seen))
+                found[i].append(self._worths(self.book[i], self.companions[i], seen[self.observers[i]]))
         return found
 
     def _kept(self, observer: Observer, block: Block, kept: dict[Observer, Paths]) -> Paths:

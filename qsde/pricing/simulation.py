@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -70,7 +70,9 @@ class Block:
         bridges: what lies between the dates of windows, by these dates, as far as somebody asked.
         watched: the same at the prices of a market, with the market, by its identity and the dates.
         near: weights and moves of samples near barriers, by what made them.
+        exponentials: `exp(x)` by underlying and date, as far as somebody asked.
         first: where a piece of a block begins in it.
+        kept: whether others will look at the block, too, so that what its pieces hold is kept.
     """
 
     states: State
@@ -85,36 +87,48 @@ class Block:
     bridges: dict[tuple[float, ...], Bridges] = field(default_factory=dict)
     watched: dict[object, tuple[Market | Markets, Watched]] = field(default_factory=dict)
     near: dict[object, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    exponentials: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     first: int = 0
+    kept: bool = False
 
-    @cached_property
-    def growth(self) -> tuple[Tensor, ...]:
-        """`exp(x)` of each underlying, [dates, *batch, P]."""
-        return tuple(torch.exp(s) for s in self.states[: self.assets])
+    def grown(self, asset: int, column: int) -> Tensor:
+        """`exp(x)` of an underlying at one of the dates, [*batch, P], made when first asked for."""
+        if (asset, column) not in self.exponentials:
+            self.exponentials[asset, column] = torch.exp(self.by_date[asset][column])
+        return self.exponentials[asset, column]
 
-    @cached_property
-    def pieces(self) -> list[Block]:
+    @property
+    def pieces(self) -> Iterable[Block]:
         """The block in pieces that fit into the processor's caches, where every step of the paths is looked at."""
+        return self._pieces if self.kept else self._cut()
+
+    @cached_property
+    def _pieces(self) -> list[Block]:
+        return list(self._cut())
+
+    def _cut(self) -> Iterator[Block]:
         most = max(_LEAST_PIECE, _PIECE * self.n_paths // self.states[0].numel())
         # split, not sliced: the gradient of each slice would be as long as the whole
-        states, growth = (zip(*(s.split(most, -1) for s in all_), strict=True) for all_ in (self.states, self.growth))
-        return [self._piece(i * most, own, grown) for i, (own, grown) in enumerate(zip(states, growth, strict=True))]
+        for i, states in enumerate(zip(*(s.split(most, -1) for s in self.states), strict=True)):
+            yield self._with(states, i * most)
 
-    def _piece(self, first: int, states: State, growth: tuple[Tensor, ...]) -> Block:
-        n = states[0].shape[-1]
-        piece = replace(self, states=states, n_paths=n, first=first, bridges={}, watched={}, near={})
-        piece.__dict__["growth"] = growth  # computed already
-        return piece
-
-    @cached_property
-    def grown(self) -> tuple[tuple[Tensor, ...], ...]:
-        """`growth` date by date, and so are its gradients until all are put together."""
-        return tuple(g.unbind(0) for g in self.growth)
+    def _with(self, states: Sequence[Tensor], first: int = 0) -> Block:
+        """The block with other states, or a part of it: nothing is known of them yet."""
+        return replace(
+            self,
+            states=tuple(states),
+            n_paths=states[0].shape[-1],
+            first=self.first + first,
+            bridges={},
+            watched={},
+            near={},
+            exponentials={},
+        )
 
     @cached_property
     def by_date(self) -> tuple[tuple[Tensor, ...], ...]:
-        """The states likewise."""
-        return tuple(s.unbind(0) for s in self.states)
+        """The states, date by date."""
+        return tuple(s.unbind(0) for s in self.states)  # and so are gradients until all are put together
 
     def lognormal(self, column: int) -> tuple[Tensor, Tensor]:
         """Mean and variance of the log-price at a date given everything but its own noise, [*batch, P] each."""
@@ -136,18 +150,17 @@ class Block:
         states = [*(s + jump for s in self.states[:first]), *self.states[first:]]
         if self.tracked:
             states[-1] = states[-1] + of_step
-        return replace(self, states=tuple(states), bridges={}, watched={}, near={})
+        return self._with(states)
 
     @cached_property
     def half(self) -> Block:
         """The first half of its paths."""
         n = -(-self.n_paths // 2)
-        states = tuple(s[..., :n] for s in self.states)
-        return replace(self, states=states, n_paths=n, bridges={}, watched={}, near={})
+        return self._with([s[..., :n] for s in self.states])
 
     def with_x(self, x: Tensor) -> Block:
         """The block with other log-prices, [dates, *batch, P]."""
-        return replace(self, states=(x, *self.states[1:]), bridges={}, watched={}, near={})
+        return self._with([x, *self.states[1:]])
 
     def uniforms(self, steps: Iterable[int], which: int = -1) -> Tensor:
         """A uniform that is left over for payoffs at these steps, [*, P, steps]: the last, or another, from the end."""

@@ -45,7 +45,7 @@ def _growth(model: Model, t: tuple[float, ...]) -> tuple[Tensor, ...]:
     """`exp(x)` at each date [P]."""
     simulation = Simulation.of(model, t, PATHS)
     blocks = [simulation.block(i) for i in range(0, simulation.n_paths, simulation.block_size)]
-    return tuple(torch.cat([b.growth[0][i] for b in blocks]).double() for i in range(len(t)))
+    return tuple(torch.cat([b.grown(0, i) for b in blocks]).double() for i in range(len(t)))
 
 
 def _means(growth: Tensor, ratio: Tensor) -> Tensor:
