@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +14,7 @@ from qsde.errors import InputError
 from qsde.numerics import holds
 from qsde.payoffs.base import Flows, Paths, Payoff, Piece, Stage, Staged, check_positive, check_times
 from qsde.payoffs.checks import Levels, as_like, check_not_negative, refuse_gradient
+from qsde.payoffs.monitoring import survived
 from qsde.payoffs.stages import lowest
 
 
@@ -135,14 +137,13 @@ class Autocallable(Payoff):
         )  # fmt: skip
         level = paths.prices / as_like(self.initial, paths.prices)
         observed = self._at(self.observations, level)
-        above = observed >= as_like(self.autocall_barrier, level)
-        alive = above.cumsum(-1) - above.long() == 0  # not called before
-        called = alive & above
-        coupons = as_like(self.coupon, level) * self._coupons_paid(alive & self._earns(observed))
-        survivor = (alive & ~above)[..., -1]
-        last = torch.where(survivor, self._redemption(level), torch.zeros_like(level[..., -1]))
-        amounts = coupons + called.to(level.dtype)
-        amounts = torch.cat([amounts[..., :-1], (amounts[..., -1] + last).unsqueeze(-1)], -1)
+        stays = (observed < as_like(self.autocall_barrier, level)).to(level.dtype)
+        alive = survived(stays.unbind(-1))
+        before, called = alive[..., :-1], alive[..., :-1] - alive[..., 1:]
+        coupons = as_like(self.coupon, level) * self._coupons_paid(before * self._earns(observed))
+        last = alive[..., -1] * self._redemption(level)
+        amounts = (coupons + called).movedim(-1, 0)
+        amounts = torch.cat([amounts[:-1], (amounts[-1] + last).unsqueeze(0)]).movedim(0, -1)
         return Flows(tuple(self.observations), as_like(self.notional, level) * amounts)
 
     def stages(self) -> Staged | None:
@@ -182,12 +183,12 @@ class Autocallable(Payoff):
         )
 
     def _coupons_paid(self, earned: Tensor) -> Tensor:
-        """How many coupons are paid at each observation."""
+        """How many coupons are paid at each observation, from 1 where one is earned and 0 elsewhere."""
         if not self.memory:
-            return earned.long()
-        count = torch.arange(1, earned.shape[-1] + 1, device=earned.device)
-        so_far = (earned * count).cummax(-1).values
-        return torch.diff(so_far, prepend=torch.zeros_like(so_far[..., :1]))
+            return earned
+        first, *others = (row * (k + 1) for k, row in enumerate(earned.unbind(-1)))
+        so_far = torch.stack(list(itertools.accumulate(others, torch.maximum, initial=first)))
+        return torch.cat([so_far[:1], so_far[1:] - so_far[:-1]]).movedim(0, -1)
 
     def _redemption(self, level: Tensor) -> Tensor:
         """What a note that was never called pays back of a notional of 1, [*, path]."""

@@ -219,7 +219,7 @@ class OnDates(Exits):
     @cached_property
     def left(self) -> Tensor:
         """1 at the first date outside."""
-        alive = _alive(self._inside.to(self._prices.dtype).unbind(-1))
+        alive = survived(self._inside.to(self._prices.dtype).unbind(-1))
         return alive[..., :-1] - alive[..., 1:]
 
     @property
@@ -261,7 +261,7 @@ class BetweenDates(Exits):
 
     @cached_property
     def _alive(self) -> Tensor:
-        return _alive([self._first, *self._lives.unbind(-1)])
+        return survived([self._first, *self._lives.unbind(-1)])
 
     @cached_property
     def _before(self) -> Tensor:
@@ -281,7 +281,7 @@ class BetweenDates(Exits):
         return self._near.back(jumps, 0.0, before=1).select_scatter(1.0 - self._first, -1, 0)
 
 
-def _alive(stays: Iterable[Tensor]) -> Tensor:
+def survived(stays: Iterable[Tensor]) -> Tensor:
     """Probability [*, path, n + 1] of being inside: 1, and that after each of n tests."""
     first, *others = stays
     # cumprod() would turn the memory round: all that meets its result would be slow
