@@ -47,7 +47,7 @@ class FlatCurve:
 
     def discount(self, t: Times) -> Tensor:
         """Discount factor to `t` years."""
-        return torch.exp(-self.zero_rate(t) * _times(t))
+        return torch.exp(-torch.as_tensor(self.rate, dtype=torch.float64) * _times(t))
 
     def zero_rate(self, t: Times) -> Tensor:
         """The flat rate in the shape of `t`."""

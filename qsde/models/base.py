@@ -38,7 +38,7 @@ class Parameter:
 
 
 class Parametric(ABC):
-    """A frozen dataclass of tensors, described by a table `PARAMETERS`.
+    """A frozen dataclass of tensors, described by a table `PARAMETERS` in the order of its fields.
 
     Fields take floats or tensors; they become float64 tensors (float32 tensors stay). Leading **batch** axes are
     parameter sets: `Heston(v0=torch.tensor([0.04, 0.09]), ...)` is two models at once.
@@ -64,7 +64,7 @@ class Parametric(ABC):
     @property
     def params(self) -> dict[str, Tensor]:
         """The parameters by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in self.PARAMETERS}
 
     def with_params(self, params: Mapping[str, Tensor]) -> Self:
         """The same model with some parameters replaced; values are taken as they are, unchecked."""

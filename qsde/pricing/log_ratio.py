@@ -24,24 +24,23 @@ class Exposure:
 
     Attributes:
         steps: lengths of the intervals, years, [interval].
-        below, above: exponents of the increments in the denominator and the numerator.
+        below, above: exponents of the increments in the denominator and the numerator, likewise.
     """
 
     steps: Tensor
-    below: tuple[float, ...]
-    above: tuple[float, ...]
+    below: Tensor
+    above: Tensor
 
     @classmethod
     def of(cls, times: Tensor, below: Sequence[float], above: Sequence[float]) -> Exposure:
         """From weights of `x` at increasing times: an increment belongs to every later date. `x_0 = 0` drops out."""
         first = int(not times[0] > 0)
         steps = times.diff(prepend=times.new_zeros(1))[first:]
-        return cls(steps, *(tuple(_from_the_end(row)[first:]) for row in (below, above)))
+        return cls(steps, *(steps.new_tensor(_from_the_end(row)[first:]) for row in (below, above)))
 
     def exponents(self, z: Tensor) -> Tensor:
         """`below + z (above - below)`, [interval, ...]."""
-        rows = (torch.tensor(row, dtype=z.real.dtype, device=z.device) for row in (self.below, self.above))
-        low, high = (row.reshape(-1, *(1,) * z.dim()) for row in rows)
+        low, high = (row.to(z.device).reshape(-1, *(1,) * z.dim()) for row in (self.below, self.above))
         return low + z * (high - low)
 
 
@@ -112,7 +111,7 @@ class LogRatio(FourierModel):
     def total_variance(self, t: Tensor) -> Tensor:
         """Variance that sets the scale of the quadrature: that of increments times squared exponents."""
         _, exposure = self.rules[0]
-        below, above = (torch.tensor(row, dtype=t.dtype, device=t.device) for row in (exposure.below, exposure.above))
+        below, above = exposure.below.to(t), exposure.above.to(t)
         dates = torch.nn.functional.pad(exposure.steps.detach().to(t).cumsum(0), (1, 0))
         growth = fourier_model(self.model).total_variance(dates).diff(dim=-1)
         return ((above - below).square() * growth).sum(-1, keepdim=True) + torch.zeros_like(t)
@@ -124,7 +123,7 @@ class LogRatio(FourierModel):
         found = model.ripple(whole)
         if found is None:
             return None
-        most = max(abs(high - low) for low, high in zip(exposure.below, exposure.above, strict=True))
+        most = float((exposure.above - exposure.below).abs().max())
         typical = torch.sqrt(self.total_variance(t) / model.total_variance(whole).clamp(min=1e-14)).clamp(min=1e-6)
         return found[0] / typical, found[1] * most
 

@@ -94,7 +94,9 @@ class TimeGrid:
 
     def column(self, date: float) -> int:
         """Index of a date among the observation dates."""
-        return min(range(len(self.dates)), key=lambda i: abs(self.dates[i] - date))
+        after = bisect.bisect_left(self.dates, date)
+        near = range(max(0, after - 1), min(after + 1, len(self.dates)))
+        return min(near, key=lambda i: abs(self.dates[i] - date))
 
     @property
     def times(self) -> tuple[float, ...]:
