@@ -19,6 +19,7 @@ from qsde.market.cleaning import (
     CleaningRules,
     add_parity_gap,
     apply_rules,
+    fold_sides,
     judge_pairs,
     mark,
     reject_outliers,
@@ -92,6 +93,8 @@ def build_surface(
     apply_rules(FORWARD_RULES, table, options)
     table["otm"] = (table["strike"] < table["F"]) == (table["option_type"] == "P")
     warnings += _trust_vols_over_prices(table)
+    if options.fold:
+        fold_sides(table)
     _add_vols(table, options)
     apply_rules(VOL_RULES, table, options)
     add_parity_gap(table, options)

@@ -35,6 +35,8 @@ class CleaningRules:
             `sqrt(t)`.
         early_exercise: remove the premium of early exercise from prices of options marked American; False takes them
             as European, with a warning.
+        fold: narrow each out-of-the-money quote by the other option of its strike (`fold_sides`). It leaves less noise
+            in the middle, and the forward no step, at the cost of a bid and ask that are no longer those of one option.
 
     Raises:
         InputError: the selection can hold no quote.
@@ -57,6 +59,7 @@ class CleaningRules:
     max_days: float = math.inf
     max_deviations: float = math.inf
     early_exercise: bool = True
+    fold: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_days <= self.max_days:
@@ -216,6 +219,28 @@ VOL_RULES = (
 )
 
 
+def fold_sides(table: pd.DataFrame) -> None:
+    """Narrows, in place, out-of-the-money quotes by the in-the-money ones that agree with them.
+
+    By put-call parity the other option of a strike is worth the same but for `D (F - K)`. Where both are European with
+    bid and ask, and these overlap, the quote gets the higher bid, the lower ask, and the mean of the middles weighted
+    by the inverse squares of the half spreads.
+    """
+    usable = table["reason"].isna() & table["half_spread"].notna() & (table["exercise_style"] != "A")
+    sign = np.where(table["option_type"] == "C", 1.0, -1.0)
+    parity = (table["D"] * (table["F"] - table["strike"]) * sign).where(~table["otm"], 0.0)
+    keys = ["t", "strike"]
+    own = table[keys + _SIDES].assign(**table[_SIDES].sub(parity, axis=0)).assign(half=table["half_spread"])
+    other = own[usable & ~table["otm"]].drop_duplicates(keys)
+    both = own.merge(other, on=keys, how="left", suffixes=("", "_other")).set_axis(table.index)
+    bid, ask = both[["bid", "bid_other"]].max(axis=1), both[["ask", "ask_other"]].min(axis=1)
+    weight, other_weight = (1 / both[name].clip(lower=1e-12) ** 2 for name in ("half", "half_other"))
+    mean = (weight * both["price"] + other_weight * both["price_other"]) / (weight + other_weight)
+    folded = usable & table["otm"] & both["price_other"].notna() & (bid <= ask)
+    new = pd.DataFrame({"bid": bid, "ask": ask, "price": mean.clip(bid, ask), "half_spread": (ask - bid) / 2})[folded]
+    table.loc[folded, list(new)] = new
+
+
 def add_parity_gap(table: pd.DataFrame, options: CleaningRules) -> None:
     """Adds, in place, `gap = C - P - D (F - K)` and `allowed`, what bid/ask and the forward's error can explain.
 
@@ -300,6 +325,7 @@ def select_filled(table: pd.DataFrame, least: int) -> None:
     mark(table, table["n_usable"] < least, Reject.NOT_SELECTED, detail)
 
 
+_SIDES = ["bid", "ask", "price"]
 _PARITY = "call minus put misses D (F - K) by {gap:.4g}, bid/ask explain {allowed:.4g}"
 _OFF_SMILE = "vol {iv:.4g} where the neighbouring quotes say {smile:.4g}"
 

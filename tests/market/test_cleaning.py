@@ -241,3 +241,37 @@ def test_selections_of_nothing_are_refused(limits, message):
 def test_a_selection_that_leaves_nothing_says_how_to_widen_it(chain):
     with pytest.raises(QuoteError, match=r"246 not selected.*widen the selection \(--min-days"):
         build_surface(Quotes.from_frame(chain()), rules=CleaningRules(min_days=1000))
+
+
+def noisy_chain(chain):
+    """Quotes off their price by up to a half spread of 2 %, at random; the price is their middle."""
+    frame = chain(half_spread=0.0)
+    noise = np.random.default_rng(1).uniform(-0.02, 0.02, (2, len(frame)))
+    return frame.assign(bid=frame["bid"] * (0.98 + noise[0]), ask=frame["ask"] * (1.02 + noise[0])), frame
+
+
+def test_both_options_of_a_strike_tell_more_than_one(chain):
+    frame, exact = noisy_chain(chain)
+    one, both, truth = (
+        build_surface(Quotes.from_frame(f), 0.03, rules=CleaningRules(fold=fold)).quotes.set_index(["t", "strike"])
+        for f, fold in ((frame, False), (frame, True), (exact, False))
+    )
+    assert one.index.equals(both.index)
+    error, folded = ((q["iv"] / truth["iv"] - 1).abs().mean() for q in (one, both))
+    assert folded < 0.9 * error
+    assert (both["iv_bid"] >= one["iv_bid"] - 1e-12).all()
+    assert (both["iv_ask"] <= one["iv_ask"] + 1e-12).all()
+    assert (both["iv_bid"] <= both["iv"]).all()
+    assert (both["iv"] <= both["iv_ask"]).all()
+
+
+def test_options_that_disagree_are_not_folded(chain):
+    frame = chain(times=[0.5]).assign(forward=100 * np.exp(0.01), discount_factor=np.exp(-0.015))
+    strike = frame["strike"].iloc[30]
+    stale = (frame["strike"] == strike) & (frame["option_type"] == "P")
+    frame.loc[stale, ["bid", "ask"]] += 3.0
+    with_fold, without = (
+        build_surface(Quotes.from_frame(frame), rules=CleaningRules(fold=fold)).quotes.set_index("strike")
+        for fold in (True, False)
+    )
+    pd.testing.assert_series_equal(with_fold.loc[strike], without.loc[strike])
