@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,29 +15,40 @@ from qsde.schemes.heston import HestonScheme
 from qsde.schemes.heston_tq import normal_tail
 from qsde.schemes.rows import double, rows
 
-# Fits of two moments: each of a polynomial, highest power first, in a variable on [-1, 1].
-#: beta - sqrt(lambda) and rho of the branching part at `2 sqrt(s / (1 + s)) - 1`, `s = sqrt(lambda)`.
+# Fits of moments: each of a polynomial, highest power first, in a variable on [-1, 1].
+#: beta - sqrt(lambda), rho and tau of the branching part at `2 sqrt(s / (1 + s)) - 1`, `s = sqrt(lambda)`.
 _KINK = (
-    -1.05567085, -0.206766513, 0.331668865, 0.326503843, -0.205766999, 0.422599217, -0.258127167, 1.66929031,
-    -1.9393674,
+    -1.63519803, -0.549171023, 0.930552888, 0.379508119, -0.365429917, 0.240821493, -0.105190264, 0.393475279,
+    -0.277643484, 1.66669119, -1.94014696,
 )  # fmt: skip
 _ONSET = (
-    2.24003196, -1.15076435, -2.73951004, 3.05958299, 3.22002441, -2.00475261, -0.954455563, -4.26945702, 4.43446511,
+    11.8401282, -3.64811455, -25.2251577, 11.2536539, 17.0529773, -5.74072864, -1.31859544, -1.12126402,
+    -1.27377348, -3.94078975, 4.68288211,
 )  # fmt: skip
-#: `b / sqrt(1 + delta)` and `log(w / (1 + delta))` of the immigration at `1 - 2 log(delta / (1 + delta)) / _DEEPEST`.
+_CUBE = (
+    -2.463395, 1.76174951, 2.32006054, -1.58638855, -0.728413676, 0.473389218, 0.251298219, -0.168319237,
+    -0.0980201335, 0.0435739837, 0.0172297967,
+)  # fmt: skip
+#: `b / q`, `log(q sqrt(1 + delta))` and r of the immigration at `1 - 2 log(delta / (1 + delta)) / _DEEPEST`; the first
+#: over `sqrt(1 + delta)`.
 _SHIFT = (
-    -0.0159286273, -0.0208484512, 0.00426607979, 0.0433949365, 0.116127874, 0.32065011, 0.707176271, 1.96683117,
-    -0.598229585,
+    0.00400577243, -0.0428321316, -0.0290790062, 0.105388762, 0.178653763, 0.293877572, 0.62441498, 1.69373314,
+    -1.11381682,
 )  # fmt: skip
-_BEND = (
-    -0.0920709603, -0.00072644436, 0.0804465537, 0.0497510808, -0.0581853789, 0.154238703, 0.223065156, 2.03730848,
-    0.74869553,
+_TILT = (
+    0.0604082445, -0.0373118318, -0.145930575, 0.0456050188, 0.0917162096, -0.0620856712, -0.213076531, -0.63115346,
+    1.48035263,
+)  # fmt: skip
+_POWER = (
+    0.0263034635, -0.0317330565, -0.0633917455, 0.0687556811, 0.0890167225, 0.0441277935, 0.136807626, 0.316551612,
+    1.98513763,
 )  # fmt: skip
 _DEEPEST, _LEAST_DELTA, _LEAST_LAMBDA = -5.26059094, 0.00522, 1e-4
 _SIGMA, _SHORTEST, _MEAN, _VARIANCE, _SQUARE, _RATE = 1e-4, 1e-10, 1e-7, 1e-12, 1e-20, 1e-6
 #: Largest skewness of the integral, and the range of alpha.
 _SKEW, _LEAST_ALPHA, _ALPHA = 3.6, 1e-3, 3.0
-_POINTS, _SHARES = np.polynomial.legendre.leggauss(40)
+_AXIS = torch.linspace(-8, 8, 161, dtype=torch.float64)
+_LAW = torch.softmax(-0.5 * _AXIS.square(), 0)
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,10 @@ class HestonNearExact(HestonScheme):
     `lambda = v exp(-kappa dt) / c`, the new variance is c times a noncentral chi-squared variable: what is left of v
     (X, which may be 0) and what came since (G, a gamma variable),
 
-    - `v' = c (X + G)`, `X = a t (rho + t)`, `t = max(0, beta + z_b)`, `G = a' t^4 / (t^2 + w)`, `t = max(0, b + z_g)`.
+    - `v' = c (X + G)`, `X = a t (rho + t + tau t^2)`, `t = max(0, beta + z_b)`, `G = a' log(1 + exp(b + q z_g))^r`.
 
-    a and a' keep both means; beta and rho depend on lambda, b and w on delta: fits that give variances to 2e-4 and
-    third moments to 1e-3 of themselves (lambda above 0.05). No branches.
+    a and a' keep both means; beta, rho and tau depend on lambda, b, q and r on delta: fits that give variances to 2e-4,
+    third moments to 2e-3 and what is near 0 to 1e-2 of themselves. No branches.
 
     Given v and v' the integral I of the variance has cumulants in closed form, but for a ratio of Bessel functions, of
     which a continued fraction is taken. I is drawn from a shifted Birnbaum-Saunders law, with mean m, variance s^2 and
@@ -61,14 +71,15 @@ class HestonNearExact(HestonScheme):
     - `I = max(0, m + s (z_i sqrt(1 + alpha^2 z_i^2 / 4) + alpha (z_i^2 - 1) / 2) / sqrt(1 + 5 alpha^2 / 4))`,
     - `x' = x + (rho / sigma) (v' - v - kappa theta dt + kappa I) - I / 2 + sqrt((1 - rho^2) I) z_x`.
 
-    Nothing corrects the martingale, which the laws miss by 1e-4 a step and less. Bias of one-year Greeks at the money,
-    at four and 12 steps a year, where QE and TQ are off by up to 20 % (benchmarks/qe_greeks.py, `kappa dt` below 2):
-    61 of 75 are seen to be within 0.5 %, none of the other 14 is above it by four standard errors. At a
-    `kappa dt` of 4, up to 3 % (TQ: 55 %).
+    Derivatives to lambda are those of the law: all quantiles y of v' / c move by
+    `dy / dlambda = sqrt(y / lambda) I_{delta / 2}(sqrt(lambda y)) / I_{delta / 2 - 1}(sqrt(lambda y)) <= y / delta`,
+    and so does v' on every path, while X alone would leave 0 steeply. So derivatives of expectations are right (second
+    ones, too, with gradient="direct"), but to v0, kappa, theta and sigma they are not the differences of a path: those
+    have tails so heavy that hundreds of times as many paths are needed.
 
-    For few steps: where Feller's condition is violated, pathwise derivatives to v0, kappa, theta and sigma have heavy
-    tails, as X leaves 0 steeply, and at 52 steps a year those of HestonTQ have smaller errors. Derivatives to rho have
-    no such tails. A step costs about as much as one of HestonTQ, and two more normals.
+    Steps are no longer than `1 / max(kappa / 2, 4 sigma - kappa)` years: longer ones are divided. Nothing corrects the
+    martingale, which the laws of such a step miss by some 3e-5 at most. Bias of Greeks against HestonQE and HestonTQ:
+    benchmarks/qe_greeks.py. A step costs about as much as one of HestonTQ, and two more normals.
 
     State `(x, v)` with `v >= 0`; four normals per step: z_x, z_i, z_g, z_b. A sigma below 1e-4 counts as that.
 
@@ -88,7 +99,7 @@ class HestonNearExact(HestonScheme):
         >>> c = scheme.coefficients(m, torch.tensor(0.25, dtype=torch.float64)).unsqueeze(-1)
         >>> x, v = scheme.step(scheme.initial(m), c, torch.ones(4, 1, dtype=torch.float64), torch.empty(0, 1))
         >>> round(float(v), 6)
-        0.067751
+        0.068156
     """
 
     def draws(self, model: Model, dt: float) -> tuple[int, int]:
@@ -108,13 +119,12 @@ class HestonNearExact(HestonScheme):
         decay, span = torch.exp(-kappa * dt), dt * exp_quotient(kappa * dt)
         scale = 0.25 * sigma.square() * span.clamp(min=_SHORTEST)
         delta = 4 * kappa * theta / sigma.square()
-        b, w, mean = _immigration(delta)
+        *of_arrived, mean = _immigration(delta)
         return rows(
             model,
             decay / scale,
             scale,
-            b,
-            w,
+            *of_arrived,
             delta / mean,
             delta.clamp(min=_LEAST_LAMBDA),
             *_bridge(kappa, sigma, dt),
@@ -130,9 +140,8 @@ class HestonNearExact(HestonScheme):
         """Variance, its integral given both ends, log-price given these."""
         x, v = state[:2]
         z_i, z_g, z_b = normals[len(normals) - 3 :].unbind(0)
-        rate, scale, b, w, came, delta, *bridge, load, lost, drift, side = c.unbind(0)
-        t = (b + z_g).clamp(min=0).square()
-        lam, arrived = rate * v, came * (t.square() / (t + w))
+        rate, scale, b, q, r, came, delta, *bridge, load, lost, drift, side = c.unbind(0)
+        lam, arrived = rate * v, came * _power(b, q, r, z_g)
         total = _with_slope(_branching(lam.detach(), z_b), arrived, lam, delta)
         new = scale * total
         average = _average(v + new, lam * total, delta, bridge, z_i)
@@ -147,12 +156,14 @@ def _branching(lam: Tensor, z: Tensor) -> Tensor:
     """X at a normal z: noncentral chi-squared with no degrees of freedom."""
     s = torch.sqrt(lam.clamp(min=_LEAST_LAMBDA))
     at = 2 * torch.sqrt(s / (1 + s)) - 1
-    beta, rho = polynomial(_KINK, at) + s, polynomial(_ONSET, at)
+    beta, rho, tau = polynomial(_KINK, at) + s, polynomial(_ONSET, at), polynomial(_CUBE, at).clamp(min=0)
     density, rest = normal_tail(beta)
     above = torch.where(beta > 0, 1 - rest, rest)
     first = torch.addcmul(density, beta, above)
+    second = torch.addcmul(above, beta, first)
     t = (beta + z).clamp(min=0)
-    return lam * (t * (rho + t)) / (above + (beta + rho) * first)
+    mean = second + rho * first + tau * (2 * first + beta * second)
+    return lam * (t * (rho + t * (1 + tau * t))) / mean
 
 
 def _with_slope(left: Tensor, arrived: Tensor, lam: Tensor, delta: Tensor) -> Tensor:
@@ -176,18 +187,18 @@ def _slope(lam: Tensor, x: Tensor, delta: Tensor) -> Tensor:
     return x / (delta + value)
 
 
-def _immigration(delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """b, w and the mean of `t^4 / (t^2 + w)`."""
+def _immigration(delta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """b, q and r of G, and the mean of `log(1 + exp(b + q z))^r`."""
     delta = delta.clamp(min=_LEAST_DELTA)
     at = 1 - 2 * torch.log(delta / (1 + delta)) / _DEEPEST
-    b = torch.sqrt(1 + delta) * polynomial(_SHIFT, at)
-    w = (1 + delta) * torch.exp(polynomial(_BEND, at))
-    nodes, weights = (torch.as_tensor(a, dtype=b.dtype, device=b.device) for a in (_POINTS, _SHARES))
-    low, high = (b - 9).clamp(min=0), b + 9
-    t = (low + 0.5 * (high - low)).unsqueeze(-1) + 0.5 * (high - low).unsqueeze(-1) * nodes
-    density = torch.exp(-0.5 * (t - b.unsqueeze(-1)).square()) * weights
-    mean = (t**4 / (t.square() + w.unsqueeze(-1)) * density).sum(-1)
-    return b, w, mean * 0.5 * (high - low) / math.sqrt(2 * math.pi)
+    tilt, r = torch.exp(polynomial(_TILT, at)), polynomial(_POWER, at)
+    b, q = tilt * polynomial(_SHIFT, at), tilt * torch.rsqrt(1 + delta)
+    axis, law = _AXIS.to(delta), _LAW.to(delta)
+    return b, q, r, (_power(b.unsqueeze(-1), q.unsqueeze(-1), r.unsqueeze(-1), axis) * law).sum(-1)
+
+
+def _power(b: Tensor, q: Tensor, r: Tensor, z: Tensor) -> Tensor:
+    return torch.nn.functional.softplus(torch.addcmul(b, q, z), threshold=30.0) ** r
 
 
 def _bridge(kappa: Tensor, sigma: Tensor, dt: Tensor) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ import torch
 from numpy.polynomial.hermite_e import hermegauss
 
 from qsde.models import BlackScholes, Heston, JumpDiffusion, KouJumps, Model, bates, kou, merton
-from qsde.schemes import Exact, HestonQE, LogEuler, Milstein, Scheme, WithJumps, scheme_for
+from qsde.schemes import Exact, HestonNearExact, HestonQE, LogEuler, Milstein, Scheme, WithJumps, scheme_for
 
 MILD = Heston(0.04, 1.5, 0.05, 0.4, -0.7)
 ROUGH = Heston(0.04, 0.5, 0.04, 1.0, -0.9)
@@ -21,7 +21,7 @@ NESTED = JumpDiffusion(BATES, KouJumps(0.5, 0.4, 10.0, 5.0))
 PAIRS: list[tuple[Model, Scheme]] = [
     (BlackScholes(0.3), Exact()),
     (BlackScholes(0.3), LogEuler()),
-    *((h, s) for h in (MILD, ROUGH, UPWARD) for s in (LogEuler(), Milstein(), HestonQE())),
+    *((h, s) for h in (MILD, ROUGH, UPWARD) for s in (LogEuler(), Milstein(), HestonQE(), HestonNearExact())),
     *((m, scheme_for(m)) for m in (merton(0.2, 0.8, -0.1, 0.15), KOU, BATES, NESTED)),
     (BATES, WithJumps(LogEuler())),
     (BATES, WithJumps(Milstein())),
