@@ -39,7 +39,7 @@ def leverage_by_particles(backbone: Model, local: GridLeverage, engine: MonteCar
             and 1/100.
 
     Returns:
-        The leverage, with a row at the start of each step.
+        The leverage, with a row in the middle of each step.
 
     Raises:
         InputError: the backbone is no `Heston`: with jumps, vanillas do not follow from `E[v | x]` alone.
@@ -83,7 +83,8 @@ def leverage_by_particles(backbone: Model, local: GridLeverage, engine: MonteCar
             model = LocalStochasticVol(backbone, GridLeverage(t.reshape(1), x, values[-1].unsqueeze(0), local.scale))
             c = scheme.coefficients(model, dt, t).unsqueeze(-1).to(engine.device, engine.dtype)
             state = scheme.step(state, c, *noise.draw(k))
-    return GridLeverage(times[:-1], torch.stack(rows), torch.stack(values), local.scale)
+    middle = times[:-1] + 0.5 * times.diff()
+    return GridLeverage(middle, torch.stack(rows), torch.stack(values), local.scale)
 
 
 def _mean_variance(backbone: Heston, state: tuple[Tensor, ...], x: Tensor, dt: Tensor) -> Tensor:

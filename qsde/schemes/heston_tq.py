@@ -13,6 +13,7 @@ from qsde.models.base import Model
 from qsde.numerics import exp_quotient, polynomial
 from qsde.schemes.base import State
 from qsde.schemes.heston import HestonScheme
+from qsde.schemes.log_euler import LARGEST_TILT, quadratic
 from qsde.schemes.rows import double, rows
 
 #: Above this sqrt(psi / 2) the variance of v' is that at it: psi = 5000.
@@ -126,30 +127,28 @@ class HestonTQ(HestonScheme):
         self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
     ) -> State:
         """Variance, then log-price given both ends of it."""
-        *of_variance, rho, drift, side, largest, orthogonal = c.unbind(0)
-        return self.moved(state, normals, of_variance, rho, drift, side, orthogonal, largest)
+        return self.moved(state, c, normals)
+
+    @staticmethod
+    def expected(v: Tensor, c: Tensor) -> Tensor:
+        """Mean of the integral of the variance over a step."""
+        return torch.addcmul(c[7], c[6], v)
 
     def moved(
-        self,
-        state: State,
-        normals: Tensor,
-        of_variance: list[Tensor],
-        rho: Tensor,
-        drift: Tensor,
-        side: Tensor,
-        orthogonal: Tensor,
-        largest: Tensor,
+        self, state: State, c: Tensor, normals: Tensor, level: Tensor | None = None, m: Tensor | None = None
     ) -> State:
-        """The step from coefficients of the variance alone, and the load of the log-price on it.
+        """The step with the volatility `sqrt(v)` of the log-price, or with a leverage on it.
 
-        With a volatility of the price that is `L sqrt(v)` the load is `L rho`, `L kappa rho - L^2 sigma / 2`,
-        `L^2 sigma (1 - rho^2) / 2` and `L^2 (1 - rho^2)`; `largest` bounds `sigma A`.
+        With N the integral of `sqrt(v) dW` and I that of v, the step has `level N + m (N^2 - I)` in place of N, and the
+        drift that keeps the mean exact. The square of the part of N that moves the variance is quartic in `z_v`; it
+        enters as `z_v^2` and a multiple of `v'` with the same covariances up to `dt^2`, whose exponentials have a mean
+        in closed form.
         """
         x, v = state[:2]
         z = normals[len(normals) - 1]
-        decay, pull, slope, intercept, sigma, widest, *integral = of_variance
-        kept, gained, covariance, covariance_0, variance, variance_0, kappa = integral
-        mean = torch.addcmul(pull, decay, v)
+        decay, pull, slope, intercept, sigma, widest, *integral, rho, drift, side, largest, orthogonal = c.unbind(0)
+        covariance, covariance_0, variance, variance_0, kappa = integral[2:]
+        mean, expected = torch.addcmul(pull, decay, v), self.expected(v, c)
         half = torch.addcmul(intercept, slope, v).clamp(min=_HALF)  # Var(v') / (2 sigma^2)
         spread = torch.minimum(torch.sqrt(half), widest * mean)
         root = sigma * spread / mean.clamp(min=_MEAN)  # sqrt(psi / 2)
@@ -158,28 +157,43 @@ class HestonTQ(HestonScheme):
         bend = torch.addcmul(rb, root, z).clamp(min=0)  # not y: rounding would keep v' off 0
         new = mean * bend.square() / scale
 
-        expected = torch.addcmul(gained, kept, v)
         common = torch.addcmul(covariance_0, covariance, v)
         firm = half.clamp(min=_FIRM_HALF)
         load = common / firm / 2
         residual = (torch.addcmul(variance_0, variance, v) - common * load).clamp(min=0)  # R / sigma^2
         more = load + 0.5 * kappa * residual / (firm * (1 + kappa * load))
         more = torch.minimum(more, expected / mean.clamp(min=_FIRM_MEAN))
-        w = orthogonal * (expected + more * (new - mean)) + drift.square() * residual
+
+        w = orthogonal * (expected + more * (new - mean))
+        lean, aside = rho, w
+        if level is not None and m is not None:
+            lean = level * rho + m * rho * (sigma * rho * load + 2 * level * orthogonal * expected)
+            # drift is kappa rho - sigma / 2
+            drift, side, w = level * (drift + 0.5 * sigma * (1 - level)), level.square() * side, level.square() * w
+        w = w + drift.square() * residual
 
         # A v' - log E[exp(A v')] with A = lift / sigma; t and t b without dividing by sigma
-        lift = torch.minimum(rho + drift * load + side * more, largest)
+        lift = torch.minimum(lean + drift * load + side * more, largest)
         share = lift * spread / scale
         t, tb = share * root, share * rb
+        inner, fall = b, tb
+        if m is not None:
+            bent = torch.minimum(2 * m * rho.square() * half, (LARGEST_TILT - t).clamp(min=0))
+            t, inner = t + bent, b * (1 - 2 * bent)
+            fall = tb - bent * inner
         inverse = 1 / (1 - 2 * t)
         narrow = torch.sqrt(inverse)
-        atom = below * torch.exp(torch.where(b < _UNTOUCHED, -tb * b * inverse, 0.0))
-        log = torch.log(torch.addcmul(atom, narrow, _normal(b * narrow)))
+        atom = below * torch.exp(torch.where(b < _UNTOUCHED, -fall * b * inverse, 0.0))
+        log = torch.log(torch.addcmul(atom, narrow, _normal(inner * narrow)))
         lifted = torch.addcmul(2 * tb, t, y) * y - 2 * tb.square() * inverse - log
 
         if self.averaged:
             return x + (lifted - 0.5 * w), new, state[2] + w
-        return x + torch.addcmul(lifted - 0.5 * w, torch.sqrt(w.clamp(min=_HALF)), normals[0]), new
+        deviation = torch.sqrt(w.clamp(min=_HALF))
+        if m is None:
+            return x + torch.addcmul(lifted - 0.5 * w, deviation, normals[0]), new
+        deviation = deviation + 2 * m * rho * torch.sqrt((2 * half * aside).clamp(min=_HALF)) * y  # and 2 m N_v
+        return x + (lifted + quadratic(deviation, (m * aside).clamp(max=LARGEST_TILT), normals[0])), new
 
 
 def _shape(root: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -15,19 +15,19 @@ from qsde.models.lsv import LocalStochasticVol
 from qsde.schemes.base import Scheme, State
 from qsde.schemes.heston_tq import HestonTQ
 from qsde.schemes.layers import refusal
-from qsde.schemes.log_euler import heston_slope
+from qsde.schemes.log_euler import LARGEST_TILT, heston_slope, quadratic
 from qsde.schemes.rows import rows
 
 #: Nodes are uniform in `u = y / sqrt(_BEND^2 + y^2)`, `y = x / (scale sqrt(t + dt))`, for |u| up to _REACH (|y| = 40):
 #: 1/16 apart in y at the forward, about the half of that in u for all that is far away.
 _BEND, _REACH = 4.0, 0.995
-#: Largest weight of the squared normal: at 1/2 a step would have no mean.
-_LARGEST_TILT = 0.25
+#: Least integral of the variance over whose root differences are taken.
+_FLOOR = 1e-8
 
 
 @dataclass(frozen=True)
 class Leveraged(Scheme):
-    """`dx = -L^2 v dt / 2 + L sqrt(v) dW`: of second order with a constant variance, else log-Euler with `HestonTQ`.
+    """`dx = -L^2 v dt / 2 + L sqrt(v) dW`: steps of second order in the leverage, with the variance of `HestonTQ`.
 
     With a constant variance and `b(x) = vol L(t + dt / 2, x)` a step is
 
@@ -35,12 +35,16 @@ class Leveraged(Scheme):
         `e = b + dt (b^2 b'' / 4 - 3 b^2 b' / 4)`,   `m = b b' dt / 2`,
 
     the terms in z of the weak Taylor scheme of order 2, and a drift that makes the mean exact. With Heston's variance
-    `HestonTQ` moves `v` and integrates it, with a volatility of the price `L sqrt(v)` that is that of the start.
-    `E[exp(x')] = exp(x)` holds exactly at every step size.
+    `HestonTQ` moves `v` and integrates it to I; with N the integral of `sqrt(v) dW`
+
+        `x' = x + e N + m (N^2 - I) + ...`,   `e = L + E[I] L^2 (L'' - 3 L') / 4`,   `m = L L' / 2`,
+
+    again with the drift of an exact mean: what is left of the bias is that of `HestonTQ`. `E[exp(x')] = exp(x)` holds
+    exactly at every step size.
 
     `L` depends on t and x only: it is worked out at the nodes of one grid for each step, which is as wide as paths
     are, and paths interpolate linearly. A network costs next to nothing that way, and its gradient goes through the
-    values at the nodes. Its derivatives are differences over `b sqrt(dt)`, as far as a path moves.
+    values at the nodes. Its derivatives are differences over `b sqrt(dt)` or `L sqrt(E[I])`, as far as a path moves.
 
     State `(x,)` or `(x, v)`; one normal or two, as for the backbone.
 
@@ -91,13 +95,13 @@ class Leveraged(Scheme):
         lsv = _lsv(model)
         t = torch.zeros_like(dt) if t is None else t
         width, y = lsv.leverage.scale * torch.sqrt(t + dt).unsqueeze(-1), positions(self.nodes, dt)
-        inverse = 1 / width.squeeze(-1)
+        inverse, root = 1 / width.squeeze(-1), torch.sqrt(dt).unsqueeze(-1)
         if _constant(model):
-            root, vol = torch.sqrt(dt).unsqueeze(-1), lsv.backbone.params["vol"].double().unsqueeze(-1)
+            vol = lsv.backbone.params["vol"].double().unsqueeze(-1)
             b = vol * _at(lsv, (t + 0.5 * dt).unsqueeze(-1), width * y)
             return rows(model, inverse, *_second_order(b, root, y, width))
         own = HestonTQ().coefficients(lsv.backbone, dt)
-        leverage = _at(lsv, t.unsqueeze(-1), width * y).movedim(-1, 0)
+        leverage = _at(lsv, (t + 0.5 * dt).unsqueeze(-1), width * y).movedim(-1, 0)
         return rows(model, *own.unbind(0), inverse, *leverage.unbind(0))
 
     def step(
@@ -107,21 +111,24 @@ class Leveraged(Scheme):
         x = state[0]
         if len(state) == 1:
             e, m = interpolated(c[1:].chunk(2), x * c[0])
-            rest = 1 - 2 * m
-            return (x + (normals[0] * (e + m * normals[0]) + 0.5 * (torch.log(rest) - e.square() / rest)),)
+            return (x + quadratic(e, m, normals[0]),)
         head = len(c) - self.nodes
         if self.frozen:
             state = (x, *(s.detach() for s in state[1:]))
             c = torch.cat([c[:head].detach(), c[head:]])
         own = c[: head - 1]
-        (level,) = interpolated((c[head:],), x * c[head - 1])
-        *of_variance, rho, drift, side, largest, orthogonal = own.unbind(0)
-        sigma, square = of_variance[4], level.square()
-        # drift is kappa rho - sigma / 2
-        load = level * (drift + 0.5 * sigma * (1 - level))
-        return HestonTQ().moved(
-            state, normals, of_variance, level * rho, load, square * side, square * orthogonal, largest
-        )
+        return HestonTQ().moved(state, own, normals, *self._along(x, c[head - 1 :], HestonTQ.expected(state[1], own)))
+
+    def _along(self, x: Tensor, c: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+        """The terms e and m where paths are, given the integral of the variance that a step expects."""
+        inverse, table = c[0], (c[1:],)
+        root = torch.sqrt(expected.clamp(min=_FLOOR))
+        (level,) = interpolated(table, x * inverse)
+        far = level * root
+        ends = interpolated(table, torch.cat([x + far, x - far], -1) * inverse)[0]
+        above, below = ends.chunk(2, -1)
+        rise = above - below
+        return 0.25 * (above + 2 * level + below) - 0.375 * far * rise, 0.25 * rise / root
 
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
         """Mean of `L^2` at both ends, times `vol^2 dt` or the trapezoidal rule for Heston."""
@@ -158,7 +165,7 @@ def _second_order(b: Tensor, root: Tensor, y: Tensor, width: Tensor) -> Tensor:
     above, below = (interpolated((table,), y + side * b * root / width)[0] for side in (1, -1))
     tilt = 0.5 * (above - below) * root
     e = root * (0.25 * (above + 2 * b + below) - 0.75 * b * tilt)
-    m = (0.5 * tilt).clamp(max=_LARGEST_TILT)
+    m = (0.5 * tilt).clamp(max=LARGEST_TILT)
     return torch.cat([e, m], -1).movedim(-1, 0)
 
 

@@ -18,6 +18,8 @@ from qsde.schemes.rows import double, rows
 
 #: Truncated variances stay above this, where the square root still has a derivative.
 FLOOR = 1e-16
+#: Largest weight of a squared normal in a log-price: at 1/2 a step would have no mean, at 1/4 it has no variance.
+LARGEST_TILT = 0.25
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,12 @@ def correlated(p: dict[str, Tensor], dt: Tensor) -> tuple[Tensor, Tensor, Tensor
 def log_step(x: Tensor, plus: Tensor, root: Tensor, c: Tensor, normals: Tensor) -> Tensor:
     """Euler step of the log-price with the variance frozen at `plus`, `root = sqrt(plus dt)`."""
     return x + (root * (c[2] * normals[1] + c[3] * normals[0]) - 0.5 * c[0] * plus)
+
+
+def quadratic(e: Tensor, m: Tensor, z: Tensor) -> Tensor:
+    """`e z + m z^2` less the logarithm of the mean of its exponential over a standard normal z; `m < 1/2`."""
+    rest = 1 - 2 * m
+    return z * (e + m * z) + 0.5 * (torch.log(rest) - e.square() / rest)
 
 
 def trapezoid(before: Tensor, after: Tensor, dt: Tensor) -> Tensor:

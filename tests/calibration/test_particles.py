@@ -49,7 +49,7 @@ def test_vanillas_are_repriced_with_another_volatility_of_variance(fitted) -> No
     backbone = HESTON.with_params(
         {"sigma": torch.tensor(0.25, dtype=torch.float64), "rho": torch.tensor(-0.4).double()}
     )
-    engine = MonteCarlo(n_paths=1 << 14, max_dt=1 / 100, noise=Antithetic(Threefry(5)))
+    engine = MonteCarlo(n_paths=1 << 15, max_dt=1 / 100, noise=Antithetic(Threefry(5)))
     leverage = leverage_by_particles(backbone, fit.model.leverage, engine)
     ratio, t, vol = (
         torch.tensor(v)

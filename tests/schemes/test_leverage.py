@@ -52,7 +52,7 @@ def conditional_mean(model: LocalStochasticVol, x: float, v: float, dt: float, t
     if isinstance(model.backbone, BlackScholes):
         (new,) = scheme.step((torch.full_like(z, x),), c, z.unsqueeze(0), z[:0])
         return float((torch.exp(new - x) * w).sum())
-    fine = torch.linspace(-9.0, 9.0, 4001, dtype=torch.float64)  # the variance has a kink
+    fine = torch.linspace(-9.0, 9.0, 8001, dtype=torch.float64)  # the variance has a kink
     density = torch.exp(-0.5 * fine**2) / math.sqrt(2 * math.pi) * (fine[1] - fine[0])
     both = torch.stack([g.flatten() for g in torch.meshgrid(z, fine, indexing="ij")])
     state = torch.full_like(both[0], x), torch.full_like(both[0], v)
