@@ -77,7 +77,7 @@ class HestonNearExact(HestonScheme):
     ones, too, with gradient="direct"), but to v0, kappa, theta and sigma they are not the differences of a path: those
     have tails so heavy that hundreds of times as many paths are needed.
 
-    Steps are no longer than `1 / max(kappa / 2, 4 sigma - kappa)` years: longer ones are divided. Nothing corrects the
+    Steps are no longer than `1 / max(kappa / 2, 5 sigma - kappa)` years: longer ones are divided. Nothing corrects the
     martingale, which the laws of such a step miss by some 3e-5 at most. Bias of Greeks against HestonQE and HestonTQ:
     benchmarks/qe_greeks.py. A step costs about as much as one of HestonTQ, and two more normals.
 
@@ -107,9 +107,9 @@ class HestonNearExact(HestonScheme):
         return 4 - self.averaged, 0
 
     def longest(self, model: Model) -> float:
-        """`1 / max(kappa / 2, 4 sigma - kappa)`."""
+        """`1 / max(kappa / 2, 5 sigma - kappa)`."""
         kappa, sigma = model.params["kappa"], model.params["sigma"]
-        rate = largest(torch.maximum(0.5 * kappa, 4 * sigma - kappa))
+        rate = largest(torch.maximum(0.5 * kappa, 5 * sigma - kappa))
         return 1 / rate if rate > 0 else math.inf
 
     def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
