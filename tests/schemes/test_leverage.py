@@ -1,6 +1,8 @@
 """The scheme of local and local-stochastic volatility: laws of its steps, the backbone, gradients, grids of calls."""
 
 import math
+from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from qsde.errors import InputError
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models import BlackScholes, GridLeverage, Heston, LocalStochasticVol, Model, bates, leveraged
+from qsde.models.base import Parameter
+from qsde.models.leverage import Leverage
 from qsde.models.neural import NeuralLeverage
 from qsde.noise import Sobol, Threefry
 from qsde.payoffs import Barrier, European
@@ -151,6 +155,62 @@ def test_a_local_volatility_is_of_second_order() -> None:
         found = QuotedPaths(quoted, model, engine).prices(model).value
     gap = 1e4 * (quoted.vols(found)[0] - quoted.vols(exact)[0])
     assert float(gap.abs().max()) < 3
+
+
+class Smooth(Leverage):
+    """A leverage without parameters or kinks."""
+
+    scale = 0.2
+    params: ClassVar[dict[str, Tensor]] = {}
+    table: ClassVar[dict[str, Parameter]] = {}
+
+    def at(self, t: Tensor, x: Tensor) -> Tensor:
+        return torch.exp(-0.8 * torch.tanh(x)).expand(*t.shape, -1)
+
+
+def generator(model: LocalStochasticVol, f: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """`A f`, the drift of `f(x, v)`."""
+    kappa, theta, sigma, rho = (float(model.params[n]) for n in ("kappa", "theta", "sigma", "rho"))
+
+    def slopes(y: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(y, (x, v), create_graph=True, materialize_grads=True)
+
+    def drift(x: Tensor, v: Tensor) -> Tensor:
+        level = model.leverage.at(x.new_zeros(1), x.reshape(1, 1)).squeeze()
+        zero = 0 * x**5 * v**5  # keeps a graph where a derivative is constant
+        by_x, by_v = (d + zero for d in slopes(f(x, v) + zero, x, v))
+        (by_xx, by_xv), (_, by_vv) = slopes(by_x, x, v), slopes(by_v, x, v)
+        return (
+            0.5 * level**2 * v * (by_xx - by_x) + kappa * (theta - v) * by_v
+            + 0.5 * sigma**2 * v * by_vv + rho * sigma * level * v * by_xv
+        )  # fmt: skip
+
+    return drift
+
+
+@pytest.mark.parametrize(("p", "q"), [(1, 0), (2, 0), (1, 1), (3, 0), (2, 1), (1, 2), (4, 0)])
+def test_moments_of_a_step_are_right_to_second_order(p: int, q: int) -> None:
+    """`E[dx^p dv^q] = dt A f + dt^2 A^2 f / 2 + O(dt^3)` by quadrature: half of the step has an eighth of the rest."""
+    model = LocalStochasticVol(Heston(v0=0.3, kappa=1.5, theta=0.2, sigma=0.8, rho=-0.6), Smooth())
+    x, v = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (-0.1, 0.3))
+
+    def f(at_x: Tensor, at_v: Tensor) -> Tensor:
+        return (at_x + 0.1) ** p * (at_v - 0.3) ** q
+
+    first = generator(model, f)
+    linear, square = (float(g(x, v).detach()) for g in (first, generator(model, first)))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    z, w = torch.tensor(nodes), torch.tensor(weights / weights.sum())
+    both = torch.stack([g.flatten() for g in torch.meshgrid(z, z, indexing="ij")])
+    start = tuple(s.detach().expand(both.shape[1]) for s in (x, v))
+
+    def rest(dt: float) -> float:
+        scheme = Leveraged(nodes=4097)
+        c = scheme.coefficients(model, torch.tensor(dt).double(), torch.tensor(0.0).double()).unsqueeze(-1)
+        mean = (f(*scheme.step(start, c, both, both[:0])) * torch.outer(w, w).flatten()).sum()
+        return float(mean) - linear * dt - 0.5 * square * dt**2
+
+    assert math.log2(abs(rest(0.1) / rest(0.05))) == pytest.approx(3.0, abs=0.25)
 
 
 def test_barriers_see_the_local_variance() -> None:
