@@ -78,7 +78,7 @@ class HestonNearExact(HestonScheme):
     have tails so heavy that hundreds of times as many paths are needed.
 
     Steps are no longer than `1 / max(kappa / 2, 5 sigma - kappa)` years: longer ones are divided. Nothing corrects the
-    martingale, which the laws of such a step miss by some 3e-5 at most. Bias of Greeks against HestonQE and HestonTQ:
+    martingale, which the laws of such a step miss by 3e-5, 1e-4 at most. Bias of Greeks against HestonQE and HestonTQ:
     benchmarks/qe_greeks.py. A step costs about as much as one of HestonTQ, and two more normals.
 
     State `(x, v)` with `v >= 0`; four normals per step: z_x, z_i, z_g, z_b. A sigma below 1e-4 counts as that.
