@@ -86,8 +86,11 @@ def machine() -> dict[str, object]:
     }
 
 
-def report(rows: Sequence[Row], json_path: Path | None = None) -> bool:
-    """Print the table, write the JSON if asked to; True when no row misses its floor."""
+def report(rows: Sequence[Row], json_path: Path | None = None, merge: bool = False) -> bool:
+    """Print the table, write the JSON if asked to; True when no row misses its floor.
+
+    Rows of other figures that are in the file already stay if they are to be merged.
+    """
     header = ("figure", "ours", "peer", "ratio", "floor", "holds")
     table = [header, *(_cells(row) for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(header))]
@@ -100,6 +103,10 @@ def report(rows: Sequence[Row], json_path: Path | None = None) -> bool:
             print(f"  {row.figure}: {row.note}")
     if json_path is not None:
         lines = [{**asdict(row), "ratio": row.ratio, "holds": row.holds} for row in rows]
+        if merge and json_path.exists():
+            old = json.loads(json_path.read_text())["rows"]
+            new = {line["figure"]: line for line in lines}
+            lines = [new.pop(line["figure"], line) for line in old] + list(new.values())
         json_path.write_text(json.dumps({"machine": machine(), "rows": lines}, indent=2) + "\n")
     return all(row.holds is not False for row in rows)
 

@@ -150,8 +150,8 @@ def calibrate_local_vol(
 
     Args:
         surface: the quotes.
-        weights: "spread" takes `sqrt(half_spread^2 + (3 bp)^2)` as the error of a quote, "equal" 10 bp, which fits the
-            middle of wide quotes, too; a function of the quotes gives what 10 bp are divided by, on average 1.
+        weights: "spread" takes `sqrt(half_spread^2 + (3 bp)^2)` as the error of a quote, "equal" 5 bp, which fits the
+            middle of wide quotes, too; a function of the quotes gives what 5 bp are divided by, on average 1.
         stiffness: see above; infinite leaves Dupire's local volatility of the eSSVI surface.
         max_iterations: Levenberg-Marquardt iterations of `c`.
 

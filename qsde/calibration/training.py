@@ -32,8 +32,10 @@ _STAGES = ((8, 6), (1, 100))
 _OF_JACOBIAN, _FEWEST, _MOST = 8, 1 << 10, 1 << 12
 #: How the damping falls and rises, its least, and trials of one step.
 _FALL, _RISE, _LEAST, _TRIALS = 0.25, 6.0, 1e-6, 4
-#: A stage ends where the cost falls by less than this, twice; one of few paths where errors are no more than noise.
+#: A stage ends where the cost falls by less than this, twice.
 _GAIN = 0.03
+#: It also ends where errors, root mean square, are this share of those of the quotes, with few paths and with all.
+_NEAR, _ENOUGH = 1.0, 0.25
 #: Longest step of all weights together.
 _LONGEST = 1.0
 #: Steps after which a training ends anyway.
@@ -101,15 +103,17 @@ def train(
     from one backward sweep per expiry for all its quotes, on few paths of other random numbers than r, so that a step
     is unbiased; r from many, always the same, with the backbone as control variate, so that steps can be compared.
 
-    What is minimised are squares of the errors of price over the vega of the market. Where quotes are held out,
-    the model is that of the step that fits them best.
+    What is minimised are squares of the errors of price over the vega of the market and over the error of the quote.
+    It ends where they are a quarter of that: what is left is noise, and a network that fits it is wrong between the
+    quotes. Where quotes are held out, the model is that of the step that fits them best; that says something only if
+    the start has not seen them either.
 
     Args:
         model: from `neural_local_vol`, `neural_lsv`, `neural_sv`, or any with a leverage; its weights are the start.
         surface: the quotes.
         engine: None takes 2^15 paths of Sobol points and steps of 1/64 year. Memory does not grow with the steps beyond
             100 stored states (`qsde.solve.loop`), except for Sobol points.
-        weights: "spread" divides errors by `sqrt(half_spread^2 + (3 bp)^2)`; "equal" by one number, which fits the
+        weights: "spread" takes `sqrt(half_spread^2 + (3 bp)^2)` as the error of a quote; "equal" 5 bp, which fits the
             middle of wide quotes, too.
         held_out: quotes not to train on: every n-th, or one boolean per row of `surface.quotes`.
         parameters: names of the parameters to train; None takes those of the leverage or the network.
@@ -236,8 +240,11 @@ class _Job:
         errors = self._errors(paths, state.weights)
         if not state.steps_of_stage:
             self._judge(state, errors, paths)
+        noise = (self.weight * errors.noise).square().sum() if first else 0.0
+        enough = max(noise, (_NEAR if first else _ENOUGH) ** 2 * int(self.weight.count_nonzero()))
         while not state.done and state.steps < max_steps and state.steps_of_stage < most:
-            if first and self._cost(errors) < (self.weight * errors.noise).square().sum():
+            if self._cost(errors) < enough:
+                state.done = not first
                 break
             jacobian = slopes.jacobian(self._with(state.weights), self.names, errors.beta) / self.vega.unsqueeze(-1)
             cost = self._cost(errors)

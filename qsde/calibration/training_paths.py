@@ -30,7 +30,7 @@ _CHUNK = 1 << 17
 #: Without a spread the half of it counts as this, in vol.
 _UNKNOWN_SPREAD = 0.0010
 #: Error of vol that the weights allow for beside half the spread, and that of all quotes of equal weight.
-_FLOOR, _EQUAL = 0.0003, 0.0010
+_FLOOR, _EQUAL = 0.0003, 0.0005
 #: From half spreads to weights: 1 over the error of vol that is as good as none.
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "spread": lambda half: 1 / torch.sqrt(half**2 + _FLOOR**2),
