@@ -3,9 +3,9 @@
 Parts, all by default or one by `--part`:
 
 SPX, BTC, GOOG: SPX 2023-02-15 (the thin set of 96 quotes), BTC of 2023-07-07 and GOOG at the close of 2015-12-23 (12
-quotes for each expiry of 5 days and more, from 2 deviations below the forward to 1.5 above; those of GOOG, whose calls and puts of one strike disagree by 28 bp,
-narrowed by the other option of the strike). A fit to the middles of
-all quotes, equally weighted, judged on fresh paths: root mean square error in basis points and in half spreads, share
+quotes for each expiry of 5 days and more, from 2 deviations below the forward to 1.5 above; those of GOOG, whose calls
+and puts of one strike disagree by 28 bp, narrowed by the other option of the strike). A fit to the middles of all
+quotes, equally weighted, judged on fresh paths: root mean square error in basis points and in half spreads, share
 inside bid and ask. BTC and GOOG have spreads of 120 bp of vol, which set what a fit to their middles can mean.
 
 seeds (or seeds-SPX, ...): the same markets with every fifth inner strike and one expiry unseen, five seeds of network

@@ -35,7 +35,7 @@ _FALL, _RISE, _LEAST, _TRIALS = 0.25, 6.0, 1e-6, 4
 #: A stage ends where the cost falls by less than this, twice.
 _GAIN = 0.03
 #: It also ends where errors, root mean square, are this share of those of the quotes, with few paths and with all.
-_NEAR, _ENOUGH = 1.0, 0.25
+_NEAR, _ENOUGH = 1.0, 0.3
 #: Longest step of all weights together.
 _LONGEST = 1.0
 #: Steps after which a training ends anyway.
@@ -104,7 +104,7 @@ def train(
     is unbiased; r from many, always the same, with the backbone as control variate, so that steps can be compared.
 
     What is minimised are squares of the errors of price over the vega of the market and over the error of the quote.
-    It ends where they are a quarter of that: what is left is noise, and a network that fits it is wrong between the
+    It ends where they are 0.3 of that: what is left is noise, and a network that fits it is wrong between the
     quotes. Where quotes are held out, the model is that of the step that fits them best; that says something only if
     the start has not seen them either.
 

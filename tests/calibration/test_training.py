@@ -135,6 +135,16 @@ def test_training_begins_near_the_quotes() -> None:
     assert float((found - quoted.vol).square().mean().sqrt()) < 6e-4
 
 
+def test_training_leaves_alone_what_the_spreads_explain() -> None:
+    quotes = SURFACE.quotes
+    t, strike, iv = (quotes[c] for c in ("t", "strike", "iv"))
+    wide = Surface.from_vols(t, strike, iv, 1.0, 1.0, iv - 0.01, iv + 0.01)
+    model = neural_local_vol(wide, width=16)
+    fits = {w: train(model, wide, engine=ENGINE, weights=w, max_steps=1) for w in ("spread", "equal")}
+    assert {w: fit.iterations for w, fit in fits.items()} == {"spread": 0, "equal": 1}
+    assert fits["spread"].status.converged
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
