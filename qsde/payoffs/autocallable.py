@@ -173,14 +173,13 @@ class Autocallable(Payoff):
 
     def _at(self, dates: Sequence[float], level: Tensor) -> Tensor:
         """The columns of `level` at some of `times`."""
-        times = self.times
-        return level[..., [times.index(t) for t in dates]]
+        rows = dict(zip(self.times, level.unbind(-1), strict=True))
+        return torch.stack([rows[t] for t in dates]).movedim(0, -1)
 
     def _earns(self, observed: Tensor) -> Tensor:
-        """Whether the price is high enough for a coupon."""
-        return observed >= as_like(
-            self.autocall_barrier if self.coupon_barrier is None else self.coupon_barrier, observed
-        )
+        """1 where the price is high enough for a coupon."""
+        barrier = self.autocall_barrier if self.coupon_barrier is None else self.coupon_barrier
+        return (observed >= as_like(barrier, observed)).to(observed.dtype)
 
     def _coupons_paid(self, earned: Tensor) -> Tensor:
         """How many coupons are paid at each observation, from 1 where one is earned and 0 elsewhere."""
