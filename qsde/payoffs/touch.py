@@ -139,7 +139,7 @@ class OneTouch(_Touch):
         exits = self._exits(paths)
         if not self._at_hit:
             return self._at_expiry(paths, 1.0 - exits.survival)
-        amounts = self._assets(exits) if self.pays == "asset" else as_like(self.cash, exits.prices) * exits.left
+        amounts = self._assets(exits) if self.pays == "asset" else as_like(self.cash, exits.left) * exits.left
         return Flows(exits.times, amounts)
 
     def stages(self) -> Staged | None:
@@ -154,7 +154,7 @@ class OneTouch(_Touch):
     def _assets(self, exits: Exits) -> Tensor:
         level = self.lower if self.upper is None else self.upper
         assert level is not None, "checked when the payoff was made"
-        return as_like(level, exits.prices) * exits.touched + exits.prices * exits.jumped
+        return as_like(level, exits.left) * exits.touched + exits.prices * exits.jumped
 
     def check_spot(self, spot: Tensor) -> None:
         """Raises InputError if the barrier is touched already."""
