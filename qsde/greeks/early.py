@@ -50,7 +50,7 @@ class _Frozen(Estimator):
         """Second derivatives are differences."""
         return False
 
-    def deltas(self, parts: Parts) -> dict[int, list[Tensor]]:
+    def deltas(self, parts: Parts, change: Change | None = None) -> dict[int, list[Tensor]]:
         """None."""
         return {}
 

@@ -50,8 +50,11 @@ class Estimator(ABC):
         """Whether there is a differentiable delta of this payoff; else only differences give second derivatives."""
 
     @abstractmethod
-    def deltas(self, parts: Parts) -> dict[int, list[Tensor]]:
-        """Deltas to each spot, differentiable, of the payoffs that have them, by their number."""
+    def deltas(self, parts: Parts, change: Change | None = None) -> dict[int, list[Tensor]]:
+        """Deltas to each spot, differentiable, of the payoffs that have them, by their number.
+
+        With a change of the paths, by how much they move.
+        """
 
     @abstractmethod
     def beside(self, inputs: Inputs, spot: float, label: str, rows: Sequence[int]) -> Estimator:
@@ -180,12 +183,12 @@ class Simulated(Estimator):
         """Whether there is a differentiable delta of this payoff; else only differences give second derivatives."""
         return self._methods[i] != "pathwise" or self._dated(i)
 
-    def deltas(self, parts: Parts) -> dict[int, list[Tensor]]:
-        """Deltas to each spot, differentiable, of the payoffs that have them, by their number."""
-        values = self.values(parts)
+    def deltas(self, parts: Parts, change: Change | None = None) -> dict[int, list[Tensor]]:
+        """Deltas to each spot, differentiable, of the payoffs that have them, by their number; or their moves."""
+        values = self.values(parts) if change is None else self.changes(parts, change)
         found = {i: self.by_spot(values[i]) for i, method in enumerate(self._methods) if method != "pathwise"}
         dated = [i for i in range(len(self._book)) if self._dated(i)]
-        return found | dict(zip(dated, self._ratio_run(dated).deltas(parts), strict=True)) if dated else found
+        return found | dict(zip(dated, self._ratio_run(dated).deltas(parts, change), strict=True)) if dated else found
 
     def beside(self, inputs: Inputs, spot: float, label: str, rows: Sequence[int]) -> Simulated:
         """Some of the payoffs on the same paths, with a spot moved by a share; near the barriers of this one."""

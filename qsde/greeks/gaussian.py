@@ -72,8 +72,9 @@ class GaussianRun:
         """There are no jumps to change."""
         raise NotImplementedError("Black-Scholes underlyings have no jumps")
 
-    def deltas(self, parts: Parts) -> list[list[Tensor]]:
+    def deltas(self, parts: Parts, change: Change | None = None) -> list[list[Tensor]]:
         """Pathwise deltas of each (continuous) payoff to each spot over these paths, differentiable likewise."""
+        assert change is None, "no jumps"
         return self._averages(parts, deltas=True)
 
     def _averages(self, parts: Parts, deltas: bool) -> list[list[Tensor]]:

@@ -72,9 +72,15 @@ class LikelihoodRun:
         pairs = zip(self._averages(parts, False, change), self._averages(parts, False, None), strict=True)
         return [after - before for after, before in pairs]
 
-    def deltas(self, parts: Parts) -> list[list[Tensor]]:
-        """Pathwise delta of each (continuous) payoff over these paths, differentiable likewise; of one underlying."""
-        return [[delta] for delta in self._averages(parts, True, None)]
+    def deltas(self, parts: Parts, change: Change | None = None) -> list[list[Tensor]]:
+        """Pathwise delta of each (continuous) payoff over these paths, differentiable likewise; of one underlying.
+
+        With a change of the paths, by how much each moves.
+        """
+        found = self._averages(parts, True, None)
+        if change is not None:
+            found = [after - before for after, before in zip(self._averages(parts, True, change), found, strict=True)]
+        return [[delta] for delta in found]
 
     def _averages(self, parts: Parts, deltas: bool, change: Change | None) -> list[Tensor]:
         sums: list[Tensor] = []

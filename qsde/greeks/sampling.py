@@ -274,26 +274,25 @@ class Sampler:
 
     def _add_lost_jumps(self, found: list[Row], parts: Parts) -> None:
         """Adds to theta and charm what the jumps would have done that no longer come before the first date."""
-        if not self._wants("theta", "charm"):
-            return
-        labels = self.inputs.labels if self._wants("charm") else ()
-        for jump in self.jumps.values():
+        for jump in self.jumps.values() if self._wants("theta", "charm") else ():
             lost = jump.until(self.inputs.first)
-            with torch.set_grad_enabled(bool(labels)):
+            with torch.no_grad():
                 moves = self.base.changes(parts, lost)
+            deltas = self.base.deltas(parts, lost) if self._wants("charm") else {}
             for row, column in zip(found, self.columns, strict=True):
-                _add(row, "theta", -jump.intensity * _total(moves, column).detach())
-                for a, slope in zip(labels, self._slopes(moves, column, lost, parts), strict=True) if labels else ():
-                    _add(row, f"charm{a}", -jump.intensity * slope)
+                _add(row, "theta", -jump.intensity * _total(moves, column))
+                slopes = [deltas[i] for i in column if i in deltas]
+                rough = self._differing(column) if self._wants("charm") else []
+                if rough:
+                    slopes.append([self._change(label, rough, parts, lost) for label in self.inputs.labels])
+                for a, *each in zip(self.inputs.labels, *slopes, strict=True) if slopes else ():
+                    _add(row, f"charm{a}", -jump.intensity * torch.stack(each).sum(0))
 
-    def _slopes(self, moves: list[Tensor], column: list[int], jump: ExtraJump, parts: Parts) -> list[Tensor]:
-        """How what a jump does changes with each spot."""
-        smooth, steep = ([i for i in column if (i in self.steep) == wanted] for wanted in (False, True))
-        slopes = [self.base.by_spot(_total(moves, smooth))] if smooth else []
-        if steep:
-            up, down = (self._sum(end.changes(parts, jump), steep) for end in self._moved[self.inputs.labels[0]])
-            slopes.append([(up - down) / (2 * self.spot_move * self.inputs.leaves["spot"])])
-        return [torch.stack(each).sum(0) for each in zip(*slopes, strict=True)]
+    def _change(self, label: str, rows: list[int], parts: Parts, jump: ExtraJump) -> Tensor:
+        """By how much a jump moves the delta of some payoffs, from values at moved spots."""
+        with torch.no_grad():
+            up, down = (self._sum(end.changes(parts, jump), rows) for end in self._moved[label])
+        return (up - down) / (2 * self.spot_move * self.inputs.leaves[f"spot{label}"])
 
     def _add_volga(self, found: list[Row], parts: Parts, tilted: Tilted) -> None:
         """Differences of vegas."""

@@ -184,3 +184,18 @@ def test_theta_solves_the_pricing_equation_with_jumps(payoff: Payoff) -> None:
     error = sum((factor * float(got.error(name))) ** 2 for name, factor in terms.items()) ** 0.5
     error += sum(w * float(found.std_error) for w, found in zip(share, after, strict=True))  # on the same noise
     assert abs(miss) < 3 * error, (miss, error, got["theta"])
+
+
+@pytest.mark.parametrize(
+    "payoff", [Asian(100.0, QUARTERS), FixedLookback(120.0, 1.0), *STAGED[1:]], ids=lambda p: p.name
+)
+def test_charm_is_how_theta_moves_with_the_spot(payoff: Payoff) -> None:
+    """With jumps, and control variates of value and theta that charm does not have."""
+    engine = replace(ENGINE, n_paths=1 << 15)
+    here, up, down = (
+        greeks(BATES, payoff, replace(FLAT, spot=spot), engine, [name], units="raw")
+        for spot, name in ((100.0, "charm"), (101.0, "theta"), (99.0, "theta"))
+    )
+    want = float(up["theta"] - down["theta"]) / 2
+    error = float(here.error("charm")) + float(torch.hypot(up.error("theta"), down.error("theta"))) / 2
+    assert abs(float(here["charm"]) - want) < 3 * error, (here["charm"], want, error)
