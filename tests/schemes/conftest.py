@@ -26,7 +26,7 @@ def _simulate(
     dtype: torch.dtype = torch.float64,
 ) -> State:
     scheme.check(model)
-    n_steps *= math.ceil(t / n_steps / scheme.longest(model))
+    n_steps *= max(1, math.ceil(t / n_steps / scheme.longest(model)))
     dt = t / n_steps
     block = Threefry(seed).block(torch.arange(n_paths), n_steps, *scheme.draws(model, dt), dtype, "cpu")
     c = scheme.coefficients(model, torch.tensor(dt, dtype=torch.float64)).unsqueeze(-1).to(dtype)
