@@ -94,18 +94,24 @@ class Scheme(ABC):
         """One step: state [*batch, P] each, c [C, *batch, 1], normals [n, P], uniforms [m, P]; keeps dtype, device."""
 
     def steps(
-        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+        self,
+        state: State,
+        c: Tensor,
+        normals: Tensor,
+        uniforms: Tensor,
+        constants: tuple[Tensor, ...] = (),
+        jumps: Tensor | None = None,
     ) -> State:
         """The states after each of `k` steps, [k, *batch, P]: to the digit what `step` gives, one after the other.
 
-        Arguments as those of `step` with an axis of steps after the first: c [C, k, *batch, 1], normals [n, k, ..., P].
+        Arguments as those of `step` with an axis of steps after the first: c [C, k, *batch, 1], normals [n, k, ..., P];
+        `jumps` [k, *batch, P] are added to `x` after each step.
         """
-        one_by_one = itertools.accumulate(
-            range(normals.shape[1]),
-            lambda before, k: self.step(before, c[:, k], normals[:, k], uniforms[:, k], constants),
-            initial=state,
-        )
-        return tuple(torch.stack(component[1:]) for component in zip(*one_by_one, strict=True))
+        path = [state]
+        for k in range(normals.shape[1]):
+            x, *rest = self.step(path[-1], c[:, k], normals[:, k], uniforms[:, k], constants)
+            path.append((x if jumps is None else x + jumps[k], *rest))
+        return tuple(torch.stack(component[1:]) for component in zip(*path, strict=True))
 
     @abstractmethod
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
@@ -128,9 +134,16 @@ class Scheme(ABC):
         return None
 
 
-def running(start: Tensor, rises: Tensor) -> Tensor:
-    """Sums of a start [*batch, P] and the first 1, 2, ... rises [k, *batch, P].
+def running(start: Tensor, *rises: Tensor | None) -> Tensor:
+    """Sums of a start [*batch, P] and what is added in each step [k, *batch, P], as it is after each of them.
 
     One after the other, not `cumsum`, which adds in another precision.
     """
-    return torch.stack(list(itertools.accumulate(rises.unbind(0), initial=start))[1:])
+
+    def after(x: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+        for part in parts:
+            x = x + part
+        return x
+
+    by_step = zip(*(rise.unbind(0) for rise in rises if rise is not None), strict=True)
+    return torch.stack(list(itertools.accumulate(by_step, after, initial=start))[1:])

@@ -71,11 +71,18 @@ class Exact(Scheme):
         return (state[0] + (c[0] + c[1] * normals[0]),)
 
     def steps(
-        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+        self,
+        state: State,
+        c: Tensor,
+        normals: Tensor,
+        uniforms: Tensor,
+        constants: tuple[Tensor, ...] = (),
+        jumps: Tensor | None = None,
     ) -> State:
         """Sums of the increments."""
         none = tuple(torch.zeros_like(s) for s in state)
-        return tuple(running(s, rise) for s, rise in zip(state, self.step(none, c, normals, uniforms), strict=True))
+        rise, *rest = self.step(none, c, normals, uniforms)
+        return running(state[0], rise, jumps), *(running(s, r) for s, r in zip(state[1:], rest, strict=True))
 
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
         """`vol^2 dt`."""

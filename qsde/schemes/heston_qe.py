@@ -102,7 +102,13 @@ class HestonQE(HestonScheme):
         return self._moved(state, law.draw(z, exceedance(z)), law, c, normals)
 
     def steps(
-        self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
+        self,
+        state: State,
+        c: Tensor,
+        normals: Tensor,
+        uniforms: Tensor,
+        constants: tuple[Tensor, ...] = (),
+        jumps: Tensor | None = None,
     ) -> State:
         """The variance alone step by step, then the log-price of all steps."""
         z = normals[len(normals) - 1]
@@ -114,7 +120,11 @@ class HestonQE(HestonScheme):
         before, after = torch.stack(path[:-1]), torch.stack(path[1:])
         none, law = torch.zeros_like(before), _Law(*map(torch.stack, zip(*laws, strict=True)))
         rise = self._moved((none, before, none), after, law, c, normals)
-        return running(state[0], rise[0]), after, *(running(s, r) for s, r in zip(state[2:], rise[2:], strict=True))
+        return (
+            running(state[0], rise[0], jumps),
+            after,
+            *(running(s, r) for s, r in zip(state[2:], rise[2:], strict=True)),
+        )
 
     def _moved(self, state: State, new: Tensor, law: _Law, c: Tensor, normals: Tensor) -> State:
         """The state after a step in which the variance went from `state[1]` to `new`."""

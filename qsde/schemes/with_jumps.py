@@ -57,7 +57,7 @@ class WithJumps(Scheme):
             raise InputError(f"laws must be a tuple of jump laws out of {known}, got {unknown or self.laws}")
 
         # jumps are exact, so the orders are those of the diffusion
-        for name in ("weak_order", "strong_order", "exact", "time_dependent"):
+        for name in ("weak_order", "strong_order", "exact", "time_dependent", "at_once"):
             object.__setattr__(self, name, getattr(self.diffusion, name))
 
     def __repr__(self) -> str:
@@ -121,16 +121,39 @@ class WithJumps(Scheme):
         self, state: State, c: Tensor, normals: Tensor, uniforms: Tensor, constants: tuple[Tensor, ...] = ()
     ) -> State:
         """Jumps of every law, and a step of the diffusion with the draws that remain."""
+        jump, c, normals = self._jump(c, normals, uniforms)
+        x, *rest = self.diffusion.step(self._before(state), c, normals, uniforms[:0], constants)
+        return (x + jump, *rest, *self._tail(jump))
+
+    def steps(
+        self,
+        state: State,
+        c: Tensor,
+        normals: Tensor,
+        uniforms: Tensor,
+        constants: tuple[Tensor, ...] = (),
+        jumps: Tensor | None = None,
+    ) -> State:
+        """The same at once, if the diffusion can."""
+        jump, c, normals = self._jump(c, normals, uniforms)
+        jump = jump if jumps is None else jump + jumps
+        return *self.diffusion.steps(self._before(state), c, normals, uniforms[:0], constants, jump), *self._tail(jump)
+
+    def _jump(self, c: Tensor, normals: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Jumps of every law, and the coefficients and normals that remain."""
         share = len(uniforms) // len(self.laws)
-        jump: Tensor | float = 0.0
+        jump = torch.zeros(())
         for i, law in enumerate(self.laws):
             sampler = SAMPLERS[law]
             jump = jump + sampler.sum(c, normals, uniforms[i * share : (i + 1) * share])
             c, normals = c[sampler.rows :], normals[sampler.normals :]
-        before = state[:-1] if self.tracked else state
-        x, *rest = self.diffusion.step(before, c, normals, uniforms[:0], constants)
-        tail = (torch.as_tensor(jump),) if self.tracked else ()
-        return (x + jump, *rest, *tail)
+        return jump, c, normals
+
+    def _before(self, state: State) -> State:
+        return state[:-1] if self.tracked else state
+
+    def _tail(self, jump: Tensor) -> State:
+        return (jump,) if self.tracked else ()
 
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
         """That of the diffusion."""
