@@ -92,8 +92,8 @@ def test_inspect_one_surface_shows_forwards() -> None:
 def test_inspect_lists_surfaces_and_chooses() -> None:
     every = qsde("inspect", GOOG)
     assert every.stdout.count("GOOG 2015-12-23") == 7
-    assert "American options" in every.stderr
-    assert every.stderr.count("American options") == 1
+    # each of the seven surfaces says how large the premium was
+    assert every.stderr.count("American options: early-exercise premium removed") == 7
     assert qsde("inspect", GOOG, "--surface", "3").stdout.count("GOOG 2015-12-23 17:00") == 1
     assert qsde("inspect", GOOG, "--date", "2015-12-23T18").stdout.count("GOOG 2015-12-23 18:00") == 1
     assert "no surface matches; the file holds GOOG 2015-12-23 15:00" in refused("inspect", GOOG, "--symbol", "AAPL")

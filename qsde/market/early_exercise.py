@@ -21,6 +21,8 @@ SPOT_ERROR = 1e-3
 _SETTLED, _ROUNDS = 1e-5, 6
 #: Call/put pairs that know the forward better than a file, whose forward may be that of American pairs.
 _ENOUGH_PAIRS = 5
+#: Forwards further from the spot than this factor say that one of both is in another unit.
+_UNITS_APART = 2.0
 _PRICES = ["bid", "ask", "mid", "price"]
 
 
@@ -32,8 +34,8 @@ def remove_premium(table: pd.DataFrame, forwards: Forwards, refit: Callable[[], 
     middle; so do both in the search for the forwards, since their own premia would shift the middle. Rates and
     dividend yields are continuous: `r = -ln D / t`, and the yield pooled over the expiries by `dividend_yields`, with
     the spot `F D exp(q t)` that goes with it. Converted rows are of style "E" and carry their `premium`; rows without a
-    spot stay as they are; prices that imply no volatility are marked. Where there are call/put pairs enough, the
-    forward is theirs rather than that of the file, which often is that of parity between American prices.
+    spot near the forward stay as they are; prices that imply no volatility are marked. Where there are call/put pairs
+    enough, the forward is theirs, not that of the file, which often is that of parity between American prices.
 
     Args:
         table: working table of the cleaning, with `F` and `D` by expiry.
@@ -43,22 +45,22 @@ def remove_premium(table: pd.DataFrame, forwards: Forwards, refit: Callable[[], 
     Returns:
         The forwards of the European prices.
     """
-    american = table["reason"].isna() & (table["exercise_style"] == "A") & (table["price"] > 0) & (table["spot"] > 0)
+    american = table["reason"].isna() & (table["exercise_style"] == "A") & (table["price"] > 0)
+    american &= (table["F"] / table["spot"]).between(1 / _UNITS_APART, _UNITS_APART)
     if not american.any():
         return forwards
-    quoted = table.loc[american, [*_PRICES, "half_spread", "strike", "option_type", "t", "F", "D"]]
+    quoted = table.loc[american, [*_PRICES, "half_spread", "strike", "option_type", "t"]]
     n_pairs = table["t"].map(forwards.slices.set_index("t")["n_pairs"])
     table.loc[american & (n_pairs >= _ENOUGH_PAIRS), "forward"] = np.nan
     for _ in range(_ROUNDS):
+        quoted[["F", "D"]] = table.loc[american, ["F", "D"]]
         dividends = dividend_yields(forwards.slices)
         middle, ended = _european(quoted, "price", dividends)
         premium = quoted["price"] - middle
         table.loc[american, _PRICES] = quoted[_PRICES].sub(premium, axis=0)
         forwards = refit()
-        now = table.loc[american, ["F", "D"]]
-        if ((now / quoted[["F", "D"]] - 1).abs() <= _SETTLED).all(axis=None):
+        if not ((table.loc[american, ["F", "D"]] / quoted[["F", "D"]] - 1).abs() > _SETTLED).any(axis=None):
             break
-        quoted[["F", "D"]] = now
     two_sided, status = quoted["half_spread"].notna(), {"price": ended}
     for name, inside in (("bid", np.minimum), ("ask", np.maximum)):
         own, status[name] = _european(quoted, name, dividends)

@@ -212,8 +212,9 @@ def test_no_rates_no_premium():
     pd.testing.assert_frame_equal(on.quotes, off.quotes, rtol=1e-9)
 
 
-def test_without_a_spot_they_stay_american_with_a_hint():
-    surface = build(american_chain().assign(spot=np.nan))
+@pytest.mark.parametrize("spot", [np.nan, 10_000.0])
+def test_without_a_spot_they_stay_american_with_a_hint(spot):
+    surface = build(american_chain().assign(spot=spot))
     assert any("--spot" in w for w in surface.warnings)
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from qsde.errors import ParameterError, QsdeError, QuoteError, Reject
 from qsde.market.build import build_surface
+from qsde.market.cleaning import CleaningRules
 from qsde.market.quotes import Quotes
 from qsde.market.surface import QUOTE_COLUMNS, SLICE_COLUMNS
 
@@ -219,7 +220,7 @@ def test_earlier_rejects_travel_along(chain):
     assert surface.warnings[0] == "mind the file"
 
 
-def test_american_options_are_named(chain):
+def test_american_options_without_a_spot_are_named(chain):
     surface = build(chain().assign(exercise_style="A"))
     assert any("early-exercise premium" in w for w in surface.warnings)
 
@@ -238,9 +239,11 @@ def test_any_spoilt_chain_conserves_its_rows_or_explains_itself(data):
     columns["t"] = data.draw(st.lists(st.sampled_from([0.5, 1.0, -1.0, float("nan")]), min_size=n, max_size=n))
     columns["option_type"] = data.draw(st.lists(st.sampled_from(["C", "P", None, "Q"]), min_size=n, max_size=n))
     columns["forward"] = data.draw(st.lists(st.sampled_from([100.0, float("nan")]), min_size=n, max_size=n))
+    columns["spot"] = data.draw(st.lists(st.sampled_from([101.0, float("nan")]), min_size=n, max_size=n))
+    columns["exercise_style"] = data.draw(st.lists(st.sampled_from(["A", "E", None]), min_size=n, max_size=n))
     frame = pd.DataFrame(columns)
     try:
-        check(build(frame), n)
+        check(build(frame, rules=CleaningRules(fold=data.draw(st.booleans()))), n)
     except QsdeError as error:
         # Refusing is fine, with a reason: anything but a QsdeError fails the test.
         event(str(error)[:12])
