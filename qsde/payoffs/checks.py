@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypeVar, get_args
 
 import torch
@@ -45,6 +45,8 @@ def book_of(payoffs: AnyClaim | Sequence[AnyClaim]) -> list[AnyClaim]:
         >>> len(book_of(European(100.0, 1.0)))
         1
     """
+    if not isinstance(payoffs, (Claim, Iterable)):
+        raise InputError(f"payoffs must be one of qsde.payoffs or a list of them, got {payoffs!r:.60}")
     book = [payoffs] if isinstance(payoffs, Claim) else list(payoffs)
     if not book:
         raise InputError("there are no payoffs; give at least one")

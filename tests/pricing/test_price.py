@@ -286,6 +286,7 @@ def test_numbers_are_checked_in_double_precision() -> None:
     ("arguments", "message"),
     [
         ((BlackScholes(0.2), "european", Market(100.0)), r"payoffs\[0\] must be one of qsde.payoffs, got 'e'"),
+        ((BlackScholes(0.2), None, Market(100.0)), "payoffs must be one of qsde.payoffs or a list of them, got None"),
         ((BlackScholes(0.2), [None], Market(100.0)), r"payoffs\[0\] must be one of qsde.payoffs, got None"),
         ((None, European(100.0, 1.0), Market(100.0)), "model must be a Model, got None"),
         ((BlackScholes(0.2), European(100.0, 1.0), 100.0), "market must be a Market or a Markets, got 100.0"),
