@@ -40,27 +40,22 @@ def companion(model: Model, market: Market, payoff: Payoff) -> Companion:
 
 
 def companions(model: Model, market: Market, book: Sequence[Payoff]) -> list[Companion]:
-    """The companion of each payoff; those with the same vanilla share its price."""
-    vanillas: dict[European, Companion] = {}
-    found: list[Companion] = []
-    for payoff in book:
-        like = _LIKES[type(payoff)](payoff, market) if type(payoff) in _LIKES and model.has_cf else None
-        if not isinstance(like, European):
-            found.append(_priced(model, market, like))
-            continue
-        if like not in vanillas:
-            vanillas[like] = _priced(model, market, like)
-        found.append(vanillas[like])
-    return found
+    """The companion of each payoff; vanillas are priced together, those that are equal once."""
+    likes = [_LIKES[type(p)](p, market) if type(p) in _LIKES and model.has_cf else None for p in book]
+    vanillas = list(dict.fromkeys(like for like in likes if isinstance(like, European)))
+    priced = dict(zip(vanillas, _priced(model, market, vanillas), strict=True))
+    return [
+        priced[like] if isinstance(like, European) else None if like is None else _priced(model, market, [like])[0]
+        for like in likes
+    ]
 
 
-def _priced(model: Model, market: Market, like: Terminal | None) -> Companion:
-    if like is None:
-        return None
+def _priced(model: Model, market: Market, likes: Sequence[Terminal]) -> list[Companion]:
     try:
-        return like, price_exact(model, [like], market, Fourier())[0].value
+        prices = price_exact(model, likes, market, Fourier())
     except NumericsError:  # a corner of the parameters where the integral fails: one control less
-        return None
+        return [None] if len(likes) == 1 else [_priced(model, market, [like])[0] for like in likes]
+    return [(like, price.value) for like, price in zip(likes, prices, strict=True)]
 
 
 def _geometric(payoff: Any, market: Market) -> Terminal | None:
