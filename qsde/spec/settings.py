@@ -191,7 +191,9 @@ class CalibrationSpec(Spec):
         if self.objective != "implied_vol":
             raise InputError(f"objective: {self.model} is fitted to implied vols")
         if self.model == "lsv" and self.backbone == "bates":
-            raise InputError("backbone: lsv takes its leverage from E[v | x], which jumps do not allow: use heston")
+            raise InputError(
+                "backbone: lsv takes its leverage from E[v | x], which jumps do not allow: use heston, or neural_lsv"
+            )
         return self
 
     def fit(self, surface: Surface, progress: Progress | None = None) -> Fit:
