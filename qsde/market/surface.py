@@ -36,7 +36,8 @@ class Surface:
             quality of the parity fit (NaN without pairs): share of pairs that agree within bid/ask, median absolute
             gap in price units, standard errors of the forward and of the rate by this expiry alone.
         quotes: one row per quote (`QUOTE_COLUMNS`); prices are discounted and European (of American options, what is
-            left without the premium of early exercise), vols annualised decimals; `iv` is the vol of the mid, never NaN; `bid`, `ask`, `iv_bid`, `iv_ask` are NaN where the market gave one price only.
+            left without the premium of early exercise), vols annualised decimals; `iv` is the vol of the mid, never
+            NaN; `bid`, `ask`, `iv_bid`, `iv_ask` are NaN where the market gave one price only.
         underlying: name.
         quote_time: ISO time of the quotes, "" if unknown.
         spot: price of the underlying, NaN if unknown.
