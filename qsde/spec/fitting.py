@@ -45,7 +45,8 @@ def _lsv(spec: CalibrationSpec, surface: Surface, progress: Progress) -> Fit:
 def _neural(spec: CalibrationSpec, surface: Surface, progress: Progress, start: Model) -> Fit:
     steps = spec.max_iterations or _STEPS
     engine = _engine(spec, MonteCarlo(n_paths=1 << 15, max_dt=1 / 64, noise=Sobol(spec.seed, scrambles=4)))
-    return train(start, surface, engine=engine, max_steps=steps, progress=lambda done: progress(done.step, steps))
+    return train(start, surface, engine=engine, weights=spec.weights, max_steps=steps,
+                 progress=lambda done: progress(done.step, steps))  # fmt: skip
 
 
 def _neural_local_vol(spec: CalibrationSpec, surface: Surface, progress: Progress) -> Fit:
