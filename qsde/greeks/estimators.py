@@ -12,7 +12,7 @@ from torch import Tensor
 from qsde.greeks.gaussian import GaussianRun
 from qsde.greeks.inputs import Inputs, Point
 from qsde.greeks.likelihood import Change, LikelihoodRun
-from qsde.greeks.methods import Method, likelihood_for
+from qsde.greeks.methods import Method, has_ratios, likelihood_for
 from qsde.payoffs import AtExpiry, Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.near import NearBarrier, near_barriers
@@ -170,7 +170,7 @@ class Simulated(Estimator):
 
     def _dated(self, i: int) -> bool:
         """Whether a pathwise delta has likelihood ratios."""
-        return self._methods[i] == "pathwise" and self._book[i].window is None and self._ratios is not None
+        return self._methods[i] == "pathwise" and has_ratios(self._book[i], self.point.model, self._engine)
 
     def _values(self, parts: Parts) -> list[Tensor]:
         return self._in_order([(rows, run.worths(parts)) for rows, run in self._runs])

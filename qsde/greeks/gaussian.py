@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsde.greeks.likelihood import Change, check_dated, discounted
+from qsde.greeks.likelihood import Change, baselined, check_dated, discounted
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
@@ -137,9 +137,8 @@ def _seen(prices: Tensor) -> Tensor:
 
 
 def _weighted(values: Tensor, ratio: Tensor) -> Tensor:
-    """The sum over paths of values times ratios, less a baseline that has no effect on the mean."""
-    base = values.detach().mean(-1, keepdim=True)
-    total: Tensor = ((values - base) * ratio + base).sum(-1, dtype=torch.float64)
+    """The sum over paths of values times ratios."""
+    total: Tensor = baselined(values, ratio).sum(-1, dtype=torch.float64)
     return total.cpu()
 
 

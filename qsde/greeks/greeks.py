@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import pandas as pd
 import torch
@@ -25,6 +26,7 @@ from qsde.payoffs.checks import book_of
 from qsde.pricing.american import LeastSquares
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
+from qsde.pricing.price import check_types
 
 Progress = Callable[[int, int], None]
 
@@ -89,6 +91,7 @@ class Greeks:
         return names.index(name)
 
 
+@torch.enable_grad()
 def greeks(
     model: Model,
     payoffs: Claim | Sequence[Claim],
@@ -153,10 +156,15 @@ def greeks(
         [0.6368, 0.0188, 0.3752, -0.0176]
     """
     began = time.perf_counter()
+    check_types(model, market, engine)
     book = book_of(payoffs)
+    if method not in get_args(Method):
+        raise InputError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+    if isinstance(engine, Fourier) and method != "auto":
+        raise InputError(f"method {method!r} is for simulations: leave it out with Fourier(), or give MonteCarlo()")
     if units not in ("trader", "raw"):
         raise InputError(f"units must be 'trader' or 'raw', got {units!r}")
-    engine = engine or (Fourier() if _all_exact(model, book) else MonteCarlo())
+    engine = engine or (Fourier() if method == "auto" and _all_exact(model, book) else MonteCarlo())
     inputs = Inputs.of(model, market, book)
     early = any(isinstance(payoff, EarlyExercise) for payoff in book)
     wanted = _wanted(model, inputs, which, early)
@@ -227,6 +235,8 @@ def _all_exact(model: Model, book: list[Claim]) -> bool:
 
 def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, early: bool) -> list[Greek]:
     """The Greeks asked for, or all that there are."""
+    if which is not None and (isinstance(which, str) or not isinstance(which, Sequence) or not which):
+        raise InputError(f"which must be a list of names, such as ['delta', 'vega'], or None for all, got {which!r}")
     if early and any(name.startswith("volga") for name in which or ()):
         raise InputError("volga of a right to exercise early needs the policy's own derivative; leave it out of which=")
     left_out: tuple[str, ...] = ("volga",) if early else ()

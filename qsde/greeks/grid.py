@@ -14,7 +14,7 @@ from qsde.greeks.estimators import Simulated
 from qsde.greeks.exact import worth
 from qsde.greeks.inputs import Inputs, Point, moved_market
 from qsde.greeks.methods import Method
-from qsde.greeks.sampling import SPOT_MOVE, replicates
+from qsde.greeks.sampling import largest_move, replicates
 from qsde.market.underlying import Market
 from qsde.payoffs import AtExpiry, Claim, European, Flows, Paths, Payoff, Terminal
 from qsde.payoffs.base import Staged
@@ -267,6 +267,7 @@ class _Simulated:
         self._likes: dict[float, list[_Like | None]] = {}
         self._made: dict[float, tuple[Tensor, Simulated]] = {}
         self._near: dict[float, Simulated] = {}
+        self._move = largest_move(book, grid.inputs)
         self._steep = [i for i, payoff in enumerate(book) if payoff.steep]
         self._by_values = bool(self._steep) and bool({"delta", "gamma"} & set(which))
 
@@ -308,7 +309,7 @@ class _Simulated:
         here = [found[i] for i in rough]  # deltas, where there is nothing else to differentiate
         total = [torch.zeros_like(delta) for delta in here]
         width = torch.zeros(len(here), *spot.shape[:-1], dtype=torch.float64)
-        for move in (SPOT_MOVE, -SPOT_MOVE):
+        for move in (self._move, -self._move):
             leaf, estimator = self._at(move)
             sides = self._same_state(move)
             same, values = [sides[i] for i in rough], estimator.values(part)
@@ -323,9 +324,9 @@ class _Simulated:
     def _by_value(self, part: Parts, found: dict[str, list[Tensor]]) -> None:
         """Delta and gamma from values at moved spots, which suit steep payoffs better, unless a move knocks them."""
         with torch.no_grad():
-            up, here, down = (self._near_at(move).values(part) for move in (SPOT_MOVE, 0.0, -SPOT_MOVE))
-        above, below = self._same_state(SPOT_MOVE), self._same_state(-SPOT_MOVE)
-        size = SPOT_MOVE * self._grid.levels.reshape(-1, 1, 1)
+            up, here, down = (self._near_at(move).values(part) for move in (self._move, 0.0, -self._move))
+        above, below = self._same_state(self._move), self._same_state(-self._move)
+        size = self._move * self._grid.levels.reshape(-1, 1, 1)
         for row, i in enumerate(self._steep):
             values = {
                 "delta": (up[row] - down[row]) / (2 * size),

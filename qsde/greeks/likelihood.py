@@ -111,8 +111,7 @@ class LikelihoodRun:
             value = slope * self._spot_share(scale).to(slope.device)
         else:
             value = discounted(payoff, prices.movedim(0, -1), self.market)
-        base = value.detach().mean(-1, keepdim=True)
-        return (value - base) * ratio + base
+        return baselined(value, ratio)
 
     def _slope(self, payoff: Payoff, prices: Tensor, shift: Tensor) -> Tensor:
         """`sum_k (d worth / d S_k) (S_k - shift_k)` of each path: how the worth moves with all prices together."""
@@ -143,6 +142,12 @@ def discounted(payoff: Payoff, prices: Tensor, market: Market | Markets) -> Tens
     """Present value of the payments [*, path] for prices [*, path, time]."""
     flows = payoff.flows(Paths(prices))
     return (flows.amounts * market.discount(flows.times).to(flows.amounts).unsqueeze(-2)).sum(-1)
+
+
+def baselined(value: Tensor, ratio: Tensor) -> Tensor:
+    """Values times ratios (of 1), less a baseline for each path that has no effect on the mean: that of the others."""
+    n = value.shape[-1]
+    return value + (value - value.mean(-1, keepdim=True)) * (ratio - 1) * (n / max(n - 1, 1))
 
 
 def _increments(values: Tensor) -> Tensor:

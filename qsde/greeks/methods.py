@@ -40,7 +40,7 @@ def method_for(payoff: Payoff, model: Model, engine: MonteCarlo) -> Method:
         return "pathwise"
     if conditional is not None and payoff.stages() is not None:
         return "conditional"
-    if payoff.window is None and likelihood_for(model, engine) is not None:
+    if has_ratios(payoff, model, engine):
         return "likelihood"
     raise InputError(
         f"{payoff.name} jumps and {model.name} offers no way around it with this scheme: neither conditioning nor "
@@ -61,6 +61,8 @@ def check_method(payoff: Payoff, model: Model, engine: MonteCarlo, method: Metho
         raise InputError(f"{payoff.name} jumps, so its pathwise Greeks would be wrong; use method='{best}'")
     if method == "conditional":
         raise InputError(f"{payoff.name} under {model.name} has no conditional mean in closed form; use '{best}'")
+    if method == "likelihood" and payoff.times[0] == 0:
+        raise InputError(f"{payoff.name} looks at today's price, which likelihood ratios hold fixed; use '{best}'")
     return method
 
 
@@ -69,6 +71,14 @@ def likelihood_for(model: Model, engine: MonteCarlo) -> type[LikelihoodRun] | ty
     if jointly_gaussian(model, engine):
         return GaussianRun
     return None if (engine.scheme or scheme_for(model)).conditional() is None else LikelihoodRun
+
+
+def has_ratios(payoff: Payoff, model: Model, engine: MonteCarlo) -> bool:
+    """Whether likelihood ratios on its pathwise delta give the second derivatives of a continuous payoff.
+
+    Not where it looks at today's price, which moves with the spot while the law of the others does.
+    """
+    return payoff.window is None and payoff.times[0] > 0 and likelihood_for(model, engine) is not None
 
 
 def described(payoff: Payoff, model: Model, engine: MonteCarlo, method: Method) -> str:
@@ -86,5 +96,4 @@ def described(payoff: Payoff, model: Model, engine: MonteCarlo, method: Method) 
         return method
     if payoff.steep:
         return "pathwise (spot and second derivatives: differences)"
-    dated = payoff.window is None and likelihood_for(model, engine) is not None
-    return method if dated else "pathwise (second derivatives: differences)"
+    return method if has_ratios(payoff, model, engine) else "pathwise (second derivatives: differences)"

@@ -25,6 +25,7 @@ from qsde.market.curves import PillarCurve
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.payoffs import Payoff
+from qsde.payoffs.checks import book_of
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
 
@@ -127,6 +128,7 @@ class QuoteSensitivities:
         return Ladder.of(rows, columns, samples.mean(0), error_of_mean(samples), unit)
 
 
+@torch.enable_grad()
 def quote_sensitivities(
     fit: Fit,
     payoffs: Payoff | Sequence[Payoff],
@@ -183,12 +185,20 @@ def quote_sensitivities(
     """
     if units not in get_args(Units):
         raise InputError(f"units must be 'trader' or 'raw', got {units!r}")
-    book = (payoffs,) if isinstance(payoffs, Payoff) else tuple(payoffs)
+    if not isinstance(fit, (Fit, TrainedFit)):
+        raise InputError(f"fit must be a Fit of `calibrate` or `train`, got {type(fit).__name__}")
+    book = tuple(payoff for payoff in book_of(payoffs) if isinstance(payoff, Payoff))
+    if len(book) < len(book_of(payoffs)):
+        raise InputError(
+            "rights to exercise early have no sensitivities to quotes; bump the quotes and calibrate again"
+        )
     jacobian = quote_jacobian(fit, hessian) if not isinstance(fit, TrainedFit) else training_of(fit).response()
     if market is None:
         market = market_of(fit.surface)
     else:
         _check_market(market, fit.surface)
+    for payoff in book:
+        payoff.check_spot(torch.as_tensor(market.spot).detach())
     if isinstance(fit, TrainedFit):
         gradient, hessian = weight_gradient(fit, book, market, engine), "gauss-newton"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from qsde.greeks.estimators import VOL_MOVE, Estimator, Grads, Simulated
 from qsde.greeks.extra_jump import ExtraJump, extra_jumps
 from qsde.greeks.inputs import Inputs
 from qsde.greeks.methods import Method
-from qsde.models.base import Model
+from qsde.models.base import FourierModel, Model
 from qsde.models.sde import SDE
 from qsde.noise import Sobol
 from qsde.payoffs import Payoff
@@ -26,6 +27,9 @@ from qsde.schemes.layers import layers
 REPLICATES = 32
 #: Share of the spot between values whose difference is taken, less if that would cross a barrier.
 SPOT_MOVE = 0.01
+#: It is no more than this part of the standard deviation of the log-price to the first expiry: the bias of a difference
+#: is of the order of the square of it.
+_OF_DEVIATION = 0.1
 
 #: Second derivatives that are derivatives of a delta.
 SECOND = ("gamma", "vanna", "charm")
@@ -114,7 +118,7 @@ def of_payoffs(
                 ends = [inputs.at(("elapsed",), folds, vol=s * move, label=label) for s in (1, -1)]
                 up, down = (Simulated(end, some, how, engine, second=False) for end in ends)
                 tilted.append(Tilted(label, rows, move, (up, down)))
-    move = _spot_move([payoff for payoff in book if payoff.window is not None], inputs)
+    move = _spot_move(book, inputs)
     jumps = extra_jumps(inputs.model, max(payoff.maturity for payoff in book), engine.noise)
     return Sampler(inputs, base, columns, needs, jumps, tilted, steep, move)
 
@@ -130,20 +134,30 @@ def _spot_move(book: list[Payoff], inputs: Inputs) -> float:
     """The largest share by which the spot may move either way without knocking a payoff in or out.
 
     Raises:
-        InputError: a barrier is closer than 0.01 %.
+        InputError: a barrier is closer than a hundredth of it.
     """
-    if not book:
-        return SPOT_MOVE
+    largest, watched = largest_move(book, inputs), [payoff for payoff in book if payoff.window is not None]
+    if not watched:
+        return largest
     spot = inputs.leaves["spot"]
-    for move in (SPOT_MOVE, 0.1 * SPOT_MOVE, 0.01 * SPOT_MOVE):
+    for move in (largest, 0.1 * largest, 0.01 * largest):
         try:
-            for payoff in book:
+            for payoff in watched:
                 payoff.check_spot(spot * (1 + move))
                 payoff.check_spot(spot * (1 - move))
             return move
         except InputError as crossed:
             reason = crossed
-    raise InputError(f"a barrier is within 0.01 % of the spot, too close for Greeks: {reason}")
+    raise InputError(f"a barrier is within {100 * move:.2g} % of the spot, too close for Greeks: {reason}")
+
+
+def largest_move(book: Sequence[Payoff], inputs: Inputs) -> float:
+    """Share of the spot between values whose difference is taken, whatever the barriers."""
+    model, first = inputs.model, min(payoff.maturity for payoff in book)
+    if not isinstance(model, FourierModel):
+        return SPOT_MOVE
+    variance = float(model.total_variance(torch.tensor(first, dtype=torch.float64)).detach())
+    return min(SPOT_MOVE, _OF_DEVIATION * math.sqrt(variance)) or SPOT_MOVE
 
 
 @dataclass(frozen=True)

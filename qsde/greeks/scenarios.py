@@ -20,9 +20,11 @@ from qsde.greeks.table import GREEKS, Units
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.models.sde import SDE
-from qsde.payoffs import AtExpiry, Claim, Payoff
+from qsde.payoffs import AtExpiry, Payoff
+from qsde.payoffs.checks import book_of
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
+from qsde.pricing.price import check_types
 from qsde.schemes.layers import layers
 
 
@@ -138,6 +140,7 @@ class Scenarios:
         return self.which.index(name)
 
 
+@torch.enable_grad()
 def scenarios(
     model: Model,
     payoffs: Payoff | Sequence[Payoff],
@@ -183,7 +186,8 @@ def scenarios(
         [[-4.38, -2.69], [0.0, 1.98], [6.33, 8.22]]
     """
     began = time.perf_counter()
-    book = [payoffs] if isinstance(payoffs, Claim) else list(payoffs)
+    check_types(model, market, engine)
+    book = book_of(payoffs)
     names = _names(which)
     _check(model, book, market, units)
     inputs = Inputs.of(model, market, book)

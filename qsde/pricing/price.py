@@ -107,7 +107,7 @@ def price(
     """
     began = time.perf_counter()
     book = book_of(payoffs)
-    _check_types(model, market, engine)
+    check_types(model, market, engine)
     engine = engine or Auto()
     exact = _exact(model, book, market, engine)
     simulated = {i: payoff for i, payoff in enumerate(book) if i not in exact}
@@ -140,7 +140,8 @@ class _Row:
     exercise_time: Tensor = _NONE
 
 
-def _check_types(model: object, market: object, engine: object) -> None:
+def check_types(model: object, market: object, engine: object) -> None:
+    """Raises InputError if an argument is of another type; None is an engine that is chosen."""
     given: dict[str, tuple[object, tuple[type, ...]]] = {
         "model": (model, (Model,)),
         "market": (market, (Market, Markets)),

@@ -163,6 +163,21 @@ def test_an_sde_of_functions_has_pathwise_greeks() -> None:
     _agree(got, want, bias=0.05)
 
 
+def test_charm_with_jumps_is_how_theta_moves() -> None:
+    """Also of payoffs with control variates, which the jumps move as well."""
+    asian, model = Asian(100.0, QUARTERS), merton(0.15, 0.8, -0.1, 0.15)
+    engine = MonteCarlo(1 << 13, 0.25, noise=Threefry(2))
+    found = greeks(model, asian, MARKET, engine, ["charm"], "raw")
+    ends = [greeks(model, asian, Market(s, 0.03, 0.01), engine, ["theta"], "raw")["theta"] for s in (99.0, 101.0)]
+    assert abs(float(found["charm"] - (ends[1] - ends[0]) / 2)) < 4 * float(found.error("charm")) < 0.12
+
+
+def test_without_gradients_around_them_greeks_are_the_same() -> None:
+    with torch.no_grad():
+        inside = greeks(HESTON, Digital(100.0, 1.0), MARKET, which=["delta", "gamma"])
+    assert torch.equal(inside.value, greeks(HESTON, Digital(100.0, 1.0), MARKET, which=["delta", "gamma"]).value)
+
+
 def test_what_would_be_wrong_is_refused() -> None:
     digital, barrier = Digital(100.0, 1.0), Barrier(100.0, 85.0, 1.0, "down-and-out", monitoring=QUARTERS)
     with pytest.raises(
@@ -177,5 +192,17 @@ def test_what_would_be_wrong_is_refused() -> None:
         greeks(HESTON, Asian(100.0, QUARTERS), MARKET, Fourier())
     with pytest.raises(InputError, match="units must be"):
         greeks(HESTON, digital, MARKET, units="percent")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="method must be one of auto, conditional"):
+        greeks(HESTON, digital, MARKET, method="magic")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'pathwise' is for simulations"):
+        greeks(HESTON, digital, MARKET, Fourier(), method="pathwise")
+    for which in ("delta", [], 3):
+        with pytest.raises(InputError, match="which must be a list of names"):
+            greeks(HESTON, digital, MARKET, which=which)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="looks at today's price"):
+        greeks(HESTON, Asian(100.0, (0.0, 1.0)), MARKET, FEW, ["gamma"], method="likelihood")
+    for wrong in ((None, digital, MARKET), (HESTON, digital, 100.0), (HESTON, digital, MARKET, "fast")):
+        with pytest.raises(InputError, match="must be a"):
+            greeks(*wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="there are no payoffs"):
         greeks(HESTON, [], MARKET)
