@@ -240,10 +240,10 @@ class _Job:
         errors = self._errors(paths, state.weights)
         if not state.steps_of_stage:
             self._judge(state, errors, paths)
-        noise = (self.weight * errors.noise).square().sum() if first else 0.0
-        enough = max(noise, (_NEAR if first else _ENOUGH) ** 2 * int(self.weight.count_nonzero()))
+        enough = (_NEAR if first else _ENOUGH) ** 2 * int(self.weight.count_nonzero())
         while not state.done and state.steps < max_steps and state.steps_of_stage < most:
-            if self._cost(errors) < enough:
+            noise = (self.weight * errors.noise).square().sum() if first else 0.0
+            if self._cost(errors) < max(enough, noise):
                 state.done = not first
                 break
             jacobian = slopes.jacobian(self._with(state.weights), self.names, errors.beta) / self.vega.unsqueeze(-1)
