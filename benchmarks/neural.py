@@ -170,7 +170,8 @@ def seed_rows(market: str) -> list[Row]:
                  exotics=exotic_book(spot, 0.5), market=Market(spot), pricing=replace(QUICK, n_paths=1 << 15))
         for name, fitter in fitters.items()
     ]  # fmt: skip
-    return [*smile_rows(market, surface), *(row for one in found for row in evaluation_rows(market, one))]
+    rows = [*smile_rows(market, surface), *(row for one in found for row in evaluation_rows(market, one))]
+    return [replace(row, figure=f"unseen quotes, {row.figure}") for row in rows]
 
 
 def smile_rows(market: str, surface: Surface) -> list[Row]:
