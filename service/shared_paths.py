@@ -174,8 +174,6 @@ def _block(together: Simulation) -> Block:
 
 
 def _observed(run: Run, block: Block, row: int) -> Run:
-    # what a payoff has seen of the block is kept with it, and is of one row
-    states = tuple(s[:, row].contiguous() for s in block.states)
-    own = replace(block, states=states, bridges={}, watched={}, exponentials={})
+    own = replace(block, states=tuple(s[:, row].contiguous() for s in block.states))
     fields = {name: getattr(run.simulation, name) for name in Simulation.__dataclass_fields__}
     return replace(run, paths=PathSet(_Observed(**fields, given=own)))

@@ -67,12 +67,12 @@ class Block:
         averaged: whether the states hold mean and variance of the log-price instead of the log-price.
         sampled: whether they hold mean and variance beside the log-price.
         tracked: whether they end with the jump of the last step.
+        first: where a piece of a block begins in it.
+        kept: whether others will look at the block, too, so that what its pieces hold is kept.
         bridges: what lies between the dates of windows, by these dates, as far as somebody asked.
         watched: the same at the prices of a market, with the market, by its identity and the dates.
         near: weights and moves of samples near barriers, by what made them.
         exponentials: `exp(x)` by underlying and date, as far as somebody asked.
-        first: where a piece of a block begins in it.
-        kept: whether others will look at the block, too, so that what its pieces hold is kept.
     """
 
     states: State
@@ -84,12 +84,13 @@ class Block:
     averaged: bool
     sampled: bool
     tracked: bool
-    bridges: dict[tuple[float, ...], Bridges] = field(default_factory=dict)
-    watched: dict[object, tuple[Market | Markets, Watched]] = field(default_factory=dict)
-    near: dict[object, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
-    exponentials: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     first: int = 0
     kept: bool = False
+    # known of these states only: a block that replaces another begins without
+    bridges: dict[tuple[float, ...], Bridges] = field(default_factory=dict, init=False)
+    watched: dict[object, tuple[Market | Markets, Watched]] = field(default_factory=dict, init=False)
+    near: dict[object, list[tuple[Tensor, Tensor]]] = field(default_factory=dict, init=False)
+    exponentials: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)
 
     def grown(self, asset: int, column: int) -> Tensor:
         """`exp(x)` of an underlying at one of the dates, [*batch, P], made when first asked for."""
@@ -113,17 +114,8 @@ class Block:
             yield self._with(states, i * most)
 
     def _with(self, states: Sequence[Tensor], first: int = 0) -> Block:
-        """The block with other states, or a part of it: nothing is known of them yet."""
-        return replace(
-            self,
-            states=tuple(states),
-            n_paths=states[0].shape[-1],
-            first=self.first + first,
-            bridges={},
-            watched={},
-            near={},
-            exponentials={},
-        )
+        """The block with other states, or a part of it."""
+        return replace(self, states=tuple(states), n_paths=states[0].shape[-1], first=self.first + first)
 
     @cached_property
     def by_date(self) -> tuple[tuple[Tensor, ...], ...]:
