@@ -32,6 +32,8 @@ class SurfaceOptions(Spec):
         dividend_yield: dividend or borrow yield in the same form.
         min_days, max_days: times to expiry to use.
         max_deviations: farthest strike to use, in at-the-money standard deviations of its expiry.
+        early_exercise: remove the premium of early exercise from options marked American, before vols are implied.
+        fold: narrow each quote by the other option of its strike.
         date: quote time of the surface to take, or its beginning, such as 2023-02-15.
         symbol: underlying of the surface to take.
         surface: number of the surface to take, from 1, in order of underlying and time.
@@ -48,6 +50,8 @@ class SurfaceOptions(Spec):
     min_days: float = Field(default=0.0, ge=0)
     max_days: float | None = Field(default=None, gt=0)
     max_deviations: float | None = Field(default=None, gt=0)
+    early_exercise: bool = True
+    fold: bool = False
     date: str | None = None
     symbol: str | None = None
     surface: int | None = Field(default=None, ge=1)

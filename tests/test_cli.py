@@ -96,6 +96,7 @@ def test_inspect_lists_surfaces_and_chooses() -> None:
     assert every.stderr.count("American options: early-exercise premium removed") == 7
     assert qsde("inspect", GOOG, "--surface", "3").stdout.count("GOOG 2015-12-23 17:00") == 1
     assert qsde("inspect", GOOG, "--date", "2015-12-23T18").stdout.count("GOOG 2015-12-23 18:00") == 1
+    assert "taken as European" in qsde("inspect", GOOG, "--surface", "3", "--as-european", "--fold").stderr
     assert "no surface matches; the file holds GOOG 2015-12-23 15:00" in refused("inspect", GOOG, "--symbol", "AAPL")
 
 

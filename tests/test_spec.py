@@ -121,6 +121,8 @@ def test_market_spec_selects() -> None:
     assert MarketSpec().rules() == CleaningRules()
     rules = MarketSpec(min_days=7, max_days=90, max_deviations=6).rules()
     assert (rules.min_days, rules.max_days, rules.max_deviations) == (7, 90, 6)
+    rules = MarketSpec(early_exercise=False, fold=True).rules()
+    assert (rules.early_exercise, rules.fold) == (False, True)
     with pytest.raises(ValueError, match="min_days = 7"):
         MarketSpec(min_days=7, max_days=6)
 

@@ -83,6 +83,14 @@ class Selection:
         typer.Option(metavar="N", rich_help_panel=SELECTING,
                      help="Leave out strikes over N at-the-money standard deviations from the forward, e.g. 6."),
     ] = None  # fmt: skip
+    early_exercise: Annotated[
+        bool,
+        typer.Option("--early-exercise/--as-european", rich_help_panel=SELECTING,
+                     help="American quotes: remove the premium of early exercise, or take them as European."),
+    ] = True  # fmt: skip
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Narrow quotes by the other option of a strike.", rich_help_panel=SELECTING)
+    ] = False
 
     def spec(self) -> MarketSpec:
         """The spec of these options."""

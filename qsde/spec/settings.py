@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -45,6 +46,8 @@ class MarketSpec(Spec):
         min_days: shortest time to expiry to use.
         max_days: longest time to expiry to use; None for no limit.
         max_deviations: farthest strike to use, in at-the-money standard deviations of its expiry; None for no limit.
+        early_exercise: remove the premium of early exercise from options marked American, before vols are implied.
+        fold: narrow each quote by the other option of its strike.
 
     Example:
         >>> MarketSpec(rate={0.5: 0.04, 1.0: 0.045}).rate_curve().zero_rate(1.0)
@@ -57,6 +60,8 @@ class MarketSpec(Spec):
     min_days: float = Field(default=0.0, ge=0)
     max_days: float | None = Field(default=None, gt=0)
     max_deviations: float | None = Field(default=None, gt=0)
+    early_exercise: bool = True
+    fold: bool = False
 
     @model_validator(mode="after")
     def _one_rate(self) -> MarketSpec:
@@ -79,8 +84,13 @@ class MarketSpec(Spec):
 
     def rules(self) -> CleaningRules:
         """The rules of the cleaning, with this selection."""
-        limits = {"max_days": self.max_days, "max_deviations": self.max_deviations}
-        return CleaningRules(min_days=self.min_days, **{k: v for k, v in limits.items() if v is not None})
+        return CleaningRules(
+            min_days=self.min_days,
+            max_days=math.inf if self.max_days is None else self.max_days,
+            max_deviations=math.inf if self.max_deviations is None else self.max_deviations,
+            early_exercise=self.early_exercise,
+            fold=self.fold,
+        )
 
     def rate_curve(self, day: str | None = None) -> Curve | None:
         """The interest rate curve of `day` (ISO date), None where the quotes decide."""
