@@ -21,6 +21,7 @@ from qsde.market.black import black_price
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.payoffs import Payoff
+from qsde.payoffs.checks import numbers
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier, price_european
 
@@ -130,10 +131,10 @@ def neutralise(
         raise InputError(f"target must be one of {', '.join(get_args(Target))}; got {target!r}")
     if not (cost_weight >= 0 and math.isfinite(cost_weight)):
         raise InputError(f"cost_weight must be at least 0 and finite, got {cost_weight}")
-    rows = liquid_quotes(fit) if instruments is None else np.asarray(instruments, dtype=int)
-    n = len(fit.surface)
-    if not len(rows) or rows.min() < 0 or rows.max() >= n or len(set(rows.tolist())) < len(rows):
-        raise InputError(f"instruments must be different rows of the surface's {n} quotes, got {rows}")
+    given = liquid_quotes(fit) if instruments is None else numbers("instruments", instruments)
+    rows, n = given.astype(int), len(fit.surface)
+    if not len(rows) or (rows != given).any() or rows.min() < 0 or rows.max() >= n or len(set(rows)) < len(rows):
+        raise InputError(f"instruments must be different rows of the surface's {n} quotes, got {given}")
     options = _Options.of(sensitivities, rows)
     book = sensitivities.gradient.gradient.sum(0)
     moves = sensitivities.quote_jacobian.mT * sensitivities.scale

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.market.surface import Surface
+from qsde.payoffs.checks import numbers
 
 Edges = Literal["moneyness", "strike"]
 
@@ -100,9 +101,9 @@ def _columns(surface: Surface, buckets: Sequence[float], by: Edges) -> tuple[np.
 
 def _bucketed(x: np.ndarray, edges: Sequence[float], field: str, unit: str = "") -> tuple[np.ndarray, list[str]]:
     """Bucket of each entry, and names of the buckets between inner edges; an entry on an edge is above it."""
-    inner = np.asarray(edges, dtype=float)
+    inner = numbers(field, edges)
     if not (np.isfinite(inner).all() and (np.diff(inner) > 0).all()):
-        raise InputError(f"{field}: edges must be finite and increase, got {list(edges)}")
+        raise InputError(f"{field}: edges must be finite and increase, got {edges}")
     text = [f"{edge:g}{unit}" for edge in inner]
     middle = [f"{low} to {high}" for low, high in pairwise(text)]
     names = [f"below {text[0]}", *middle, f"above {text[-1]}"] if text else ["all"]

@@ -21,7 +21,7 @@ from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.models.sde import SDE
 from qsde.payoffs import AtExpiry, Payoff
-from qsde.payoffs.checks import book_of
+from qsde.payoffs.checks import book_of, numbers
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.price import check_types
@@ -258,10 +258,10 @@ def _check(model: Model, book: list[Any], market: Any, units: str) -> None:
 
 def _moves(field: str, moves: Sequence[float], least: float | None) -> Tensor:
     """The moves in order, 0 among them."""
-    found = torch.tensor(sorted({0.0, *(float(move) for move in moves)}), dtype=torch.float64)
+    found = torch.tensor(sorted({0.0, *numbers(field, moves).tolist()}), dtype=torch.float64)
     if not bool(torch.isfinite(found).all()) or (least is not None and not bool((found > least).all())):
         above = "" if least is None else f" and above {least:g}"
-        raise InputError(f"{field} must be finite{above}, got {list(moves)}")
+        raise InputError(f"{field} must be finite{above}, got {moves}")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeVar, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
@@ -54,6 +55,25 @@ def book_of(payoffs: AnyClaim | Sequence[AnyClaim]) -> list[AnyClaim]:
         if not isinstance(payoff, Claim):
             raise InputError(f"payoffs[{i}] must be one of qsde.payoffs, got {payoff!r:.60}")
     return book
+
+
+def numbers(field: str, values: object) -> np.ndarray:
+    """A list of numbers as an array.
+
+    Raises:
+        InputError: it is none.
+
+    Example:
+        >>> numbers("spots", [-0.1, 0.1]).tolist()
+        [-0.1, 0.1]
+    """
+    try:
+        found = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        found = np.zeros(())
+    if found.ndim != 1:
+        raise InputError(f"{field} must be a list of numbers, got {values!r:.60}")
+    return found
 
 
 def check_finite(owner: str, **values: float | Tensor) -> None:

@@ -195,9 +195,9 @@ def test_quotes_without_spreads_have_no_cost_and_the_nearest_are_taken(fits) -> 
 def test_what_is_refused() -> None:
     surface = Surface.from_vols([0.5, 0.5, 1.0], [90.0, 110.0, 100.0], 0.2, 100.0, spot=100.0)
     found = quote_sensitivities(calibrate(BlackScholes(0.3), surface, weights="equal"), European(100.0, 1.0))
-    for rows in ([], [3], [-1], [1, 1]):
+    for rows in ([], [3], [-1], [1, 1], [0.5], "all", 2):
         with pytest.raises(InputError, match="instruments"):
-            neutralise(found, instruments=rows)
+            neutralise(found, instruments=rows)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="target"):
         neutralise(found, target="vega")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cost_weight"):

@@ -318,6 +318,8 @@ def test_what_is_refused(fits, spx) -> None:
     found = quote_sensitivities(fit, option)
     with pytest.raises(InputError, match="strike_buckets"):
         found.ladder(strike_buckets=(1.1, 0.9))
+    with pytest.raises(InputError, match="expiries must be a list of numbers"):
+        found.ladder(expiries="abc")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="by must be"):
         found.ladder(by="delta")  # type: ignore[arg-type]
 

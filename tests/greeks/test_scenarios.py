@@ -187,6 +187,9 @@ def test_refusals() -> None:
         scenarios(BlackScholes(0.2), BOOK[0], MARKET, vols=(-0.25,))
     with pytest.raises(InputError, match="above -1"):
         scenarios(HESTON, BOOK[0], MARKET, spots=(-1.0,))
+    for spots in ("abc", 0.1, ["a"], None):
+        with pytest.raises(InputError, match="spots must be a list of numbers"):
+            scenarios(HESTON, BOOK[0], MARKET, spots=spots)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="exercised early"):
         scenarios(HESTON, American(100.0, 1.0), MARKET)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one spot"):
