@@ -196,8 +196,8 @@ def _leap(
     drawn = (z.transpose(0, 1) for z in block.stretch(first, first + len(rows)))
     normals, uniforms = (z.reshape(*z.shape[:2], *(1,) * (state[0].dim() + 2 - z.dim()), *z.shape[2:]) for z in drawn)
     uniforms = uniforms[: len(uniforms) - job.kernel.spare]
-    # a sixth less time, where states are copied by whoever looks at them
-    with torch.inference_mode(not torch.is_grad_enabled()):
+    # a sixth less time, where states are copied by whoever looks at them; devices need not know it
+    with torch.inference_mode(not torch.is_grad_enabled() and state[0].device.type == "cpu"):
         return job.kernel.scheme.steps(state, coefficients[rows].transpose(0, 1), normals, uniforms, constants)
 
 
