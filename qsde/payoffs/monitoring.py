@@ -240,7 +240,8 @@ class BetweenDates(Exits):
     """
 
     def __init__(self, region: Region, watched: Watched) -> None:
-        self.times, self._region, self._watched = watched.times, region, watched
+        # not `watched` itself, which keeps what is made of it: neither would go before the garbage is collected
+        self.times, self._region, self._logs = watched.times, region, watched.logs
         self._near = near = Picked(region.near(watched))
         self._bridges = region.scaled(*watched.bridges_of(near))
         self._stays = region.survival(*self._bridges)
@@ -249,10 +250,10 @@ class BetweenDates(Exits):
         self._first = region.inside_logs(watched.logs[..., 0]).to(self._stays.dtype)
         self._lives = near.back(self._stays * self._inside, 1.0)
 
-    @property
+    @cached_property
     def prices(self) -> Tensor:
         """As watched."""
-        return self._watched.prices
+        return torch.exp(self._logs)
 
     @cached_property
     def survival(self) -> Tensor:
