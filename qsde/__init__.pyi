@@ -55,6 +55,7 @@ from .payoffs import VarianceOption as VarianceOption
 from .payoffs import VarianceSwap as VarianceSwap
 from .payoffs import VolatilitySwap as VolatilitySwap
 from .payoffs import WorstOf as WorstOf
+from .pricing import Auto as Auto
 from .pricing import Fourier as Fourier
 from .pricing import LeastSquares as LeastSquares
 from .pricing import MonteCarlo as MonteCarlo

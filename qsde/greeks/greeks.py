@@ -24,7 +24,7 @@ from qsde.models.base import Model
 from qsde.payoffs import AtExpiry, Claim, EarlyExercise, Payoff
 from qsde.payoffs.checks import book_of
 from qsde.pricing.american import LeastSquares
-from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.price import check_types
 
@@ -96,7 +96,7 @@ def greeks(
     model: Model,
     payoffs: Claim | Sequence[Claim],
     market: Market | Markets,
-    engine: MonteCarlo | Fourier | None = None,
+    engine: MonteCarlo | Fourier | Auto | None = None,
     which: Sequence[str] | None = None,
     units: Units = "trader",
     method: Method = "auto",
@@ -137,7 +137,7 @@ def greeks(
         payoffs: one payoff or a list, rights to exercise early among them.
         market: spot, curves, dividends; `Markets` for several underlyings.
         engine: `Fourier()` for payoffs of the price at expiry under models with a characteristic function (the default
-            where it can), or `MonteCarlo(...)`.
+            where it can), or `MonteCarlo(...)`; `Auto(...)` sets the simulation where it cannot.
         which: names of Greeks, of `qsde.greeks.GREEKS` or `d_` and a parameter; None for all there are.
         units: "trader" (vega and vanna per vol point, theta and charm per calendar day, rho per 1 %) or "raw".
         method: "auto", or one method for all payoffs.
@@ -164,7 +164,9 @@ def greeks(
         raise InputError(f"method {method!r} is for simulations: leave it out with Fourier(), or give MonteCarlo()")
     if units not in ("trader", "raw"):
         raise InputError(f"units must be 'trader' or 'raw', got {units!r}")
-    engine = engine or (Fourier() if method == "auto" and _all_exact(model, book) else MonteCarlo())
+    engine = engine or Auto()
+    if isinstance(engine, Auto):
+        engine = Fourier() if method == "auto" and _all_exact(model, book) else engine.simulation
     inputs = Inputs.of(model, market, book)
     early = any(isinstance(payoff, EarlyExercise) for payoff in book)
     wanted = _wanted(model, inputs, which, early)

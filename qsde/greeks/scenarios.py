@@ -22,7 +22,7 @@ from qsde.models.base import Model
 from qsde.models.sde import SDE
 from qsde.payoffs import AtExpiry, Payoff
 from qsde.payoffs.checks import book_of, numbers
-from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.price import check_types
 from qsde.schemes.layers import layers
@@ -145,7 +145,7 @@ def scenarios(
     model: Model,
     payoffs: Payoff | Sequence[Payoff],
     market: Market,
-    engine: MonteCarlo | Fourier | None = None,
+    engine: MonteCarlo | Fourier | Auto | None = None,
     spots: Sequence[float] = (-0.1, -0.05, 0.0, 0.05, 0.1),
     vols: Sequence[float] = (-0.05, 0.0, 0.05),
     which: Sequence[str] = CELLS,
@@ -168,7 +168,8 @@ def scenarios(
         model: one model, without batch axes, of one underlying.
         payoffs: one payoff or a list.
         market: spot, curves, dividends.
-        engine: `Fourier()` or `MonteCarlo(...)`; None is `Fourier()` where all payoffs allow it, else `MonteCarlo()`.
+        engine: `Fourier()` or `MonteCarlo(...)`; None is `Fourier()` where all payoffs allow it, else
+            `MonteCarlo()`, or what `Auto(...)` says.
         spots: relative moves of the spot, above -1; 0 is added.
         vols: parallel shifts of implied vols, 0.01 for one point; 0 is added.
         which: of "price", "delta", "gamma" and "vega"; "price" is added.
@@ -194,7 +195,9 @@ def scenarios(
     grid = Grid(inputs, _moves("spots", spots, -1.0), _moves("vols", vols, None))
     grid.check()
     exact = model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in book)
-    engine = engine or (Fourier() if exact else MonteCarlo())
+    engine = engine or Auto()
+    if isinstance(engine, Auto):
+        engine = Fourier() if exact else engine.simulation
     if isinstance(engine, Fourier):
         if not exact:
             raise InputError(

@@ -90,6 +90,10 @@ class Auto:
 
     simulation: MonteCarlo = field(default_factory=MonteCarlo)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.simulation, MonteCarlo):
+            raise InputError(f"Auto: simulation must be of type MonteCarlo, got {self.simulation!r:.60}")
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -147,11 +147,11 @@ def check_types(model: object, market: object, engine: object) -> None:
         "market": (market, (Market, Markets)),
     }
     if engine is not None:
-        given["engine"] = engine.simulation if isinstance(engine, Auto) else engine, (MonteCarlo, Fourier)
+        given["engine"] = engine, (MonteCarlo, Fourier, Auto)
     for name, (value, kinds) in given.items():
         if not isinstance(value, kinds):
-            wanted = " or ".join(f"a {kind.__name__}" for kind in kinds)
-            raise InputError(f"{name} must be {wanted}, got {value!r:.60}")
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise InputError(f"{name} must be of type {wanted}, got {value!r:.60}")
 
 
 def _exact(

@@ -15,6 +15,7 @@ from qsde.market.underlying import Market
 from qsde.models import SDE, BlackScholes, Heston, Model, bates, merton
 from qsde.noise import Antithetic, Noise, Sobol, Threefry
 from qsde.payoffs import Asian, AssetDigital, Autocallable, Barrier, Digital, European, Gap, Payoff
+from qsde.pricing.engine import Auto
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.montecarlo import MonteCarlo, price
 
@@ -202,7 +203,17 @@ def test_what_would_be_wrong_is_refused() -> None:
     with pytest.raises(InputError, match="looks at today's price"):
         greeks(HESTON, Asian(100.0, (0.0, 1.0)), MARKET, FEW, ["gamma"], method="likelihood")
     for wrong in ((None, digital, MARKET), (HESTON, digital, 100.0), (HESTON, digital, MARKET, "fast")):
-        with pytest.raises(InputError, match="must be a"):
+        with pytest.raises(InputError, match="must be of type"):
             greeks(*wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="there are no payoffs"):
         greeks(HESTON, [], MARKET)
+
+
+def test_an_automatic_engine_integrates_or_simulates() -> None:
+    few = Auto(MonteCarlo(n_paths=256, max_dt=0.5))
+    exact = greeks(HESTON, European(100.0, 1.0), MARKET, few, which=["delta"])
+    assert exact.n_paths == 0
+    drawn = greeks(HESTON, Asian(100.0, (0.5, 1.0)), MARKET, few, which=["delta"])
+    assert drawn.n_paths == 256
+    with pytest.raises(InputError, match="Auto: simulation must be of type MonteCarlo"):
+        Auto("fast")  # type: ignore[arg-type]

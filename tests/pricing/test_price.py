@@ -288,9 +288,12 @@ def test_numbers_are_checked_in_double_precision() -> None:
         ((BlackScholes(0.2), "european", Market(100.0)), r"payoffs\[0\] must be one of qsde.payoffs, got 'e'"),
         ((BlackScholes(0.2), None, Market(100.0)), "payoffs must be one of qsde.payoffs or a list of them, got None"),
         ((BlackScholes(0.2), [None], Market(100.0)), r"payoffs\[0\] must be one of qsde.payoffs, got None"),
-        ((None, European(100.0, 1.0), Market(100.0)), "model must be a Model, got None"),
-        ((BlackScholes(0.2), European(100.0, 1.0), 100.0), "market must be a Market or a Markets, got 100.0"),
-        ((BlackScholes(0.2), European(100.0, 1.0), Market(100.0), "fast"), "engine must be a MonteCarlo or a Fourier"),
+        ((None, European(100.0, 1.0), Market(100.0)), "model must be of type Model, got None"),
+        ((BlackScholes(0.2), European(100.0, 1.0), 100.0), "market must be of type Market or Markets, got 100.0"),
+        (
+            (BlackScholes(0.2), European(100.0, 1.0), Market(100.0), "fast"),
+            "engine must be of type MonteCarlo or Fourier or Auto",
+        ),
     ],
 )
 def test_arguments_of_another_type_are_named(arguments: Any, message: str) -> None:
