@@ -107,8 +107,7 @@ def moved(request: ScenariosRequest, job: PricingJob) -> Scenarios:
     if len(book) < len(job.payoffs) or not isinstance(job.market, Market):
         raise InputError("payoffs.0: there are no scenarios of rights to exercise early, or of several underlyings")
     with at("scenarios", fields=LadderSpec.model_fields):
-        engine = job.engine_of_greeks()
-        return scenarios(job.model, book, job.market, engine, ladder.spots, ladder.vols, ladder.which, ladder.units)
+        return scenarios(job.model, book, job.market, job.engine, ladder.spots, ladder.vols, ladder.which, ladder.units)
 
 
 def laddered(found: Scenarios, row: int, name: str) -> Laddered | None:

@@ -16,7 +16,7 @@ from qsde.greeks.controlled import controlled
 from qsde.greeks.early import FROZEN, EarlyGreeks, check_early
 from qsde.greeks.exact import exact_greeks
 from qsde.greeks.inputs import Inputs
-from qsde.greeks.methods import Method, check_method, described
+from qsde.greeks.methods import Method, check_method, described, engine_for
 from qsde.greeks.table import Greek, Units, greeks_of, parameter_greek
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
@@ -164,9 +164,7 @@ def greeks(
         raise InputError(f"method {method!r} is for simulations: leave it out with Fourier(), or give MonteCarlo()")
     if units not in ("trader", "raw"):
         raise InputError(f"units must be 'trader' or 'raw', got {units!r}")
-    engine = engine or Auto()
-    if isinstance(engine, Auto):
-        engine = Fourier() if method == "auto" and _all_exact(model, book) else engine.simulation
+    engine = engine_for(engine, model, book, method)
     inputs = Inputs.of(model, market, book)
     early = any(isinstance(payoff, EarlyExercise) for payoff in book)
     wanted = _wanted(model, inputs, which, early)
@@ -229,10 +227,6 @@ class _Simulated:
         """Progress of one of the jobs as that of all."""
         tell = self.progress or (lambda done, parts: None)
         return lambda done, parts: tell(job * parts + done, jobs * parts)
-
-
-def _all_exact(model: Model, book: list[Claim]) -> bool:
-    return model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in book)
 
 
 def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, early: bool) -> list[Greek]:

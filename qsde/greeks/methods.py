@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from qsde.errors import InputError
 from qsde.greeks.gaussian import GaussianRun, jointly_gaussian
 from qsde.greeks.likelihood import LikelihoodRun
 from qsde.models.base import Model
-from qsde.payoffs import AtExpiry, Payoff
-from qsde.pricing.engine import MonteCarlo
+from qsde.payoffs import AtExpiry, Claim, Payoff
+from qsde.pricing.engine import Auto, MonteCarlo
+from qsde.pricing.fourier import Fourier
 from qsde.schemes import scheme_for
 
 Method = Literal["auto", "conditional", "pathwise", "likelihood"]
+
+
+def all_exact(model: Model, book: Sequence[Claim]) -> bool:
+    """Whether the Greeks of a whole book are Fourier integrals."""
+    return model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in book)
+
+
+def engine_for(
+    engine: MonteCarlo | Fourier | Auto | None, model: Model, book: Sequence[Claim], method: Method = "auto"
+) -> MonteCarlo | Fourier:
+    """The one engine for the Greeks of a whole book: the one given, or the choice of `Auto`, which None stands for.
+
+    Example:
+        >>> from qsde.models import BlackScholes
+        >>> from qsde.payoffs import European
+        >>> type(engine_for(None, BlackScholes(0.2), [European(100.0, 1.0)])).__name__
+        'Fourier'
+    """
+    engine = engine or Auto()
+    if not isinstance(engine, Auto):
+        return engine
+    return Fourier() if method == "auto" and all_exact(model, book) else engine.simulation
 
 
 def method_for(payoff: Payoff, model: Model, engine: MonteCarlo) -> Method:

@@ -15,7 +15,7 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.greeks.grid import CELLS, Grid
 from qsde.greeks.inputs import Inputs
-from qsde.greeks.methods import check_method, described
+from qsde.greeks.methods import all_exact, check_method, described, engine_for
 from qsde.greeks.table import GREEKS, Units
 from qsde.market.underlying import Market
 from qsde.models.base import Model
@@ -194,12 +194,9 @@ def scenarios(
     inputs = Inputs.of(model, market, book)
     grid = Grid(inputs, _moves("spots", spots, -1.0), _moves("vols", vols, None))
     grid.check()
-    exact = model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in book)
-    engine = engine or Auto()
-    if isinstance(engine, Auto):
-        engine = Fourier() if exact else engine.simulation
+    engine = engine_for(engine, model, book)
     if isinstance(engine, Fourier):
-        if not exact:
+        if not all_exact(model, book):
             raise InputError(
                 f"Fourier() prices payoffs of the price at expiry under models with a characteristic function, not "
                 f"all of these under {model.name}; use MonteCarlo()"

@@ -9,7 +9,7 @@ from pydantic import Field
 from qsde import __version__
 from qsde.errors import InputError
 from qsde.greeks import Greeks, Units, greeks
-from qsde.greeks.methods import Method, check_method
+from qsde.greeks.methods import Method, check_method, engine_for
 from qsde.models import Model
 from qsde.payoffs import AtExpiry, Claim, Payoff
 from qsde.pricing.engine import MonteCarlo
@@ -123,7 +123,7 @@ class GreeksResult(Answer):
             NumericsError: a path left the finite numbers, or a quadrature missed its tolerance.
         """
         wanted = request.greeks
-        engine = job.engine_of_greeks(simulated=wanted.method != "auto")
+        engine = engine_for(job.engine, job.model, job.payoffs, wanted.method)
         book = _book(job, engine, wanted.method)
         with at("greeks"):
             found = greeks(

@@ -15,7 +15,7 @@ from qsde.market.markets import Markets
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models import Model
-from qsde.payoffs import AtExpiry, Claim
+from qsde.payoffs import Claim
 from qsde.pricing.american import LeastSquares
 from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.fourier import Fourier
@@ -68,13 +68,6 @@ class PricingJob:
     market: Market | Markets
     engine: MonteCarlo | Fourier | Auto
     least_squares: LeastSquares | None = None
-
-    def engine_of_greeks(self, simulated: bool = False) -> MonteCarlo | Fourier:
-        """One engine for the Greeks or scenarios of all payoffs; `simulated` if integrals will not do."""
-        if not isinstance(self.engine, Auto):
-            return self.engine
-        exact = self.model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in self.payoffs)
-        return Fourier() if exact and not simulated else self.engine.simulation
 
 
 class JobRequest(Spec):
