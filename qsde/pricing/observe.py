@@ -18,7 +18,7 @@ from qsde.payoffs.checks import as_like
 from qsde.pricing.simulation import Block, Bridges, Simulation
 from qsde.pricing.survival import survived
 from qsde.pricing.variation import cut_in_two, with_cash
-from qsde.solve.loop import first_order
+from qsde.solve.once import first_order
 
 #: Variances of a step below this count as this, where a root is taken.
 _LEAST_VARIANCE = 1e-12

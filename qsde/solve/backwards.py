@@ -20,9 +20,10 @@ from qsde.noise.base import BlockNoise
 from qsde.schemes.base import State
 from qsde.schemes.sde import SDEScheme, Step
 from qsde.solve.compiled import OrEager
-from qsde.solve.loop import Job, Tensors, added
+from qsde.solve.job import Job
 from qsde.solve.once import once
-from qsde.solve.pullback import pullback
+from qsde.solve.pullback import Tensors, pullback
+from qsde.solve.walk import walk as walked
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,13 @@ class _Backwards(torch.autograd.Function):
     def forward(ctx: Any, walk: Walk, job: Job, block: BlockNoise, n: int, *inputs: Tensor) -> Tensors:
         plain = tuple(t.detach() for t in inputs)
         c, state, constants = plain[0], plain[1 : 1 + n], plain[1 + n :]
-        seen: list[State] = []
-        for k in range(job.n_steps + 1):
-            seen += [state] * job.grid.observed_after.count(k)
-            if k < job.n_steps:
-                state = job.kernel.advance(state, c[job.rows[k]], constants, block, job.kernel.number(k, c.device))
-        out = tuple(torch.stack([s[i] for s in seen]) for i in job.seen)
+
+        def step(before: State, k: int) -> State:
+            nonlocal state
+            state = job.advance(before, c, constants, block, k)
+            return state
+
+        out = walked(job, state, step)
         ctx.walk, ctx.job, ctx.block, ctx.n = walk, job, block, n
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*state)
@@ -172,14 +174,10 @@ def _swept(
     flow = tuple(torch.zeros_like(s) for s in state)
     of_c, of_constants = torch.zeros_like(c), tuple(torch.zeros_like(w) for w in constants)
     back = compiled_back(walk) if job.kernel.compiled else walk.back
-    dates = job.grid.observed_after
-    date = len(dates) - 1
     for k in range(job.n_steps, -1, -1):
-        while date >= 0 and dates[date] == k:
-            flow = added(flow, job.seen, [g[date] for g in gradient])
-            if walk.restarts:
-                state = tuple(o[date] for o in out)
-            date -= 1
+        flow = job.added(flow, gradient, k)
+        if walk.restarts and k in job.dates:
+            state = tuple(o[job.dates[k][0]] for o in out)
         if k == 0:
             break
         row, step = job.rows[k - 1], job.kernel.number(k - 1, c.device)

@@ -11,7 +11,7 @@ import torch
 
 from qsde.errors import InputError
 from qsde.schemes.base import Scheme
-from qsde.solve.loop import Kernel
+from qsde.solve.kernel import Kernel
 
 Compile = Literal["auto", "always", "never"]
 

@@ -6,7 +6,10 @@ from torch import Tensor
 
 from qsde.noise.base import BlockNoise
 from qsde.schemes.base import State
-from qsde.solve.loop import Job, Tensors, draws, walk
+from qsde.solve.job import Job
+from qsde.solve.kernel import draws
+from qsde.solve.pullback import Tensors
+from qsde.solve.walk import walk
 
 
 def simulate_direct(

@@ -12,8 +12,10 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.noise.base import BlockNoise
 from qsde.schemes.base import State
-from qsde.solve.loop import Job, Tensors, draws
+from qsde.solve.job import Job
+from qsde.solve.kernel import draws
 from qsde.solve.once import once
+from qsde.solve.pullback import Tensors
 
 #: Tangents at most: each costs about as much as the state itself.
 MAX_TANGENTS = 512

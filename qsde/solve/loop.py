@@ -1,4 +1,4 @@
-"""The one time loop, and its exact gradient by replaying noise over checkpointed segments.
+"""Paths of a simulation, and their exact gradient by replaying noise over checkpointed segments.
 
 The gradient is that of the discrete simulation (discretise, then differentiate). The forward sweep keeps the state at
 no more than 100 steps; the backward sweep recomputes the states between two of them, then pulls the gradient through
@@ -10,8 +10,8 @@ taken twice. Forward mode pushes tangents through the same steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,114 +20,13 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.noise.base import BlockNoise
 from qsde.numerics import constant
-from qsde.schemes.base import Scheme, State
-from qsde.solve.grid import TimeGrid
-from qsde.solve.pullback import pullback
+from qsde.schemes.base import State
+from qsde.solve.job import Job
+from qsde.solve.kernel import Kernel, draws
+from qsde.solve.once import SECOND_ORDER, first_order
+from qsde.solve.pullback import Tensors
 from qsde.solve.transforms import inside_transform, several_at_once
-
-#: States stored by the forward sweep.
-STORED = 100
-#: States of at most so many numbers are moved several steps at once, so many numbers together: such steps cost what
-#: torch takes to start their operations.
-_FEW, _AT_ONCE = 1 << 12, 1 << 15
-Tensors = tuple[Tensor, ...]
-#: `advance(state, c, constants, block, step) -> state`
-Advance = Callable[[State, Tensor, Tensors, BlockNoise, int | Tensor], State]
-#: `pull(state, c, constants, block, step, gradient) -> (gradient of the state, of c, of the constants)`
-Pull = Callable[[State, Tensor, Tensors, BlockNoise, int | Tensor, State], tuple[State, Tensor, Tensors]]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One step of a scheme with its noise, and its vector-Jacobian product; either may be compiled.
-
-    Attributes:
-        scheme: the scheme.
-        advance, pull: the two functions.
-        spare: uniforms of a step, the last ones, that are not the scheme's.
-        compiled: whether the functions are compiled, and draw in their own code.
-    """
-
-    scheme: Scheme
-    advance: Advance
-    pull: Pull
-    spare: int = 0
-    compiled: bool = False
-
-    @classmethod
-    def eager(cls, scheme: Scheme, spare: int = 0) -> Kernel:
-        """The plain functions."""
-
-        def advance(state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: int | Tensor) -> State:
-            return scheme.step(state, c, *draws(block, step, spare), constants)
-
-        def pull(
-            state: State, c: Tensor, constants: Tensors, block: BlockNoise, step: int | Tensor, gradient: State
-        ) -> tuple[State, Tensor, Tensors]:
-            normals, uniforms = draws(block, step, spare)
-
-            def step_of(state: State, c: Tensors, constants: Tensors) -> State:
-                return scheme.step(state, c[0], normals, uniforms, constants)
-
-            _, (flow, (of_c,), of_constants) = pullback(step_of, (state, (c,), constants), lambda _: gradient)
-            return flow, of_c, of_constants
-
-        return cls(scheme, advance, pull, spare)
-
-    def number(self, k: int, device: torch.device) -> int | Tensor:
-        """The number of a step as the functions take it: a tensor if they would be compiled for each number."""
-        return torch.full((), k, device=device) if self.compiled else k
-
-
-def draws(block: BlockNoise, step: int | Tensor, spare: int) -> tuple[Tensor, Tensor]:
-    """Normals and uniforms of a step, without the last `spare` uniforms."""
-    normals, uniforms = block.draw(step)
-    return normals, uniforms[: len(uniforms) - spare]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What stays the same for all blocks.
-
-    Attributes:
-        kernel: the step.
-        grid: the steps, and after which of them each date is seen.
-        rows: for each step, the row of the coefficients that it takes.
-        seen: components of the state that are kept at the dates.
-        memory: bytes that a block may take to keep what the steps compute on their way, for the gradient.
-    """
-
-    kernel: Kernel
-    grid: TimeGrid
-    rows: tuple[int, ...]
-    seen: tuple[int, ...] = (0,)
-    memory: int = 0
-
-    @classmethod
-    def of(
-        cls, kernel: Kernel, grid: TimeGrid, seen: Sequence[int] = (0,), memory: int = 0, apart: bool = False
-    ) -> Job:
-        """The job of a kernel: steps of one size share a row, unless they are kept `apart` or the scheme needs it."""
-        each = apart or kernel.scheme.time_dependent
-        rows = tuple(range(len(grid.step_size))) if each else grid.step_size
-        return cls(kernel, grid, rows, tuple(seen), memory)
-
-    @property
-    def n_steps(self) -> int:
-        """Number of steps."""
-        return len(self.grid.step_size)
-
-    @property
-    def stride(self) -> int:
-        """Steps between two stored states."""
-        return max(1, math.ceil(self.n_steps / STORED))
-
-    def row_times(self) -> tuple[Tensor, Tensor]:
-        """Size and start of the step of each row of the coefficients, [rows] each."""
-        grid, times = self.grid, torch.tensor(self.grid.times, dtype=torch.float64)
-        firsts = sorted({row: k for k, row in reversed([*enumerate(self.rows)])}.values())  # rows come in their order
-        sizes = torch.tensor([grid.sizes[grid.step_size[k]] for k in firsts], dtype=torch.float64)
-        return sizes, times[torch.tensor(firsts, dtype=torch.long)]
+from qsde.solve.walk import Moves, walk
 
 
 def simulate(
@@ -155,65 +54,13 @@ def simulate(
         with torch.no_grad():
             # detached: a kernel is compiled for one kind of input, whether or not somebody wants a gradient
             initial = _detached(initial)
-            return _walked(job, initial, *_moves(job, block, coefficients.detach(), initial, _detached(constants)))
+            return Moves.of(job, block, coefficients.detach(), initial, _detached(constants)).walk(job, initial)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     recorded = _recorded(job, block, coefficients, initial, constants) if keep and job.memory else None
     if recorded is not None:
         return recorded
     out: Tensors = _Simulate.apply(job, block, len(initial), keep, *tensors)  # type: ignore[no-untyped-call]
     return out[: len(job.seen)]
-
-
-def walk(job: Job, state: State, step: Callable[[State, int], State]) -> Tensors:
-    """The components `job.seen` at the observation dates, from a function of the state and the number of the step."""
-    seen: list[State] = []
-    dates = job.grid.observed_after
-    for k in range(job.n_steps + 1):
-        while len(seen) < len(dates) and dates[len(seen)] == k:
-            seen.append(state)
-        if k < job.n_steps:
-            state = step(state, k)
-    return tuple(torch.stack([s[i] for s in seen]) for i in job.seen)
-
-
-def _moves(
-    job: Job, block: BlockNoise, coefficients: Tensor, initial: State, constants: Tensors
-) -> tuple[int, Callable[[State, int], State]]:
-    """How many steps to take at once, and what takes them from a state and the number of the first."""
-    few = not job.kernel.compiled and job.kernel.scheme.at_once and initial[0].numel() <= _FEW
-    together = _AT_ONCE // initial[0].numel() if few else 1
-    if together > 1:
-        return together, lambda s, k: _leap(job, block, coefficients, constants, s, k, together)
-    rows = coefficients.unbind(0)  # indexed, each step's gradient would be as large as all rows
-    return 1, lambda s, k: _advance(job, block, rows, constants, s, k)
-
-
-def _leap(
-    job: Job, block: BlockNoise, coefficients: Tensor, constants: Tensors, state: State, first: int, together: int
-) -> State:
-    """The states [steps, *batch, P] after each of `together` steps, or as many as are left."""
-    rows = list(job.rows[first : first + together])
-    drawn = (z.transpose(0, 1) for z in block.stretch(first, first + len(rows)))
-    normals, uniforms = (z.reshape(*z.shape[:2], *(1,) * (state[0].dim() + 2 - z.dim()), *z.shape[2:]) for z in drawn)
-    uniforms = uniforms[: len(uniforms) - job.kernel.spare]
-    # a sixth less time, where states are copied by whoever looks at them; devices need not know it
-    with torch.inference_mode(not torch.is_grad_enabled() and state[0].device.type == "cpu"):
-        return job.kernel.scheme.steps(state, coefficients[rows].transpose(0, 1), normals, uniforms, constants)
-
-
-def _walked(job: Job, initial: State, together: int, move: Callable[[State, int], State]) -> Tensors:
-    """`walk` by `_moves`."""
-    if together == 1:
-        return walk(job, initial, move)
-    dates, state = job.grid.observed_after, initial
-    seen = [tuple(state[i].unsqueeze(0) for i in job.seen)] * (0 in dates)
-    for first in range(0, job.n_steps, together):
-        path = move(state, first)
-        at = [k - first - 1 for k in dates if first < k <= first + together]
-        whole = at == [*range(len(path[0]))]
-        seen.append(tuple(path[i] if whole else path[i][at] for i in job.seen))
-        state = tuple(s[-1] for s in path)
-    return tuple(torch.cat(column) for column in zip(*seen, strict=True))
 
 
 def _recorded(job: Job, block: BlockNoise, coefficients: Tensor, initial: State, constants: Tensors) -> Tensors | None:
@@ -226,16 +73,15 @@ def _recorded(job: Job, block: BlockNoise, coefficients: Tensor, initial: State,
         kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t.detach()  # as it is, a result that its own step keeps would never be freed
 
-    together, move = _moves(job, block, coefficients, initial, constants)
+    moves = Moves.of(job, block, coefficients, initial, constants)
     try:
         with torch.autograd.graph.saved_tensors_hooks(weighed, lambda t: t):
-            first = move(initial, 0) if job.n_steps else initial
+            first = moves.move(initial, 0) if job.n_steps else initial
     except RuntimeError:  # a derivative within the step cannot be weighed, and what else fails will fail again
         return None
-    if sum(kept.values()) * math.ceil(job.n_steps / together) > job.memory:
+    if sum(kept.values()) * math.ceil(job.n_steps / moves.together) > job.memory:
         return None
-
-    found = _walked(job, initial, together, lambda s, k: move(s, k) if k else first)
+    found = replace(moves, move=lambda s, k: moves.move(s, k) if k else first).walk(job, initial)
     return tuple(first_order(values) for values in found)
 
 
@@ -250,7 +96,7 @@ class _Simulate(torch.autograd.Function):
         def step(state: State, k: int) -> State:
             if keep and k and k % job.stride == 0:
                 stored.extend(state)
-            return _advance(job, block, c, constants, state, k)
+            return job.advance(state, c, constants, block, k)
 
         return (*walk(job, state, step), *stored)
 
@@ -339,17 +185,13 @@ class _Pull(torch.autograd.Function):
         of_c = None if several_at_once(gradient) else torch.zeros_like(coefficients)
         c_parts: list[Tensor | None] = [None] * len(coefficients)
         of_constants: Tensors | None = None
-        dates = job.grid.observed_after
-        date = len(dates) - 1
         for segment in range(math.ceil(job.n_steps / job.stride) - 1, -1, -1):
             first, last = segment * job.stride, min((segment + 1) * job.stride, job.n_steps)
             states = [starts[segment]]
             for k in range(first, last - 1):
-                states.append(_advance(job, block, coefficients, constants, states[-1], k))
+                states.append(job.advance(states[-1], coefficients, constants, block, k))
             for k in range(last - 1, first - 1, -1):
-                while date >= 0 and dates[date] == k + 1:
-                    flow = added(flow, job.seen, [g[date] for g in gradient])
-                    date -= 1
+                flow = job.added(flow, gradient, k + 1)
                 row = job.rows[k]
                 step = job.kernel.number(k, flow[0].device)
                 flow, c_part, w_part = job.kernel.pull(states.pop(), coefficients[row], constants, block, step, flow)
@@ -359,9 +201,7 @@ class _Pull(torch.autograd.Function):
                     known = c_parts[row]
                     c_parts[row] = c_part if known is None else known + c_part
                 of_constants = w_part if of_constants is None else _sum(of_constants, w_part)
-        while date >= 0:
-            flow = added(flow, job.seen, [g[date] for g in gradient])
-            date -= 1
+        flow = job.added(flow, gradient, 0)
         if of_c is None:
             of_c = torch.stack([torch.zeros_like(coefficients[0]) if p is None else p for p in c_parts])
         return (of_c, *flow, *(of_constants if of_constants is not None else map(torch.zeros_like, constants)))
@@ -372,77 +212,7 @@ class _Pull(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[None, ...]:
-        raise second_order()
-
-
-def first_order(values: Tensor) -> Tensor:
-    """The same values, whose gradient may not be differentiated again: kinks of a payoff have no second derivative.
-
-    Without it the second derivative of a price to the spot would come out as 0.
-    """
-    sealed: Tensor = values if constant(values) else _FirstOrder.apply(values)  # type: ignore[no-untyped-call]
-    return sealed
-
-
-def second_order() -> InputError:
-    """The error of whoever asks for a second derivative path by path."""
-    return InputError(
-        "simulated prices have gradients of first order: differentiating a gradient once more would miss the kinks of "
-        "the payoffs; use qsde.greeks.greeks, or a difference of first-order gradients with the same noise"
-    )
-
-
-class _FirstOrder(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(values: Tensor) -> Tensor:
-        return values.view_as(values)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # the gradient of a kink does not depend on the values; that it seems to makes the second one ask here
-        found: Tensor = _Sealed.apply(gradient, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return found
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return tangent.view_as(tangent)
-
-
-class _Sealed(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(gradient: Tensor, values: Tensor) -> Tensor:
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
-        raise second_order()
-
-
-def _advance(
-    job: Job, block: BlockNoise, coefficients: Tensor | Tensors, constants: Tensors, state: State, k: int
-) -> State:
-    step = job.kernel.number(k, state[0].device)
-    return job.kernel.advance(state, coefficients[job.rows[k]], constants, block, step)
-
-
-def added(flow: State, seen: tuple[int, ...], gradient: Sequence[Tensor]) -> State:
-    """The flow, and the gradient of what is seen at a date."""
-    out = list(flow)
-    for i, g in zip(seen, gradient, strict=True):
-        out[i] = out[i] + g
-    return tuple(out)
+        raise InputError(SECOND_ORDER)
 
 
 def _sum(a: Tensors, b: Tensors) -> Tensors:

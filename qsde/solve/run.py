@@ -20,8 +20,9 @@ from qsde.schemes.layers import refusal
 from qsde.solve.adaptive import Adaptive, accepted_steps, check_adaptive, tree_for
 from qsde.solve.compiled import Compile, kernel_for
 from qsde.solve.grid import TimeGrid
+from qsde.solve.job import STORED, Job
 from qsde.solve.jumps import Jumping, JumpNoise, Jumps, jump_times, jumping_steps
-from qsde.solve.loop import STORED, Job, Kernel
+from qsde.solve.kernel import Kernel
 from qsde.solve.steps import Steps
 from qsde.solve.strategies import Gradient, Strategy, strategy_for
 from qsde.solve.transforms import inside_transform, outside_transforms

@@ -15,7 +15,9 @@ from qsde.schemes.sde import SDEScheme
 from qsde.solve.backwards import AdjointWalk, ReversibleWalk, Walk, simulate_backwards
 from qsde.solve.direct import simulate_direct
 from qsde.solve.forward import simulate_forward
-from qsde.solve.loop import Job, Tensors, simulate
+from qsde.solve.job import Job
+from qsde.solve.loop import simulate
+from qsde.solve.pullback import Tensors
 from qsde.solve.transforms import inside_transform
 
 Gradient = Literal["checkpoint", "direct", "forward", "reversible", "stochastic_adjoint"]

@@ -135,7 +135,7 @@ def test_gradients_need_no_more_memory_for_more_steps_than_stored_states() -> No
     engine = dataclasses.replace(engine, memory_budget=1 << 20)
     states = gradients(HESTON, engine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qsde.solve.loop.STORED", 5)
+        patch.setattr("qsde.solve.job.STORED", 5)
         few = gradients(HESTON, engine)
     for name, want in everything.items():
         torch.testing.assert_close(states[name], want, rtol=1e-12, atol=0)

@@ -12,7 +12,7 @@ from qsde.payoffs import Asian, Barrier, European, Payoff
 from qsde.pricing.montecarlo import MonteCarlo, price
 from qsde.schemes import Exact, HestonQE, Scheme, WithJumps
 from qsde.schemes.sampled import Sampled
-from qsde.solve import loop
+from qsde.solve import walk
 
 HESTON = Heston(0.04, 1.5, 0.04, 1.2, -0.7)
 BLACK_SCHOLES = BlackScholes(0.2)
@@ -64,9 +64,9 @@ def test_prices_and_gradients(monkeypatch: pytest.MonkeyPatch, model: Model, noi
         return float(alone), [float(g) for g in gradients]
 
     value, gradient = found()
-    monkeypatch.setattr(loop, "_AT_ONCE", 640)  # ten steps
+    monkeypatch.setattr(walk, "_AT_ONCE", 640)  # ten steps
     assert found()[0] == value
-    monkeypatch.setattr(loop, "_FEW", 0)
+    monkeypatch.setattr(walk, "_FEW", 0)
     wanted, slope = found()
     assert wanted == value
     assert gradient == pytest.approx(slope, rel=1e-9)
