@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
+from qsde.greeks import grid_paths
 from qsde.greeks.grid import CELLS, Grid
 from qsde.greeks.inputs import Inputs
 from qsde.greeks.methods import all_exact, check_method, described, engine_for
@@ -206,12 +207,12 @@ def scenarios(
         methods = ["fourier"] * len(book)
     else:
         used = [check_method(payoff, model, engine, "auto") for payoff in book]
-        samples, n_paths = grid.sampled(book, used, engine, names)
+        samples, n_paths = grid_paths.sampled(grid, book, used, engine, names)
         methods = [described(payoff, model, engine, m) for payoff, m in zip(book, used, strict=True)]
     value, error = samples.mean(0), _error(samples)
     moves = samples[:, :, 0] - _at_base(samples[:, :, 0], grid)
     if isinstance(engine, MonteCarlo):
-        value[:, 0], error[:, 0] = grid.prices(book, engine)
+        value[:, 0], error[:, 0] = grid_paths.prices(grid, book, engine)
     scale = torch.tensor([GREEKS[name].scale if units == "trader" else 1.0 for name in names], dtype=torch.float64)
     scale = scale.reshape(-1, 1, 1)
     return Scenarios(
