@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from qsde.errors import InputError
 from qsde.market.underlying import Market
@@ -98,38 +95,6 @@ def test_the_martingale_is_missed_by_little(case: str) -> None:
     assert total == pytest.approx(1.0, abs=5e-5)
 
 
-def check_finite(few_steps: Any, parameters: tuple[float, ...], dt: float, dtype: torch.dtype) -> None:
-    leaves = {n: torch.tensor(p, dtype=dtype, requires_grad=True) for n, p in zip(NAMES, parameters, strict=True)}
-    size = torch.tensor(dt, dtype=dtype, requires_grad=True)
-    state = few_steps(HestonNearExact(), leaves, size, dtype)
-    assert state[0].dtype == dtype
-    assert float(state[1].detach().min()) >= 0
-    loss = torch.exp(state[0].clamp(max=2)).mean() + sum(s.mean() for s in state)
-    assert bool(torch.isfinite(loss))
-    for name, g in zip([*NAMES, "dt"], torch.autograd.grad(loss, [*leaves.values(), size]), strict=True):
-        assert bool(torch.isfinite(g)), name
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradients_are_finite(edge: tuple[float, ...], dtype: torch.dtype, few_steps: Any) -> None:
-    check_finite(few_steps, edge, 0.125, dtype)
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    v0=st.floats(0, 1),
-    kappa=st.floats(0, 20),
-    theta=st.floats(0, 1),
-    sigma=st.floats(0, 5),
-    rho=st.floats(-1, 1),
-    dt=st.floats(1e-4, 2),
-)
-def test_values_and_gradients_are_finite_everywhere(
-    few_steps: Any, v0: float, kappa: float, theta: float, sigma: float, rho: float, dt: float
-) -> None:
-    check_finite(few_steps, (v0, kappa, theta, sigma, rho), dt, torch.float64)
-
-
 @pytest.mark.parametrize("v", [0.0, 1e-4, 1e-3, 0.01, 0.04])
 @pytest.mark.parametrize("case", ["BENCHOP", "Broadie-Kaya"])
 def test_derivatives_are_those_of_the_law(case: str, v: float) -> None:
@@ -160,43 +125,6 @@ def test_long_steps_are_divided() -> None:
     assert len(jumping.job.grid.step_size) == 8
     both = Heston(*(torch.tensor(pair) for pair in zip(dax, CASES["BENCHOP"][:5], strict=True)))
     assert len(Simulation.of(both, [1.0], engine).job.grid.step_size) == 8
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("dt", [0.0, 1e-12])
-def test_steps_of_no_length(dt: float, dtype: torch.dtype, few_steps: Any) -> None:
-    leaves = {n: torch.tensor(p, dtype=dtype) for n, p in zip(NAMES, (0.04, 1.5, 0.05, 0.4, -0.7), strict=True)}
-    x, v = few_steps(HestonNearExact(), leaves, torch.tensor(dt, dtype=dtype), dtype)
-    assert float(x.abs().max()) < 1e-4
-    torch.testing.assert_close(v, torch.full_like(v, 0.04), rtol=2e-4, atol=0)
-
-
-@pytest.mark.parametrize("case", ["feller violated by a lot", "v = 0", "huge v"])
-def test_single_precision_follows_double(case: str, edges: dict[str, tuple[float, ...]], few_steps: Any) -> None:
-    dt = torch.tensor(0.125, dtype=torch.float64)
-    double, single = (
-        few_steps(
-            HestonNearExact(), {n: torch.tensor(p, dtype=d) for n, p in zip(NAMES, edges[case], strict=True)}, dt, d
-        )
-        for d in (torch.float64, torch.float32)
-    )
-    for a, b in zip(single, double, strict=True):
-        assert float(((a.double() - b).abs() / (b.abs() + 0.01 * b.abs().max())).max()) < 1e-2
-
-
-def test_batches_are_models_side_by_side(few_steps: Any) -> None:
-    dt = torch.tensor(0.25, dtype=torch.float64)
-    columns = list(zip(*[CASES[c][:5] for c in ("BENCHOP", "Andersen III")], strict=True))
-    batch = few_steps(
-        HestonNearExact(),
-        {n: torch.tensor(p, dtype=torch.float64) for n, p in zip(NAMES, columns, strict=True)},
-        dt,
-        torch.float64,
-    )
-    for i, case in enumerate(("BENCHOP", "Andersen III")):
-        leaves = {n: torch.tensor(p, dtype=torch.float64) for n, p in zip(NAMES, CASES[case], strict=False)}
-        for together, alone in zip(batch, few_steps(HestonNearExact(), leaves, dt, torch.float64), strict=True):
-            torch.testing.assert_close(together[i], alone)
 
 
 def test_a_deterministic_variance_is_black_scholes() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -101,52 +100,6 @@ def test_qe_jumps_at_the_switch_and_the_truncated_quadratic_does_not() -> None:
         largest[type(scheme)] = float(v.diff(dim=0).abs().max())
     assert largest[HestonQE] > 1e-3
     assert largest[HestonTQ] < 5e-6
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradients_are_finite(edge: tuple[float, ...], dtype: torch.dtype, few_steps: Any) -> None:
-    names = ("v0", "kappa", "theta", "sigma", "rho")
-    leaves = {n: torch.tensor(p, dtype=dtype, requires_grad=True) for n, p in zip(names, edge, strict=True)}
-    dt = torch.tensor(0.125, dtype=dtype, requires_grad=True)
-    state = few_steps(HestonTQ(), leaves, dt, dtype)
-    loss = torch.exp(state[0]).clamp(max=10).mean() + sum(s.mean() for s in state)
-    for name, g in zip([*names, "dt"], torch.autograd.grad(loss, [*leaves.values(), dt]), strict=True):
-        assert bool(torch.isfinite(g)), name
-
-
-@pytest.mark.parametrize("dt", [0.0, 1e-12])
-def test_steps_of_no_length(dt: float, few_steps: Any) -> None:
-    leaves = {"v0": 0.04, "kappa": 1.5, "theta": 0.05, "sigma": 0.4, "rho": -0.7}
-    model = {k: torch.tensor(v, dtype=torch.float64) for k, v in leaves.items()}
-    x, v = few_steps(HestonTQ(), model, torch.tensor(dt, dtype=torch.float64), torch.float64)
-    assert float(x.abs().max()) < 1e-5
-    torch.testing.assert_close(v, torch.full_like(v, 0.04), rtol=1e-4, atol=0)
-
-
-@pytest.mark.parametrize("case", ["feller violated by a lot", "v = 0", "sigma = 0", "huge v"])
-def test_single_precision_follows_double(case: str, edges: dict[str, tuple[float, ...]], few_steps: Any) -> None:
-    names, dt = ("v0", "kappa", "theta", "sigma", "rho"), torch.tensor(0.125, dtype=torch.float64)
-    double, single = (
-        few_steps(HestonTQ(), {n: torch.tensor(p, dtype=d) for n, p in zip(names, edges[case], strict=True)}, dt, d)
-        for d in (torch.float64, torch.float32)
-    )
-    assert single[0].dtype == torch.float32
-    for a, b in zip(single, double, strict=True):
-        assert float(((a.double() - b).abs() / (b.abs() + 0.01 * b.abs().max())).max()) < 5e-3
-
-
-def test_the_atom_is_at_zero_in_either_precision(edges: dict[str, tuple[float, ...]], few_steps: Any) -> None:
-    """Rounding next to it would give variances of 1e-17, whose derivatives float32 cannot hold."""
-    found = {}
-    for dtype in (torch.float64, torch.float32):
-        names = ("v0", "kappa", "theta", "sigma", "rho")
-        edge = edges["no reversion"]
-        leaves = {n: torch.tensor(p, dtype=dtype, requires_grad=True) for n, p in zip(names, edge, strict=True)}
-        state = few_steps(HestonTQ(), leaves, torch.tensor(0.125, dtype=dtype), dtype)
-        loss = torch.exp(state[0]).clamp(max=10).mean() + state[1].mean()
-        found[dtype] = torch.stack(torch.autograd.grad(loss, list(leaves.values()))).double(), (state[1] == 0).sum()
-    assert int(found[torch.float32][1]) == int(found[torch.float64][1]) > 0
-    torch.testing.assert_close(found[torch.float32][0], found[torch.float64][0], rtol=1e-3, atol=1e-4)
 
 
 def test_a_deterministic_variance_is_black_scholes() -> None:
