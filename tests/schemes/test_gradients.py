@@ -194,10 +194,8 @@ def test_nearly_exact_gradients_are_finite_everywhere(
 
 
 def test_nearly_exact_batches_are_models_side_by_side() -> None:
-    sets, dt = (
-        [(0.0225, 2.0, 0.0225, 0.25, -0.5), (0.09, 1.0, 0.09, 1.0, -0.3)],
-        torch.tensor(0.25, dtype=torch.float64),
-    )
+    sets = [(0.0225, 2.0, 0.0225, 0.25, -0.5), (0.09, 1.0, 0.09, 1.0, -0.3)]
+    dt = torch.tensor(0.25, dtype=torch.float64)
     batch = Heston(*(torch.tensor(column, dtype=torch.float64) for column in zip(*sets, strict=True)))
     together = few_steps(batch, HestonNearExact(), dt, torch.float64)
     for i, one in enumerate(sets):
