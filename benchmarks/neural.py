@@ -111,7 +111,6 @@ def told(fit_step: object) -> None:
 def fit_rows(name: str, fit: TrainedFit, rmse: float | None, inside: float | None) -> list[Row]:
     """Errors of one fit against the largest RMSE and the least share inside, if asked."""
     training, simulation = fit.training, fit.simulation
-    assert training is not None
     assert simulation is not None
     quotes = fit.surface.quotes
     half = 0.5 * (quotes["iv_ask"] - quotes["iv_bid"])

@@ -381,8 +381,10 @@ def fitted(model: Model, spot: float = math.nan) -> Fit:
     surface = Surface.from_vols([0.5, 0.5, 1.0, 1.0], [90.0, 110.0, 90.0, 110.0], 0.2, [101.0, 101.0, 103.0, 103.0],
                                 [0.98, 0.98, 0.95, 0.95], spot=spot)  # fmt: skip
     none = torch.zeros(4, 0)
-    return Fit(model, surface, FitStatus.CONVERGED, surface.quotes["iv"].to_numpy(), surface.quotes["iv"].to_numpy(),
-               (), none, none, (), 1, 1, 1, 0.0)  # fmt: skip
+    vol = surface.quotes["iv"].to_numpy()
+    return Fit(model=model, surface=surface, status=FitStatus.CONVERGED, model_iv=vol, weight=vol, free=(),
+               jacobian=none, covariance=none, at_bounds=(), iterations=1, starts=1, starts_agreeing=1,
+               seconds=0.0)  # fmt: skip
 
 
 def test_a_fit_gives_model_and_market() -> None:

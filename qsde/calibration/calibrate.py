@@ -10,7 +10,8 @@ import pandas as pd
 
 from qsde.calibration.fit import Fit
 from qsde.calibration.fourier import FourierJob
-from qsde.calibration.instruments import Instrument, InstrumentFit, InstrumentJob
+from qsde.calibration.instrument_job import InstrumentJob
+from qsde.calibration.instruments import Instrument, InstrumentFit
 from qsde.calibration.penalties import Penalty
 from qsde.calibration.simulated import SurfaceJob
 from qsde.calibration.space import Space

@@ -11,45 +11,33 @@ import torch
 from torch import Tensor
 
 from qsde.calibration.penalties import Penalty
-from qsde.calibration.quality import Estimated, Simulated
+from qsde.calibration.quality import Simulated
 from qsde.errors import FitStatus
 from qsde.market.black import black_price
 from qsde.market.surface import Surface
 from qsde.models.base import Model
 
 
-@dataclass(frozen=True)
-class Fit(Estimated):
-    """A calibrated model with its quality.
+@dataclass(frozen=True, kw_only=True)
+class Estimated:
+    """Parameters with their standard errors: what every calibration ends with.
 
     Attributes:
         model: the calibrated model (no batch axes).
-        surface: the quotes it was fitted to.
         status: how the calibration ended; `status.converged` is the yes or no, the value is a sentence.
-        model_iv: implied vol of the model for each row of `surface.quotes`, by the verified quadrature
-            (by `simulation` where there is one).
-        weight: weight of each quote in the objective, mean square 1; 0 for quotes that were left out.
         free: names of the fitted parameters.
-        jacobian: `d model_iv / d parameter`, [quotes, free], per 1.00; kept for quote sensitivities.
-        covariance: covariance of the free parameters [free, free] from the weighted residuals and the Jacobian; NaN
-            where the quotes do not determine the parameters.
+        jacobian: derivatives of what the model says of the quotes, [quotes, free], per 1.00.
+        covariance: covariance of the free parameters [free, free]; NaN where the quotes do not determine them.
         at_bounds: free parameters that ended at a bound: their standard error means little.
         iterations: Levenberg-Marquardt iterations of the winning start, after the exploration.
         starts: number of starts tried.
         starts_agreeing: how many of the starts kept after the exploration reached the same minimum.
         seconds: wall-clock seconds of the calibration call divided by the number of surfaces in it.
         warnings: sentences a user should read.
-        objective: what was minimised, "implied_vol" or "price".
-        penalties: soft constraints of the objective; None if it is not known, as for a fit read from a file.
-        simulation: what fresh random numbers say of a calibration by Monte Carlo, which `model_iv` is then from; None
-            for Fourier prices, and for a fit read from a file.
     """
 
     model: Model
-    surface: Surface
     status: FitStatus
-    model_iv: np.ndarray
-    weight: np.ndarray
     free: tuple[str, ...]
     jacobian: Tensor
     covariance: Tensor
@@ -59,6 +47,43 @@ class Fit(Estimated):
     starts_agreeing: int
     seconds: float
     warnings: tuple[str, ...] = ()
+
+    @property
+    def params(self) -> dict[str, float]:
+        """The fitted model's parameters as floats; those of several numbers are in `model` only."""
+        return {name: float(value) for name, value in self.model.params.items() if not value.dim()}
+
+    @property
+    def std_errors(self) -> dict[str, float]:
+        """Standard error of each free parameter; NaN where the quotes do not determine it."""
+        return dict(zip(self.free, self.covariance.diagonal().sqrt().tolist(), strict=True))
+
+    @property
+    def correlation(self) -> Tensor:
+        """Correlation matrix of the free parameters."""
+        scale = self.covariance.diagonal().sqrt()
+        return self.covariance / torch.outer(scale, scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(Estimated):
+    """A calibrated model with its quality.
+
+    Attributes:
+        surface: the quotes it was fitted to.
+        model_iv: implied vol of the model for each row of `surface.quotes`, by the verified quadrature
+            (by `simulation` where there is one); `jacobian` is that of these vols, kept for quote sensitivities, and
+            `covariance` follows from it and the weighted residuals.
+        weight: weight of each quote in the objective, mean square 1; 0 for quotes that were left out.
+        objective: what was minimised, "implied_vol" or "price".
+        penalties: soft constraints of the objective; None if it is not known, as for a fit read from a file.
+        simulation: what fresh random numbers say of a calibration by Monte Carlo, which `model_iv` is then from; None
+            for Fourier prices, and for a fit read from a file.
+    """
+
+    surface: Surface
+    model_iv: np.ndarray
+    weight: np.ndarray
     objective: str = "implied_vol"
     penalties: tuple[Penalty, ...] | None = None
     simulation: Simulated | None = None

@@ -1,31 +1,20 @@
-"""Calibration to any priced instruments by Monte Carlo: vanillas, Asians, barriers, variance swaps and the like."""
+"""Priced instruments that a model should give back, and what a calibration to them ends with."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from qsde.calibration.bumps import Bumps, models, slopes
-from qsde.calibration.objective import VOL_FLOOR, with_penalties
-from qsde.calibration.penalties import Penalty
-from qsde.calibration.quality import Estimated, Simulated, fit_warnings, parameter_covariance, simulation_warnings
-from qsde.calibration.ramp import Ramped, compiled, fresh, fresh_halved, ramp
-from qsde.calibration.space import Space
-from qsde.errors import FitStatus, InputError, NumericsError
+from qsde.calibration.fit import Estimated
+from qsde.calibration.objective import VOL_FLOOR
+from qsde.calibration.quality import Simulated
+from qsde.errors import InputError
 from qsde.market.black import black_price, black_vega
 from qsde.market.underlying import Market
-from qsde.models.base import Model
-from qsde.payoffs import Asian, AtExpiry, AverageStrike, Barrier, DoubleBarrier, European, Payoff, VarianceOption
-from qsde.pricing.engine import MonteCarlo
-from qsde.pricing.fourier import Fourier
-from qsde.pricing.montecarlo import price
+from qsde.payoffs import Asian, AverageStrike, Barrier, DoubleBarrier, European, Payoff, VarianceOption
 
 #: Contracts that cannot be worth less than nothing.
 _OPTIONS = (European, Asian, AverageStrike, Barrier, DoubleBarrier, VarianceOption)
@@ -116,48 +105,26 @@ class Instrument:
         return float(black_price(*terms, self.payoff.kind == "call").detach()), self.uncertainty * vega
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InstrumentFit(Estimated):
     """A model calibrated to instruments.
 
     Attributes:
-        model: the calibrated model (no batch axes).
         instruments: what it was fitted to.
         market: spot, curves and dividends.
-        status: how the calibration ended; `status.converged` is the yes or no, the value is a sentence.
         target: prices asked for [instruments], in currency.
         uncertainty: their uncertainties [instruments], in currency.
-        model_price: the model's prices [instruments], by simulation from fresh random numbers.
-        free: names of the fitted parameters.
-        jacobian: `d model_price / d parameter`, [instruments, free], per 1.00.
-        covariance: covariance of the free parameters [free, free] from the uncertainties and the noise of the paths;
-            NaN where the instruments do not determine the parameters.
-        at_bounds: free parameters that ended at a bound: their standard error means little.
-        iterations: Levenberg-Marquardt iterations of the winning start.
-        starts: number of starts tried.
-        starts_agreeing: how many of the starts kept after the exploration reached the same minimum.
-        seconds: wall-clock seconds.
+        model_price: the model's prices [instruments], by simulation from fresh random numbers; `jacobian` is that of
+            these prices, and `covariance` counts the uncertainties and the noise of the paths.
         simulation: what fresh random numbers say of the fit; its errors are in uncertainties.
-        warnings: sentences a user should read.
     """
 
-    model: Model
     instruments: tuple[Instrument, ...]
     market: Market
-    status: FitStatus
     target: np.ndarray
     uncertainty: np.ndarray
     model_price: np.ndarray
-    free: tuple[str, ...]
-    jacobian: Tensor
-    covariance: Tensor
-    at_bounds: tuple[str, ...]
-    iterations: int
-    starts: int
-    starts_agreeing: int
-    seconds: float
     simulation: Simulated
-    warnings: tuple[str, ...] = ()
 
     @property
     def residual(self) -> np.ndarray:
@@ -183,167 +150,6 @@ class InstrumentFit(Estimated):
                 "residual": self.residual,
             }
         )
-
-
-@dataclass(frozen=True)
-class InstrumentJob:
-    """A calibration by simulation to instruments; fields as the arguments of `calibrate`."""
-
-    space: Space
-    instruments: tuple[Instrument, ...]
-    market: Market
-    engine: MonteCarlo
-    penalties: Sequence[Penalty]
-
-    @classmethod
-    def of(
-        cls,
-        space: Space,
-        instruments: Sequence[Instrument],
-        market: Market | None,
-        engine: Fourier | MonteCarlo | None,
-        penalties: Sequence[Penalty],
-    ) -> InstrumentJob:
-        """A job of things that belong together.
-
-        Raises:
-            InputError: no instruments, something else among them, no market, or another engine than MonteCarlo.
-        """
-        if not instruments:
-            raise InputError("there are no instruments to calibrate to")
-        for i, instrument in enumerate(instruments):
-            if not isinstance(instrument, Instrument):
-                raise InputError(
-                    f"instruments[{i}] must be an Instrument(payoff, ...), got {type(instrument).__name__}"
-                )
-        if market is None:
-            raise InputError("instruments need a market: give market=Market(spot, rate, dividend_yield)")
-        if isinstance(engine, Fourier):
-            raise InputError("instruments are priced by simulation: give engine=MonteCarlo(...), or leave it out")
-        return cls(space, tuple(instruments), market, engine or MonteCarlo(), tuple(penalties))
-
-    def run(self, n_starts: int, max_iterations: int, seed: int, progress: Callable[[float], None]) -> InstrumentFit:
-        """The fit."""
-        began = time.perf_counter()
-        space = self.space
-        targets = torch.tensor([i.target(self.market) for i in self.instruments], dtype=torch.float64)
-        book = _Book(tuple(i.payoff for i in self.instruments), self.market, space)
-        target, uncertainty = targets.unbind(-1)
-        unit = VOL_FLOOR / (uncertainty * math.sqrt(len(target)))  # an error of one uncertainty is as 50 bp of vol
-
-        def weighted(p: Tensor, value: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-            jacobian = unit.unsqueeze(-1) * slope * space.slope(p[0]).unsqueeze(-2)
-            r = unit * (value - target)
-            return with_penalties(r.unsqueeze(0), jacobian.unsqueeze(0), self.penalties, space, p)
-
-        def residuals(engine: MonteCarlo) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-            def at(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-                p = space.to_params(x)
-                return weighted(p, *book.slopes(p[0], engine))
-
-            return at
-
-        def sample(p: Tensor, engine: MonteCarlo) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            """Prices, derivatives, and gradient and normal matrix of the squared errors in uncertainties."""
-            value, slope = book.slopes(p.expand(1, -1), engine)
-            r, jacobian = (v[0, 0] for v in weighted(p.expand(1, 1, -1), value, slope))
-            jacobian = jacobian / space.slope(p)
-            scale = len(target) / VOL_FLOOR**2
-            return value[0], slope[0], scale * (jacobian.mT @ r), scale * (jacobian.mT @ jacobian)
-
-        x = space.to_unknowns(space.starts(n_starts, _levels(space), seed))
-        ramped = ramp(residuals, x, self.engine, max_iterations, lambda share: progress(0.9 * share))
-        p = space.to_params(ramped.x)
-        fitted, slope, _, normal = sample(p, compiled(self.engine))
-        prices, _, gradients, _ = map(torch.stack, zip(*(sample(p, e) for e in fresh(self.engine)), strict=True))
-        halved = torch.stack([sample(p, engine)[2] for engine in fresh_halved(self.engine)]).mean(0)
-        progress(1.0)
-        simulation = Simulated.of(
-            n_paths=self.engine.n_paths,
-            fitted=(fitted - target) / uncertainty,
-            fresh=(prices.mean(0) - target) / uncertainty,
-            deviations=(prices - prices.mean(0)) / uncertainty,
-            gradients=gradients,
-            halved=halved,
-            normal=normal,
-            unit=uncertainty,
-        )
-        seconds = time.perf_counter() - began
-        by_quotes = parameter_covariance(normal.unsqueeze(0), torch.ones(1, dtype=torch.float64))[0]
-        return self._fit(ramped, p, targets, prices.mean(0), slope, by_quotes, simulation, n_starts, seconds)
-
-    def _fit(
-        self, ramped: Ramped, p: Tensor, targets: Tensor, prices: Tensor, slope: Tensor, by_quotes: Tensor,
-        simulation: Simulated, n_starts: int, seconds: float,
-    ) -> InstrumentFit:  # fmt: skip
-        at_bounds = self.space.at_bounds(p)
-        determined = bool(torch.isfinite(by_quotes).all())
-        free = self.space.free
-        return InstrumentFit(
-            model=self.space.with_free(p),
-            instruments=self.instruments,
-            market=self.market,
-            status=ramped.status,
-            target=targets[:, 0].numpy(),
-            uncertainty=targets[:, 1].numpy(),
-            model_price=prices.numpy(),
-            free=free,
-            jacobian=slope,
-            covariance=by_quotes + simulation.covariance,
-            at_bounds=at_bounds,
-            iterations=ramped.iterations,
-            starts=n_starts,
-            starts_agreeing=ramped.agreeing,
-            seconds=seconds,
-            simulation=simulation,
-            warnings=fit_warnings(0, None, len(free), at_bounds, determined, gap=0.0)
-            + simulation_warnings(free, by_quotes, simulation),
-        )
-
-
-@dataclass(frozen=True)
-class _Book:
-    """Prices of payoffs for many parameter sets on the same random numbers."""
-
-    payoffs: tuple[Payoff, ...]
-    market: Market
-    space: Space
-
-    def slopes(self, p: Tensor, engine: MonteCarlo) -> tuple[Tensor, Tensor]:
-        """Prices [n, Q] and their derivatives [n, Q, P] at parameters [n, P]."""
-        bumps = Bumps.of(self.space, rough=not all(payoff.continuous for payoff in self.payoffs))
-        sets = bumps.sets(p)
-        values = self.prices(sets.flatten(0, 1), engine).unflatten(0, sets.shape[:2])
-        return values[:, 0], slopes(values, bumps.widths(p))
-
-    def prices(self, p: Tensor, engine: MonteCarlo) -> Tensor:
-        """Prices [m, Q] at parameters [m, P]; NaN at sets whose paths leave the finite numbers."""
-        out = p.new_empty(len(p), len(self.payoffs))
-        with torch.no_grad():
-            for columns in self._groups(engine):
-                out[:, columns] = self._group(p, [self.payoffs[i] for i in columns], engine)
-        return out
-
-    def _groups(self, engine: MonteCarlo) -> list[list[int]]:
-        """Payoffs at expiry apart from the others, so that their prices are conditional expectations."""
-        at_expiry = [engine.conditional and isinstance(payoff, AtExpiry) for payoff in self.payoffs]
-        groups = ([i for i, is_one in enumerate(at_expiry) if is_one == kind] for kind in (True, False))
-        return [group for group in groups if group]
-
-    def _group(self, p: Tensor, payoffs: list[Payoff], engine: MonteCarlo) -> Tensor:
-        try:
-            found = [price(model, payoffs, self.market, engine).value for model in models(self.space, p)]
-        except NumericsError:
-            if len(p) == 1:
-                return p.new_full((1, len(payoffs)), torch.nan)
-            return torch.cat([self._group(row, payoffs, engine) for row in p.split(1)])
-        return torch.cat([value.reshape(-1, len(payoffs)).to(p) for value in found])
-
-
-def _levels(space: Space) -> dict[str, Tensor]:
-    """Starts are drawn around the template: the levels that search ranges are relative to are its own."""
-    relative = {row.relative_to: space.model.params[name] for name, row in space.model.table.items() if row.relative_to}
-    return {name: value.detach().double().reshape(1) for name, value in {"": torch.ones(1), **relative}.items()}
 
 
 def _check_finite(what: str, value: float | None) -> None:

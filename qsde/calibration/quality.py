@@ -10,34 +10,9 @@ import torch
 from torch import Tensor
 
 from qsde.calibration.objective import FAR
-from qsde.models.base import Model
 
 #: Error of the residuals' quadrature, in vol, that is as good as none.
 AGREE = 1e-5
-
-
-class Estimated:
-    """Parameters with their standard errors: what every calibration ends with."""
-
-    model: Model
-    free: tuple[str, ...]
-    covariance: Tensor
-
-    @property
-    def params(self) -> dict[str, float]:
-        """The fitted model's parameters as floats; those of several numbers are in `model` only."""
-        return {name: float(value) for name, value in self.model.params.items() if not value.dim()}
-
-    @property
-    def std_errors(self) -> dict[str, float]:
-        """Standard error of each free parameter; NaN where the quotes do not determine it."""
-        return dict(zip(self.free, self.covariance.diagonal().sqrt().tolist(), strict=True))
-
-    @property
-    def correlation(self) -> Tensor:
-        """Correlation matrix of the free parameters."""
-        scale = self.covariance.diagonal().sqrt()
-        return self.covariance / torch.outer(scale, scale)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,11 +76,11 @@ class Training:
         return _inverse(self.jacobian, self.weight, self.damping)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainedFit(Fit):
     """A `Fit` whose parameters are weights: `free` is empty, and what is known of them is in `training`."""
 
-    training: Training | None = field(default=None)
+    training: Training
 
 
 def train(

@@ -20,7 +20,7 @@ from qsde.greeks.implicit import Hessian, quote_jacobian
 from qsde.greeks.ladder import MONEYNESS, Edges, Ladder, ladder_groups
 from qsde.greeks.parameters import ParameterGradient, error_of_mean, parameter_gradient
 from qsde.greeks.table import Units
-from qsde.greeks.trained import training_of, weight_gradient
+from qsde.greeks.trained import weight_gradient
 from qsde.market.curves import PillarCurve
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
@@ -192,7 +192,7 @@ def quote_sensitivities(
         raise InputError(
             "rights to exercise early have no sensitivities to quotes; bump the quotes and calibrate again"
         )
-    jacobian = quote_jacobian(fit, hessian) if not isinstance(fit, TrainedFit) else training_of(fit).response()
+    jacobian = quote_jacobian(fit, hessian) if not isinstance(fit, TrainedFit) else fit.training.response()
     if market is None:
         market = market_of(fit.surface)
     else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsde.calibration.ramp import reseeded
-from qsde.calibration.training import TrainedFit, Training
+from qsde.calibration.training import TrainedFit
 from qsde.errors import InputError
 from qsde.greeks.parameters import ParameterGradient
 from qsde.market.underlying import Market
@@ -21,17 +21,6 @@ from qsde.pricing.montecarlo import price
 
 #: Independent parts of the paths, whose differences give the standard errors.
 _PARTS = 8
-
-
-def training_of(fit: TrainedFit) -> Training:
-    """The training of a fit.
-
-    Raises:
-        InputError: it has none.
-    """
-    if fit.training is None:
-        raise InputError("the fit says nothing of its training, so quotes have no sensitivity through it; train again")
-    return fit.training
 
 
 def weight_gradient(
@@ -52,7 +41,7 @@ def weight_gradient(
     """
     if isinstance(engine, Fourier):
         raise InputError(f"{fit.model.name} has no Fourier prices; give MonteCarlo(...), or leave engine out")
-    names = training_of(fit).names
+    names = fit.training.names
     engine = engine or MonteCarlo(n_paths=1 << 16, max_dt=1 / 64)
     part = replace(engine, n_paths=max(2, engine.n_paths // _PARTS))
     samples = [

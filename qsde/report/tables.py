@@ -85,8 +85,7 @@ def _simulated(fit: Fit, name: str) -> str:
 
 
 def _trained(fit: Fit, name: str) -> str:
-    training = fit.training if isinstance(fit, TrainedFit) else None
-    return PLACEHOLDER if training is None else number(getattr(training, name), ".2f")
+    return number(getattr(fit.training, name), ".2f") if isinstance(fit, TrainedFit) else PLACEHOLDER
 
 
 def _feller(fit: Fit) -> str:

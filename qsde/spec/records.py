@@ -279,7 +279,7 @@ def fits_from_data(data: dict[str, Any], source: str = "fit file") -> list[Fit]:
 
 
 def _training_record(fit: Fit) -> TrainingRecord | None:
-    return TrainingRecord.of(fit.training) if isinstance(fit, TrainedFit) and fit.training is not None else None
+    return TrainingRecord.of(fit.training) if isinstance(fit, TrainedFit) else None
 
 
 def _penalty_records(penalties: Sequence[Penalty] | None) -> list[FellerRecord | PriorRecord] | None:

@@ -84,7 +84,6 @@ def test_a_network_fits_heston_without_knowing_it_and_repeats_itself() -> None:
     seen: list[Round] = []
     model = neural_local_vol(SURFACE, FLAT, width=16)
     fit = train(model, SURFACE, engine=ENGINE, held_out=5, max_steps=7, progress=seen.append)
-    assert fit.training is not None
     assert fit.simulation is not None
     assert fit.rmse_bp < 15
     assert fit.training.held_out_bp < 20
@@ -99,7 +98,6 @@ def test_a_network_fits_heston_without_knowing_it_and_repeats_itself() -> None:
 def test_the_ladder_answers_a_quote_that_moves() -> None:
     """Vols of the model move as the quotes do: the Jacobian times the response is about the identity."""
     fit = train(neural_lsv(SURFACE, TRUTH, width=16), SURFACE, engine=ENGINE, max_steps=2)
-    assert fit.training is not None
     moved = fit.training.jacobian @ fit.training.response() @ torch.full((len(SURFACE),), 0.01, dtype=torch.float64)
     assert float((moved - 0.01).abs().max()) < 0.002
 
@@ -111,8 +109,6 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_digits(tmp_path: Path) -
     train(model, SURFACE, engine=engine, max_steps=2, checkpoint=file)
     resumed = train(model, SURFACE, engine=engine, max_steps=3, checkpoint=file)
     assert np.array_equal(whole.model_iv, resumed.model_iv)
-    assert whole.training is not None
-    assert resumed.training is not None
     assert [r.rmse_bp for r in whole.training.rounds] == [r.rmse_bp for r in resumed.training.rounds]
     with pytest.raises(InputError, match="weights, the model"):
         train(neural_local_vol(SURFACE, FLAT, width=8), SURFACE, engine=engine, checkpoint=file)

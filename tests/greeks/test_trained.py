@@ -34,7 +34,6 @@ def fit() -> TrainedFit:
 
 def moved(fit: TrainedFit, shift: np.ndarray):
     """The model after the step that follows a move of its quotes."""
-    assert fit.training is not None
     step = fit.training.response() @ torch.tensor(shift)
     params, at = {}, 0
     for name in fit.training.names:

@@ -67,8 +67,6 @@ def test_the_binary_form_is_smaller_and_holds_only_numbers_and_text(fits: list[F
 def test_what_a_training_left_comes_back(trained: TrainedFit) -> None:
     (again,) = unpacked(packed([trained]))
     assert isinstance(again, TrainedFit)
-    assert trained.training is not None
-    assert again.training is not None
     torch.testing.assert_close(again.training.response(), trained.training.response(), rtol=0, atol=0)
     assert again.training.rounds == trained.training.rounds
 
