@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,24 @@ from qsde.models.base import Model
 
 #: State of the paths: log(S / F) of each underlying first, then whatever the model adds; each [*batch, P].
 State = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What several steps take besides the state: that of `Scheme.step` with an axis of steps after the first.
+
+    Attributes:
+        c: coefficients [C, k, *batch, 1].
+        normals, uniforms: draws [n, k, ..., P].
+        constants: what every step needs besides.
+        jumps: added to `x` after each step, [k, *batch, P].
+    """
+
+    c: Tensor
+    normals: Tensor
+    uniforms: Tensor
+    constants: tuple[Tensor, ...] = ()
+    jumps: Tensor | None = None
 
 
 class Scheme(ABC):
@@ -93,23 +112,12 @@ class Scheme(ABC):
     ) -> State:
         """One step: state [*batch, P] each, c [C, *batch, 1], normals [n, P], uniforms [m, P]; keeps dtype, device."""
 
-    def steps(
-        self,
-        state: State,
-        c: Tensor,
-        normals: Tensor,
-        uniforms: Tensor,
-        constants: tuple[Tensor, ...] = (),
-        jumps: Tensor | None = None,
-    ) -> State:
-        """The states after each of `k` steps, [k, *batch, P]: to the digit what `step` gives, one after the other.
-
-        Arguments as those of `step` with an axis of steps after the first: c [C, k, *batch, 1], normals [n, k, ..., P];
-        `jumps` [k, *batch, P] are added to `x` after each step.
-        """
+    def steps(self, state: State, stretch: Stretch) -> State:
+        """The states after each of `k` steps, [k, *batch, P]: to the digit what `step` gives, one after the other."""
+        c, normals, uniforms, jumps = stretch.c, stretch.normals, stretch.uniforms, stretch.jumps
         path = [state]
         for k in range(normals.shape[1]):
-            x, *rest = self.step(path[-1], c[:, k], normals[:, k], uniforms[:, k], constants)
+            x, *rest = self.step(path[-1], c[:, k], normals[:, k], uniforms[:, k], stretch.constants)
             path.append((x if jumps is None else x + jumps[k], *rest))
         return tuple(torch.stack(component[1:]) for component in zip(*path, strict=True))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qsde.models.base import Model
 from qsde.models.black_scholes import BlackScholes
-from qsde.schemes.base import Scheme, State, running
+from qsde.schemes.base import Scheme, State, Stretch, running
 from qsde.schemes.layers import refusal
 from qsde.schemes.rows import double, rows
 
@@ -70,19 +70,11 @@ class Exact(Scheme):
             return state[0] + c[0], state[1] + c[1] * c[1]
         return (state[0] + (c[0] + c[1] * normals[0]),)
 
-    def steps(
-        self,
-        state: State,
-        c: Tensor,
-        normals: Tensor,
-        uniforms: Tensor,
-        constants: tuple[Tensor, ...] = (),
-        jumps: Tensor | None = None,
-    ) -> State:
+    def steps(self, state: State, stretch: Stretch) -> State:
         """Sums of the increments."""
         none = tuple(torch.zeros_like(s) for s in state)
-        rise, *rest = self.step(none, c, normals, uniforms)
-        return running(state[0], rise, jumps), *(running(s, r) for s, r in zip(state[1:], rest, strict=True))
+        rise, *rest = self.step(none, stretch.c, stretch.normals, stretch.uniforms)
+        return running(state[0], rise, stretch.jumps), *(running(s, r) for s, r in zip(state[1:], rest, strict=True))
 
     def variance(self, model: Model, before: State, after: State, dt: Tensor, t: Tensor) -> Tensor:
         """`vol^2 dt`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qsde.models.base import Model
 from qsde.numerics import exp_quotient, polynomial
-from qsde.schemes.base import State, running
+from qsde.schemes.base import State, Stretch, running
 from qsde.schemes.heston import HestonScheme
 from qsde.schemes.rows import double, rows
 
@@ -101,16 +101,9 @@ class HestonQE(HestonScheme):
         law = _Law.of(state[1], torch.ones_like(c[0]), *c.unbind(0)[:5])
         return self._moved(state, law.draw(z, exceedance(z)), law, c, normals)
 
-    def steps(
-        self,
-        state: State,
-        c: Tensor,
-        normals: Tensor,
-        uniforms: Tensor,
-        constants: tuple[Tensor, ...] = (),
-        jumps: Tensor | None = None,
-    ) -> State:
+    def steps(self, state: State, stretch: Stretch) -> State:
         """The variance alone step by step, then the log-price of all steps."""
+        c, normals = stretch.c, stretch.normals
         z = normals[len(normals) - 1]
         own = zip(*(row.unbind(0) for row in (*c[:5].expand(5, len(z), *c.shape[2:]), z, exceedance(z))), strict=True)
         path, laws, one = [state[1]], list[_Law](), torch.ones_like(c[0, 0])
@@ -121,7 +114,7 @@ class HestonQE(HestonScheme):
         none, law = torch.zeros_like(before), _Law(*map(torch.stack, zip(*laws, strict=True)))
         rise = self._moved((none, before, none), after, law, c, normals)
         return (
-            running(state[0], rise[0], jumps),
+            running(state[0], rise[0], stretch.jumps),
             after,
             *(running(s, r) for s, r in zip(state[2:], rise[2:], strict=True)),
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qsde.models.base import Model
-from qsde.schemes.base import Scheme, State, running
+from qsde.schemes.base import Scheme, State, Stretch, running
 from qsde.schemes.layers import layers
 from qsde.schemes.with_jumps import WithJumps
 
@@ -95,22 +95,14 @@ class Sampled(Scheme):
         deviation = torch.sqrt((after[last] - before[last]).clamp(min=_LEAST))
         return (x + (after[0] - before[0]) + deviation * normals[self.own], *after)
 
-    def steps(
-        self,
-        state: State,
-        c: Tensor,
-        normals: Tensor,
-        uniforms: Tensor,
-        constants: tuple[Tensor, ...] = (),
-        jumps: Tensor | None = None,
-    ) -> State:
+    def steps(self, state: State, stretch: Stretch) -> State:
         """Mean and variance of all steps, then the log-price."""
         x, *before = state
-        after = self.mean.steps(tuple(before), c, self._others(normals), uniforms, constants, jumps)
+        after = self.mean.steps(tuple(before), replace(stretch, normals=self._others(stretch.normals)))
         last = -2 if self.tracked else -1
         mean, variance = (torch.cat([before[i].unsqueeze(0), after[i]]).diff(dim=0) for i in (0, last))
         deviation = torch.sqrt(variance.clamp(min=_LEAST))
-        return running(x, mean, deviation * normals[self.own]), *after
+        return running(x, mean, deviation * stretch.normals[self.own]), *after
 
     def _others(self, normals: Tensor) -> Tensor:
         return torch.cat([normals[: self.own], normals[self.own + 1 :]]) if self.own else normals[1:]

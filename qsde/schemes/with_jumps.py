@@ -11,7 +11,7 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.models.base import Model
 from qsde.models.jumps import JumpLaw, MertonJumps
-from qsde.schemes.base import Scheme, State
+from qsde.schemes.base import Scheme, State, Stretch
 from qsde.schemes.jump_samplers import SAMPLERS
 from qsde.schemes.layers import layers, refusal, with_jumps_text
 from qsde.schemes.rows import rows
@@ -125,19 +125,12 @@ class WithJumps(Scheme):
         x, *rest = self.diffusion.step(self._before(state), c, normals, uniforms[:0], constants)
         return (x + jump, *rest, *self._tail(jump))
 
-    def steps(
-        self,
-        state: State,
-        c: Tensor,
-        normals: Tensor,
-        uniforms: Tensor,
-        constants: tuple[Tensor, ...] = (),
-        jumps: Tensor | None = None,
-    ) -> State:
+    def steps(self, state: State, stretch: Stretch) -> State:
         """The same at once, if the diffusion can."""
-        jump, c, normals = self._jump(c, normals, uniforms)
-        jump = jump if jumps is None else jump + jumps
-        return *self.diffusion.steps(self._before(state), c, normals, uniforms[:0], constants, jump), *self._tail(jump)
+        jump, c, normals = self._jump(stretch.c, stretch.normals, stretch.uniforms)
+        jump = jump if stretch.jumps is None else jump + stretch.jumps
+        rest = Stretch(c, normals, stretch.uniforms[:0], stretch.constants, jump)
+        return *self.diffusion.steps(self._before(state), rest), *self._tail(jump)
 
     def _jump(self, c: Tensor, normals: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Jumps of every law, and the coefficients and normals that remain."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsde.noise.base import BlockNoise
-from qsde.schemes.base import State
+from qsde.schemes.base import State, Stretch
 from qsde.solve.job import Job
 from qsde.solve.pullback import Tensors
 
@@ -78,4 +78,5 @@ def _leap(
     uniforms = uniforms[: len(uniforms) - job.kernel.spare]
     # a sixth less time, where states are copied by whoever looks at them; devices need not know it
     with torch.inference_mode(not torch.is_grad_enabled() and state[0].device.type == "cpu"):
-        return job.kernel.scheme.steps(state, coefficients[rows].transpose(0, 1), normals, uniforms, constants)
+        stretch = Stretch(coefficients[rows].transpose(0, 1), normals, uniforms, constants)
+        return job.kernel.scheme.steps(state, stretch)

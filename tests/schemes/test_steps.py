@@ -11,6 +11,7 @@ from qsde.noise import Antithetic, Noise, Sobol, Threefry
 from qsde.payoffs import Asian, Barrier, European, Payoff
 from qsde.pricing.montecarlo import MonteCarlo, price
 from qsde.schemes import Exact, HestonQE, Scheme, WithJumps
+from qsde.schemes.base import Stretch
 from qsde.schemes.sampled import Sampled
 from qsde.solve import walk
 
@@ -41,8 +42,8 @@ def test_one_by_one(scheme: Scheme, model: Model, dtype: torch.dtype) -> None:
     numbers, (n, m) = torch.Generator().manual_seed(1), scheme.draws(batch, 0.3)
     normals = torch.randn((n, 4, 1, 64), generator=numbers, dtype=dtype)
     uniforms = torch.rand((m, 4, 1, 64), generator=numbers, dtype=dtype).clamp(1e-6, 1 - 1e-6)
-    together = scheme.steps(state, c, normals, uniforms)
-    for found, wanted in zip(together, Scheme.steps(scheme, state, c, normals, uniforms), strict=True):
+    stretch = Stretch(c, normals, uniforms)
+    for found, wanted in zip(scheme.steps(state, stretch), Scheme.steps(scheme, state, stretch), strict=True):
         assert torch.equal(found, wanted)
 
 
