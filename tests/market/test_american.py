@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qsde.errors import InputError, Reject, VolStatus
-from qsde.market.american import american_price, american_vol
+from qsde.market.american import american_error, american_price, american_vol
 from qsde.market.black import black_price
 from qsde.market.build import build_surface
 from qsde.market.cleaning import CleaningRules
@@ -46,6 +46,91 @@ def test_longstaff_and_schwartz_table_1():
     # their finite differences have 50 exercise dates a year, which costs up to a cent
     assert float(above.min()) > -5e-4
     assert float(above.max()) < 1e-2
+
+
+def read(name):
+    table = pd.read_csv(REFERENCE / name)
+    numbers = [torch.tensor(table[c].to_numpy(float)) for c in ("spot", "strike", "t", "vol", "r", "q")]
+    return table, numbers, torch.tensor((table["type"] == "call").to_numpy())
+
+
+def test_published_approximations():
+    table, option, is_call = read("american_approximations.csv")
+    above = pd.Series((american_price(*option, is_call) - torch.tensor(table["price"].to_numpy())).numpy())
+    for name, worst in (("barone-adesi-whaley", 0.04), ("ju", 0.08)):
+        assert above[table["approximation"] == name].abs().max() < worst
+    # exercise at a flat boundary is a policy, so worth no more than the best; printed to 5e-5
+    assert above[table["approximation"] == "bjerksund-stensland"].min() > -5e-5
+
+
+def test_prices_and_greeks_of_quantlib():
+    table, option, is_call = read("american_quantlib144.csv")
+    spot, _, t, vol, rate, dividend = leaves = [x.requires_grad_() for x in option]
+    price = american_price(*leaves, is_call)
+    slopes = torch.autograd.grad(price.sum(), [spot, vol, rate, dividend, t], create_graph=True)
+    (gamma,) = torch.autograd.grad(slopes[0].sum(), spot)
+    found = dict(zip(("delta", "vega", "rho", "dividend_rho"), slopes, strict=False), price=price, gamma=gamma)
+    found["theta"] = -slopes[-1]
+    for name, worst in {"price": 2e-6, "delta": 1e-6, "gamma": 2e-7, "vega": 1e-4, "theta": 3e-5,
+                        "rho": 3e-4, "dividend_rho": 3e-4}.items():  # fmt: skip
+        error = found[name].detach() - torch.tensor(table[name].to_numpy())
+        assert float(error.abs().max()) < worst, name
+    bound = american_error(*(x.detach() for x in leaves), is_call)
+    assert bool(((price - torch.tensor(table["price"].to_numpy())).abs() < bound + 1e-6).all())
+    assert float(bound.max()) < 2e-3
+
+
+@pytest.mark.parametrize(("rate", "dividend"), [(0.05, 0.0), (0.05, 0.03), (0.03, 0.07)])
+def test_delta_and_gamma_at_the_boundary(rate, dividend):
+    def slopes(spot):
+        at = torch.as_tensor(spot, dtype=torch.float64).requires_grad_()
+        (delta,) = torch.autograd.grad(
+            american_price(at, 100.0, 1.0, 0.25, rate, dividend).sum(), at, create_graph=True
+        )
+        return delta.detach(), torch.autograd.grad(delta.sum(), at)[0]
+
+    low, high = 20.0, 100.0
+    for _ in range(60):  # the lowest spot at which the put is not exercised
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if float(slopes(middle)[1]) < 1e-12 else (low, middle)
+    delta, gamma = slopes(high * (1 + torch.tensor([-1e-3, 1e-5, 1e-3], dtype=torch.float64)))
+    assert float(delta[0]) == pytest.approx(-1.0, abs=1e-12)
+    assert float(delta[1]) == pytest.approx(-1.0, abs=3e-5)
+    # what is left of the equation of Black and Scholes where the price stays that of exercise: gain from exercise
+    jump = 2 * (rate * 100 - dividend * high) / (0.25 * high) ** 2
+    assert float(gamma[0]) == pytest.approx(0.0, abs=1e-12)
+    assert float(gamma[1]) == pytest.approx(jump, rel=1e-2)
+    assert float(delta[2] - delta[1]) == pytest.approx(jump * 1e-3 * high, rel=2e-2)
+
+
+def test_above_the_boundary_the_equation_of_black_and_scholes_holds():
+    spot = torch.linspace(75.0, 160.0, 60, dtype=torch.float64).requires_grad_()
+    t = torch.ones_like(spot).requires_grad_()
+    vol, rate, dividend = 0.25, 0.05, 0.03
+    price = american_price(spot, 100.0, t, vol, rate, dividend)
+    delta, slope = torch.autograd.grad(price.sum(), [spot, t], create_graph=True)
+    (gamma,) = torch.autograd.grad(delta.sum(), spot)
+    left = 0.5 * vol**2 * spot**2 * gamma + (rate - dividend) * spot * delta - rate * price - slope
+    assert float(price.detach()[0]) > 25.0  # not exercised
+    assert float(left.detach().abs().max()) < 2e-4
+
+
+def test_extremes_have_finite_prices_and_derivatives():
+    grid = torch.cartesian_prod(
+        *(torch.tensor(x, dtype=torch.float64) for x in (
+            [50.0, 100.0, 200.0], [1e-6, 1.0, 100.0], [1e-4, 0.2, 10.0], [-0.5, 0.0, 1e-8, 1.0], [-0.5, 0.0, 1.0]))
+    )  # fmt: skip
+    strike, t, vol, rate, dividend = grid[~((grid[:, 3] < 0) & (grid[:, 4] < grid[:, 3]))].T
+    leaves = [x.clone().requires_grad_() for x in (torch.full_like(t, 100.0), t, vol, rate, dividend)]
+    price = american_price(leaves[0], strike, *leaves[1:])
+    slopes = torch.autograd.grad(price.sum(), leaves)
+    assert bool(torch.isfinite(torch.stack([price, *slopes])).all())
+    # where the price is wrong its bound says so
+    sure = american_error(torch.full_like(t, 100.0), strike, t, vol, rate, dividend) < 1e-4 * strike
+    intrinsic = torch.relu(strike - 100.0)
+    assert bool((price >= intrinsic - 1e-4 * strike)[sure].all())
+    assert bool((price <= strike * torch.exp(torch.relu(-rate * t)) + 1e-4 * strike)[sure].all())
+    assert float(sure.double().mean()) > 0.7
 
 
 def test_perpetual_put():
