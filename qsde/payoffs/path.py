@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.payoffs.base import Terminal, check_times
+from qsde.payoffs.checks import differentiated
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class PathFunction(Terminal):
         jumps: the amount is not continuous in the prices, so that its pathwise gradient is refused.
 
     Raises:
-        InputError: dates that do not increase, or a function that does not return one amount per path.
+        InputError: dates that do not increase, a function that does not return one amount per path, or a gradient
+            through an amount without one, such as `(s[..., -1] > 100).double()`.
 
     Example:
         >>> import torch
@@ -38,6 +40,10 @@ class PathFunction(Terminal):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dates", check_times(f"{self.label}.dates", self.dates))
+        if not callable(self.function):
+            raise InputError(
+                f"{self.label}: the payoff must be a function of prices [*, path, time], got {self.function!r:.60}"
+            )
 
     @property
     def name(self) -> str:
@@ -58,12 +64,19 @@ class PathFunction(Terminal):
         """The function's amounts.
 
         Raises:
-            InputError: the function returned another shape than one amount per path.
+            InputError: the function returned something else than one amount per path, or, where a gradient is under
+                way, an amount through which none can flow.
         """
-        amount = self.function(paths)
-        if amount.shape != paths.shape[:-1]:
+        amount = self.function(paths.clone())  # it may work in place, and other payoffs look at the same prices
+        if not isinstance(amount, Tensor) or amount.shape != paths.shape[:-1]:
+            got = tuple(amount.shape) if isinstance(amount, Tensor) else type(amount).__name__
             raise InputError(
                 f"{self.label}: the payoff function must return one amount per path, shape {tuple(paths.shape[:-1])}, "
-                f"got {tuple(amount.shape)}; reduce over the last axis (time)"
+                f"got {got}; use torch functions and reduce over the last axis (time)"
+            )
+        if self.continuous and differentiated(paths) and not differentiated(amount):
+            raise InputError(
+                f"{self.label}: the amount has no derivative to the prices, so a pathwise gradient would miss it: if "
+                "it jumps, say jumps=True and take qsde.greeks.greeks(...); else make it by torch functions alone"
             )
         return amount
