@@ -70,7 +70,8 @@ class Dynamics:
             per_path: parameters whose first axis is that of the paths of `y`.
 
         Raises:
-            InputError: a function returns the wrong shape, or uses a tensor that requires grad and is no parameter.
+            InputError: a function returns the wrong shape, changes the state in place, or uses a tensor that requires
+                grad and is no parameter.
         """
         own = per_path or {}
         names, shape = (*parameters, *own), tuple(y.shape[1:])
@@ -78,7 +79,7 @@ class Dynamics:
         values = [v.detach() for v in (*parameters.values(), *own.values())]
         with torch.enable_grad():
             equation = trial.at(values)
-            f, g = equation.drift(t, y.detach()), equation.diffusion(t, y.detach())
+            f, g = (_tried(role, getattr(equation, role), t, y.detach().clone()) for role in ("drift", "diffusion"))
         _check_output("drift", f, "[P, *shape]", y, isinstance(f, Tensor) and f.shape == y.shape)
         layout = _layout(noise, g, y)
         motions = {"diagonal": math.prod(shape), "scalar": 1}.get(layout) or g.shape[-1]
@@ -132,6 +133,15 @@ class Equation:
         args = (t, y, {name: self.params[name] for name in own}) if own else (t, y)
         out: Tensor = torch.func.functional_call(function, weights, args)
         return out
+
+
+def _tried(role: str, function: Callable[[Tensor, Tensor], Tensor], t: Tensor, y: Tensor) -> Tensor:
+    """The function's value, if it leaves the state alone: the step, the other function and the gradient need it."""
+    before = y._version
+    out = function(t, y)
+    if y._version != before:
+        raise InputError(f"SDE: {role} changes y in place: write y * 2 instead of y.mul_(2), or take y.clone()")
+    return out
 
 
 def _layout(noise: NoiseKind, g: Any, y: Tensor) -> Layout:

@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from qsde.errors import InputError, ParameterError
 from qsde.models.base import Model, Parameter, check_parameter
 from qsde.models.dynamics import NOISE_KINDS, Dynamics, Function, Interpretation, NoiseKind
+from qsde.numerics import holds
 
 _ANY = (-float("inf"), float("inf"))
 
@@ -122,11 +123,16 @@ class SDE(Model):
         """The functions alone, tried on the initial state.
 
         Raises:
-            InputError: there is none, or the functions do not fit it.
+            InputError: there is none, it does not start at log(S / F) = 0, or the functions do not fit it.
         """
         start = self.params.get("initial")
         if start is None:
             raise InputError("SDE: as a pricing model it needs initial=[...], its state at time 0, log(S / F) first")
+        if not holds(start[0] == 0):
+            raise InputError(
+                f"SDE: initial[0] is log(S / F) at time 0, so it must be 0, got {start[0].item():.6g}: the spot is the "
+                "market's, and drift and diffusion are those of the logarithm (use sdeint for other states)"
+            )
         y = start.detach().expand(3, -1)
         model = self.with_params({name: p.to(y) for name, p in self.params.items()})
         return model.dynamics(y, y.new_zeros(()))

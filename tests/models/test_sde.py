@@ -14,6 +14,7 @@ from qsde.models import SDE, BlackScholes
 from qsde.payoffs import Asian, European
 from qsde.pricing.montecarlo import MonteCarlo, price
 from qsde.schemes import EulerMaruyama, scheme_for
+from qsde.solve import sdeint
 
 D = torch.float64
 
@@ -51,12 +52,13 @@ def test_with_params_replaces_without_touching_the_original() -> None:
     drift = Line()
     sde = SDE(drift, lambda t, y, p: p["vol"] * y, [0.0, 1.0], {"vol": 0.3})
     bias = torch.tensor([5.0, 6.0], dtype=D)
-    new = sde.with_params({"drift.layer.bias": bias, "initial": torch.ones(2, dtype=D)})
+    start = torch.tensor([0.0, 2.0], dtype=D)
+    new = sde.with_params({"drift.layer.bias": bias, "initial": start})
     y = torch.zeros(3, 2, dtype=D)
     dynamics = new.pricing_dynamics()
     equation = dynamics.at([new.params[name] for name in dynamics.names])
     assert torch.equal(equation.drift(torch.zeros((), dtype=D), y), bias.expand(3, 2))
-    assert torch.equal(new.params["initial"], torch.ones(2, dtype=D))
+    assert torch.equal(new.params["initial"], start)
     assert torch.equal(sde.params["initial"], torch.tensor([0.0, 1.0], dtype=D))
     assert not torch.equal(drift.layer.bias, bias)
     with pytest.raises(ParameterError, match="no parameter"):
@@ -144,3 +146,31 @@ def test_a_network_prices_and_learns() -> None:
             up, down = (price(sde.with_params({name: weight + e}), call, market, engine).value for e in (h, -h))
         assert float(slope.sum()) == pytest.approx(float(up - down) / 2e-6, rel=1e-6)
         assert bool((slope[0] != 0).all())
+
+
+@pytest.mark.parametrize("start", [[100.0], [math.log(100.0), 0.04]])
+def test_a_price_instead_of_its_logarithm_over_the_forward_is_refused(start: list[float]) -> None:
+    sde = SDE(lambda t, y, p: 0.0 * y, lambda t, y, p: 0.2 * y, start)
+    with pytest.raises(InputError, match=r"initial\[0\] is log\(S / F\) at time 0, so it must be 0, got"):
+        price(sde, European(100.0, 1.0), Market(100.0))
+
+
+def test_a_drift_that_changes_the_state_in_place_is_refused() -> None:
+    sde = SDE(lambda t, y, p: y.mul_(-1.0), lambda t, y, p: torch.full_like(y, 0.2), [0.0])
+    with pytest.raises(InputError, match="drift changes y in place"):
+        sdeint(sde, torch.ones(4, 1, dtype=D), [0.0, 1.0], max_dt=0.5)
+    with pytest.raises(InputError, match="drift changes y in place"):
+        price(sde, European(100.0, 1.0), Market(100.0))
+
+
+def test_a_drift_may_fill_a_tensor_of_its_own() -> None:
+    def drift(t: Tensor, y: Tensor, p: dict[str, Tensor]) -> Tensor:
+        out = torch.zeros_like(y)
+        out[:, 0] = -0.5 * p["vol"] ** 2
+        return out
+
+    sde = SDE(drift, lambda t, y, p: p["vol"] * torch.ones_like(y), [0.0], {"vol": 0.2}, martingale=True)
+    engine = MonteCarlo(n_paths=1 << 10)
+    assert price(sde, European(100.0, 1.0), Market(100.0), engine).value == pytest.approx(
+        price(gbm(), European(100.0, 1.0), Market(100.0), engine).value
+    )
