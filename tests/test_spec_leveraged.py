@@ -73,7 +73,6 @@ def test_what_makes_no_sense_is_refused(change: dict, text: str) -> None:
         ("local_vol", {"paths": 1024}, "paths: not for local_vol"),
         ("heston", {"max_dt": 0.1}, "max_dt: not for heston"),
         ("neural_sv", {"backbone": "bates"}, "backbone: not for neural_sv"),
-        ("lsv", {"backbone": "bates"}, "jumps do not allow"),
         ("lsv", {"fixed": {"kappa": 1.0}}, "fixed: lsv has no parameters"),
         ("neural_lsv", {"feller": 0.01}, "feller: neural_lsv has no parameters"),
         ("neural_lsv", {"objective": "price"}, "fitted to implied vols"),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_banded
+from scipy.linalg import expm, solve_banded
+
+from qsde.calibration.jump_generator import jump_generator, jump_reach
+from qsde.models.jumps import JumpLaw
 
 Floats = NDArray[np.float64]
 #: First steps, which the kink of the payoff would make ring, are implicit and this many.
@@ -21,13 +25,15 @@ _FINE = 25.0
 class ForwardEquation:
     """Finite differences for `u_T = L^2(T, log y) y^2 u_yy / 2`, undiscounted calls over the forward at `y = K / F`.
 
-    Second differences on a grid that need not be even; Crank-Nicolson steps after a few implicit ones. Second order in
+    Second differences on a grid that need not be even; Crank-Nicolson steps after a few implicit ones. With jumps, of
+    which each adds `jump_generator`, half of a step's jumps come before and half after it, exactly. Second order in
     both directions. Straight lines stay, so that the forward is priced exactly.
 
     Attributes:
         y: grid of strikes over the forward, from far below 1 to far above.
         starts, ends: of the steps, years.
         expiries: years at which prices are wanted, ends of steps.
+        jumps: laws of the jumps of the log-price.
 
     References:
         B. Dupire, Pricing with a smile, Risk 7 (1994); J. Andreasen and B. Huge, Volatility interpolation, Risk (March
@@ -44,10 +50,17 @@ class ForwardEquation:
     starts: Floats
     ends: Floats
     expiries: tuple[float, ...]
+    jumps: tuple[JumpLaw, ...] = field(default=())
 
     @classmethod
     def of(
-        cls, expiries: Sequence[float], vol: float, points: int = 401, steps: int = 32, far: float = 7.0
+        cls,
+        expiries: Sequence[float],
+        vol: float,
+        points: int = 401,
+        steps: int = 32,
+        far: float = 7.0,
+        jumps: Sequence[JumpLaw] = (),
     ) -> ForwardEquation:
         """A grid for expiries (years, increasing).
 
@@ -56,9 +69,10 @@ class ForwardEquation:
             vol: a typical volatility, decimal.
             points: points of the grid.
             steps: steps to the first expiry; between expiries their share of the time to the later one, 4 at least.
-            far: ends of the grid in deviations of the last expiry.
+            far: ends of the grid in deviations of the last expiry, and beyond by what jumps reach.
+            jumps: laws of the jumps.
         """
-        reach = far * vol * np.sqrt(expiries[-1])
+        reach = far * vol * np.sqrt(expiries[-1]) + max((jump_reach(law) for law in jumps), default=0.0)
         fine = _FINE * vol * np.sqrt(expiries[0]) / points
         # sinh spacing whose step at the forward is `fine`
         stretched = np.linspace(-1, 1, points)
@@ -74,7 +88,7 @@ class ForwardEquation:
             share = (np.arange(1, n + 1) / n) ** (2 if i == 0 else 1)
             nodes.extend(nodes[-1] + share * (end - nodes[-1]))
         times = np.array(nodes)
-        return cls(y, times[:-1], times[1:], tuple(expiries))
+        return cls(y, times[:-1], times[1:], tuple(expiries), tuple(jumps))
 
     def solve(self, local: Callable[[float, Floats], tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
         """Calls [E, N] on the grid, and their derivatives [E, N, P].
@@ -84,17 +98,34 @@ class ForwardEquation:
         """
         y, x = self.y, np.log(self.y)
         lower, upper = _second_difference(y)
-        value = np.maximum(1 - y, 0.0)
+        value = np.maximum(y - 1, 0.0)  # puts: straight lines, by which calls differ, stay
         slope: Floats | None = None
         found: list[tuple[Floats, Floats]] = []
         for i, (start, end) in enumerate(zip(self.starts, self.ends, strict=True)):
             variance, by_parameter = local(0.5 * (start + end), x)
             slope = np.zeros((len(y), by_parameter.shape[1])) if slope is None else slope
+            value, slope = self._jumped(value, slope, i)
             value, slope = _step(value, slope, variance, by_parameter, 0.5 * (end - start) * y * y, lower, upper,
                                  1.0 if i < _DAMPED else 0.5)  # fmt: skip
+            value, slope = self._jumped(value, slope, i)
             if any(abs(end - t) < 1e-12 for t in self.expiries):
-                found.append((value, slope))
+                found.append((value + 1 - y, slope))
         return np.stack([v for v, _ in found]), np.stack([s for _, s in found])
+
+    def _jumped(self, value: Floats, slope: Floats, step: int) -> tuple[Floats, Floats]:
+        """After the jumps of half a step."""
+        if not self.jumps:
+            return value, slope
+        matrix = self._half_steps[step]
+        return matrix @ value, matrix @ slope
+
+    @cached_property
+    def _half_steps(self) -> list[Floats]:
+        """For each step, what the jumps of half of it do to prices [N, N]."""
+        speed = sum(jump_generator(law, self.y) for law in self.jumps)
+        sizes, which = np.unique((self.ends - self.starts).round(12), return_inverse=True)
+        matrices = [expm(0.5 * size * speed) for size in sizes]
+        return [matrices[i] for i in which]
 
 
 def _second_difference(y: Floats) -> tuple[Floats, Floats]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,17 @@ from qsde.calibration.levenberg_marquardt import solve
 from qsde.calibration.objective import quote_weights
 from qsde.calibration.ssvi import SSVIFit, fit_ssvi
 from qsde.calibration.training_paths import WEIGHTS, Quoted
-from qsde.errors import FitStatus
+from qsde.errors import FitStatus, InputError
 from qsde.market.black import black_vega
 from qsde.market.implied_vol import implied_vol
 from qsde.market.ssvi import ESSVI
 from qsde.market.surface import Surface
+from qsde.models.base import Model
 from qsde.models.black_scholes import BlackScholes
+from qsde.models.jump_diffusion import JumpDiffusion
+from qsde.models.jumps import JumpLaw
 from qsde.models.leverage import GridLeverage
-from qsde.models.lsv import LocalStochasticVol
+from qsde.models.lsv import leveraged
 from qsde.models.neural import early_knots
 
 Floats = NDArray[np.float64]
@@ -135,6 +138,7 @@ def calibrate_local_vol(
     weights: str | Callable[[pd.DataFrame], np.ndarray] = "spread",
     stiffness: float = _STIFFNESS,
     max_iterations: int = 30,
+    jumps: Sequence[JumpLaw] = (),
 ) -> Fit:
     """A local volatility that reprices the quotes: the one-factor model that fits every arbitrage-free surface.
 
@@ -154,12 +158,15 @@ def calibrate_local_vol(
             middle of wide quotes, too; a function of the quotes gives what 5 bp are divided by, on average 1.
         stiffness: see above; infinite leaves Dupire's local volatility of the eSSVI surface.
         max_iterations: Levenberg-Marquardt iterations of `c`.
+        jumps: laws of jumps beside the diffusion, which is then what they leave to it (Andersen and Andreasen 2000).
 
     Returns:
-        A fit whose model is a `LocalStochasticVol` on `BlackScholes(1.0)` and whose `model_iv` are those of the forward
-        equation. It has no free parameters in the sense of a handful that quotes determine: `free` is empty.
+        A fit whose model is a `LocalStochasticVol` on `BlackScholes(1.0)`, under the jumps, and whose `model_iv` are
+        those of the forward equation. It has no free parameters in the sense of a handful that quotes determine: `free`
+        is empty.
 
     Raises:
+        InputError: jumps with infinite stiffness.
         QuoteError: the surface is empty.
 
     References:
@@ -173,9 +180,11 @@ def calibrate_local_vol(
         ('LocalVol', True)
     """
     began = time.perf_counter()
+    if jumps and math.isinf(stiffness):
+        raise InputError("jumps: Dupire's formula knows none; give a finite stiffness, or no jumps")
     smooth = fit_ssvi(surface, weights)
     start, status, iterations = LocalVolatility.flat(smooth), smooth.status, 0
-    problem = _Problem.of(surface, start, weights, stiffness)
+    problem = _Problem.of(surface, start, weights, stiffness, tuple(jumps))
     found = replace(start, shape=None)
     if math.isfinite(stiffness):
         unknowns = torch.zeros(1, 1, problem.penalty.shape[-1], dtype=torch.float64)
@@ -184,8 +193,9 @@ def calibrate_local_vol(
         status = FitStatus.CONVERGED if bool(solution.converged) else FitStatus.MAX_ITERATIONS
     vols, _ = problem.vols(found)
     empty = torch.zeros(len(surface), 0, dtype=torch.float64)
+    one: Model = BlackScholes(torch.tensor(1.0, dtype=torch.float64))
     return Fit(
-        model=LocalStochasticVol(BlackScholes(torch.tensor(1.0, dtype=torch.float64)), found.leverage()),
+        model=leveraged(reduce(JumpDiffusion, jumps, one), found.leverage()),
         surface=surface,
         status=status,
         model_iv=vols.numpy(),
@@ -210,6 +220,7 @@ class _Problem:
     local: LocalVolatility
     scale: Tensor
     penalty: Tensor
+    jumps: tuple[JumpLaw, ...]
 
     @classmethod
     def of(
@@ -218,6 +229,7 @@ class _Problem:
         local: LocalVolatility,
         weights: str | Callable[[pd.DataFrame], np.ndarray],
         stiffness: float,
+        jumps: tuple[JumpLaw, ...],
     ) -> _Problem:
         half = Quoted.of(surface).half
         if isinstance(weights, str):
@@ -225,13 +237,13 @@ class _Problem:
         else:
             scale = WEIGHTS["equal"](half) * torch.tensor(quote_weights(surface.quotes, weights))
         bends = _bends(len(local.times), len(local.moneyness))
-        return cls(surface, local, scale, stiffness * bends if math.isfinite(stiffness) else bends)
+        return cls(surface, local, scale, stiffness * bends if math.isfinite(stiffness) else bends, jumps)
 
     @cached_property
     def equation(self) -> ForwardEquation:
         """The grid of the quotes' expiries."""
         vol = float(self.surface.quotes["iv"].median())
-        return ForwardEquation.of(self.surface.slices["t"].tolist(), vol)
+        return ForwardEquation.of(self.surface.slices["t"].tolist(), vol, jumps=self.jumps)
 
     @cached_property
     def weights(self) -> list[Tensor]:

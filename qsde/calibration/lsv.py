@@ -1,4 +1,4 @@
-"""Local-stochastic volatility: a calibrated Heston, and the leverage that makes it meet the quotes."""
+"""Local-stochastic volatility: a calibrated Heston or Bates, and the leverage that makes it meet the quotes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from qsde.market.surface import Surface
 from qsde.models.base import Model
 from qsde.models.heston import Heston
 from qsde.models.leverage import GridLeverage
-from qsde.models.lsv import LocalStochasticVol
+from qsde.models.lsv import LocalStochasticVol, leveraged
 from qsde.pricing.engine import MonteCarlo
+from qsde.schemes.layers import layers
 
 
 def calibrate_lsv(
@@ -26,32 +27,32 @@ def calibrate_lsv(
     weights: Weights = "spread",
     progress: Progress | None = None,
 ) -> Fit:
-    """Heston's dynamics with the vanillas of a local volatility: `calibrate_local_vol`, then `leverage_by_particles`.
+    """Dynamics of Heston or Bates with the vanillas of a local volatility.
+
+    `calibrate_local_vol` under the jumps of the backbone, then `leverage_by_particles`.
 
     Args:
         surface: the quotes.
-        backbone: a `Heston`; None calibrates it to the quotes.
+        backbone: a `Heston`, or one with jumps; None calibrates a Heston to the quotes.
         engine: particles and steps; None takes 2^15 and 1/100. The model is judged with steps of this size.
         weights: as in `calibrate`.
         progress: called with (done, total).
 
     Returns:
-        A fit whose model is a `LocalStochasticVol` on the backbone, and whose `model_iv` are of fresh paths.
+        A fit whose model is the backbone times a leverage, and whose `model_iv` are of fresh paths.
 
     Raises:
-        InputError: the backbone is no `Heston`.
+        InputError: the backbone is no `Heston`, with jumps or without.
         QuoteError: the surface is empty.
     """
     began = time.perf_counter()
     tell = progress or (lambda done, total: None)
-    local = calibrate_local_vol(surface, weights=weights)
-    tell(1, 4)
     own = calibrate(Heston.typical(), surface, weights=weights).model if backbone is None else backbone
+    tell(1, 4)
+    local = calibrate_local_vol(surface, weights=weights, jumps=layers(own)[1])
     tell(2, 4)
     engine = engine or MonteCarlo(n_paths=1 << 15, max_dt=1 / 100)
-    assert isinstance(local.model, LocalStochasticVol)
-    assert isinstance(local.model.leverage, GridLeverage)
-    model = LocalStochasticVol(own, leverage_by_particles(own, local.model.leverage, engine))
+    model = leveraged(own, leverage_by_particles(own, table_of(local), engine))
     tell(3, 4)
     judged = judge(model, surface, engine)
     tell(4, 4)
@@ -62,3 +63,11 @@ def calibrate_lsv(
         simulation=judged.simulation,
         seconds=time.perf_counter() - began,
     )
+
+
+def table_of(local: Fit) -> GridLeverage:
+    """The local volatility of a fit of `calibrate_local_vol`."""
+    model, _ = layers(local.model)
+    assert isinstance(model, LocalStochasticVol)
+    assert isinstance(model.leverage, GridLeverage)
+    return model.leverage

@@ -11,9 +11,10 @@ from qsde.errors import InputError
 from qsde.models.base import Model
 from qsde.models.heston import Heston
 from qsde.models.leverage import GridLeverage
-from qsde.models.lsv import LocalStochasticVol
+from qsde.models.lsv import leveraged
 from qsde.pricing.engine import MonteCarlo
-from qsde.schemes.leverage import Leveraged
+from qsde.schemes.layers import layers
+from qsde.schemes.table import scheme_for
 from qsde.solve import TimeGrid
 
 #: Points of a row of the leverage, and its ends in deviations of the local volatility.
@@ -29,25 +30,27 @@ def leverage_by_particles(backbone: Model, local: GridLeverage, engine: MonteCar
 
     By Gyongy's lemma that is `L^2 = sigma^2(t, x) / E[v_t | x_t = x]`. The expectation depends on the law of the paths
     that `L` steers, and is found along the way: all paths move together, and at the start of each step a kernel
-    regression of their variances on their prices gives the leverage of that step.
+    regression of their variances on their prices gives the leverage of that step. The same holds under jumps, if both
+    have the same: prices are then of one law at each time (Bentata and Cont).
 
     Args:
-        backbone: `Heston`, whose `v` is the variance.
-        local: local volatility `sigma(t, x)`, such as `calibrate_local_vol(surface).model.leverage`; its last time is
-            the end of the simulation.
+        backbone: `Heston`, whose `v` is the variance, with jumps or without.
+        local: local volatility `sigma(t, x)` under the jumps of the backbone, such as
+            `calibrate_local_vol(surface, jumps=...)` has; its last time is the end of the simulation.
         engine: particles (`n_paths`), steps (`max_dt`) and noise; price with steps of the same size. By default 2^15
             and 1/100.
 
     Returns:
-        The leverage, with a row in the middle of each step.
+        The leverage, with a row at each time of `local`.
 
     Raises:
-        InputError: the backbone is no `Heston`: with jumps, vanillas do not follow from `E[v | x]` alone.
+        InputError: the backbone is no `Heston`.
 
     References:
         J. Guyon and P. Henry-Labordere, Being particular about calibration, Risk (January 2012), and Nonlinear Option
         Pricing (Chapman and Hall 2014), chapter 11; I. Gyongy, Mimicking the one-dimensional marginal distributions of
-        processes having an Ito differential, Probability Theory and Related Fields 71 (1986).
+        processes having an Ito differential, Probability Theory and Related Fields 71 (1986); A. Bentata, R. Cont,
+        Mimicking the marginal distributions of a semimartingale (2009), arXiv:0910.4621.
 
     Example:
         With a volatility of variance of nearly 0 the leverage is the local over the backbone's volatility:
@@ -55,44 +58,47 @@ def leverage_by_particles(backbone: Model, local: GridLeverage, engine: MonteCar
         >>> local = GridLeverage([0.0, 0.5], [-0.1, 0.1], [[0.3, 0.2], [0.3, 0.2]])
         >>> still = Heston(v0=0.04, kappa=1.0, theta=0.04, sigma=1e-3, rho=0.0)
         >>> found = leverage_by_particles(still, local, MonteCarlo(n_paths=1 << 10, max_dt=0.1))
-        >>> found.at(torch.tensor([0.3]).double(), torch.tensor([[-0.1, 0.0, 0.1]]).double()).round(decimals=1)
+        >>> found.at(torch.tensor([0.3]).double(), torch.tensor([[-0.1, 0.02, 0.1]]).double()).round(decimals=1)
         tensor([[1.5000, 1.2000, 1.0000]], dtype=torch.float64)
     """
-    if not isinstance(backbone, Heston):
+    heston, _ = layers(backbone)
+    if not isinstance(heston, Heston):
         raise InputError(
-            f"leverage_by_particles: the backbone must be a Heston, got {backbone.name}; with jumps the vanillas do "
-            "not follow from the mean variance at each price"
+            f"leverage_by_particles: the backbone must be a Heston, with jumps or not, got {backbone.name}"
         )
     engine = engine or MonteCarlo(n_paths=1 << 15, max_dt=1 / 100)
-    grid = TimeGrid.of([t for t in local.times.tolist() if t > 0], engine.max_dt)
-    scheme, times = Leveraged(), torch.tensor(grid.times, dtype=torch.float64)
-    flat = LocalStochasticVol(backbone, GridLeverage([0.0], [0.0], [[1.0]], local.scale))  # type: ignore[arg-type]
+    grid = TimeGrid.of(local.times.tolist(), engine.max_dt)
+    times = torch.tensor(grid.times, dtype=torch.float64)
+    flat = leveraged(backbone, GridLeverage([0.0], [0.0], [[1.0]], local.scale))  # type: ignore[arg-type]
+    scheme = scheme_for(flat)
     draws = scheme.draws(flat, engine.max_dt)
     noise = engine.noise.block(
         torch.arange(engine.n_paths), len(times) - 1, *draws, engine.dtype, engine.device, times
     )  # fmt: skip
     state = tuple(s.to(engine.device, engine.dtype).expand(engine.n_paths).contiguous() for s in scheme.initial(flat))
+    points = torch.linspace(-_REACH, _REACH, _POINTS).to(times)
     rows, values = [], []
     with torch.no_grad():
-        for k, (t, dt) in enumerate(zip(times[:-1], times.diff(), strict=True)):
-            deviation = local.scale * torch.sqrt(t + dt)
-            x = deviation * torch.linspace(-_REACH, _REACH, _POINTS).to(times)
-            mean = _mean_variance(backbone, state, x, dt)
-            rows.append(x)
-            values.append(local.at((t + 0.5 * dt).reshape(1), x.unsqueeze(0))[0] / torch.sqrt(mean))
-            model = LocalStochasticVol(backbone, GridLeverage(t.reshape(1), x, values[-1].unsqueeze(0), local.scale))
+        for k, (t, dt) in enumerate(zip(times, [*times.diff(), times.new_zeros(())], strict=True)):
+            x = local.scale * torch.sqrt(t + dt) * points
+            price, v = (s.double().cpu() for s in state)
+            mean = conditional_mean(price, v, x)
+            if k in grid.observed_after:
+                rows.append(x)
+                values.append(local.at(t.reshape(1), x.unsqueeze(0))[0] / torch.sqrt(mean))
+            if dt == 0:
+                break
+            level = local.at((t + 0.5 * dt).reshape(1), x.unsqueeze(0)) / torch.sqrt(_expected(heston, mean, dt))
+            model = leveraged(backbone, GridLeverage(t.reshape(1), x, level, local.scale))
             c = scheme.coefficients(model, dt, t).unsqueeze(-1).to(engine.device, engine.dtype)
             state = scheme.step(state, c, *noise.draw(k))
-    middle = times[:-1] + 0.5 * times.diff()
-    return GridLeverage(middle, torch.stack(rows), torch.stack(values), local.scale)
+    return GridLeverage(local.times, torch.stack(rows), torch.stack(values), local.scale)
 
 
-def _mean_variance(backbone: Heston, state: tuple[Tensor, ...], x: Tensor, dt: Tensor) -> Tensor:
-    """Expected mean variance over the next step [X], given the price at its start, at points x [X]."""
-    price, v = (s.double().cpu() for s in state)
-    speed = backbone.kappa * dt
-    share = -torch.expm1(-speed) / speed
-    return backbone.theta + share * (conditional_mean(price, v, x) - backbone.theta)
+def _expected(heston: Heston, v: Tensor, dt: Tensor) -> Tensor:
+    """Mean variance over the next step, given that at its start."""
+    speed = heston.kappa * dt
+    return heston.theta - torch.expm1(-speed) / speed * (v - heston.theta)
 
 
 def conditional_mean(x: Tensor, y: Tensor, at: Tensor) -> Tensor:

@@ -9,15 +9,18 @@ import torch
 
 from qsde.calibration.calibrate import calibrate
 from qsde.calibration.local_vol import calibrate_local_vol
+from qsde.calibration.lsv import table_of
+from qsde.calibration.particles import leverage_by_particles
 from qsde.market.surface import Surface
 from qsde.models.base import Model
 from qsde.models.black_scholes import BlackScholes
 from qsde.models.heston import Heston
 from qsde.models.leverage import GridLeverage, Leverage
-from qsde.models.lsv import LocalStochasticVol, leveraged
+from qsde.models.lsv import leveraged
 from qsde.models.neural import NeuralLeverage
 from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.pricing.fourier import model_vols
+from qsde.schemes.layers import layers
 
 #: The leverage of the term structure stays between these.
 _LOWEST, _HIGHEST = 0.2, 5.0
@@ -45,25 +48,35 @@ def neural_local_vol(
     """
     vol = float(at_the_money(surface)[1][-1])
     if base is None:
-        local = _local_vol(surface, weights)
+        local = table_of(calibrate_local_vol(surface, weights=weights))
         base = GridLeverage(local.times, local.x, local.values / vol, scale=local.scale)
     return _with_network(surface, BlackScholes(torch.tensor(vol, dtype=torch.float64)), base, width, seed)
 
 
 def neural_lsv(
-    surface: Surface, backbone: Model | None = None, base: Leverage | None = None, width: int = 32, seed: int = 0
+    surface: Surface,
+    backbone: Model | None = None,
+    base: Leverage | None = None,
+    width: int = 32,
+    seed: int = 0,
+    weights: str = "spread",
 ) -> Model:
     """A local-stochastic volatility: Heston, or Bates, with a network in its leverage, ready for `train`.
 
     Args:
         surface: as for `neural_local_vol`.
         backbone: a calibrated `Heston`, or one with jumps; None calibrates a Heston.
-        base: what the network multiplies; None takes what the backbone misses at the money, as a function of time.
-            With Heston that of `leverage_by_particles` is nearer to the quotes, with more and so slower steps.
+        base: what the network multiplies; None takes the leverage of `leverage_by_particles` towards
+            `calibrate_local_vol`, which is near the quotes already. `term_structure(surface, backbone)` gives what the
+            backbone misses at the money only: the network then learns the smile as well.
         width: units of each hidden layer.
         seed: seed of the hidden layers.
+        weights: of the quotes in that local volatility, "spread" or "equal"; best those of `train`.
     """
     backbone = calibrate(Heston.typical(), surface, seed=seed).model if backbone is None else backbone
+    if base is None:
+        local = calibrate_local_vol(surface, weights=weights, jumps=layers(backbone)[1])
+        base = leverage_by_particles(backbone, table_of(local))
     return _with_network(surface, backbone, base, width, seed)
 
 
@@ -115,17 +128,8 @@ def at_the_money(surface: Surface) -> tuple[np.ndarray, np.ndarray]:
     return surface.slices["t"].to_numpy(), np.array(vols)
 
 
-def _local_vol(surface: Surface, weights: str) -> GridLeverage:
-    """Over a volatility of 1."""
-    model = calibrate_local_vol(surface, weights=weights).model
-    assert isinstance(model, LocalStochasticVol)
-    assert isinstance(model.leverage, GridLeverage)
-    return model.leverage
-
-
-def _with_network(surface: Surface, backbone: Model, base: Leverage | None, width: int, seed: int) -> Model:
+def _with_network(surface: Surface, backbone: Model, base: Leverage, width: int, seed: int) -> Model:
     t, vol = at_the_money(surface)
-    base = term_structure(surface, backbone) if base is None else base
     network = NeuralLeverage.initialised(
         scale=float(vol[-1]), shortest=float(t[0]), longest=float(t[-1]), width=width, seed=seed, base=base
     )

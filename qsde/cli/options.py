@@ -148,7 +148,7 @@ class Simulating:
 
     backbone: Annotated[
         str | None,
-        typer.Option(help="Variance of lsv (heston) and neural_lsv (heston or bates).", rich_help_panel=FITTING),
+        typer.Option(help="Variance of lsv and neural_lsv: heston or bates.", rich_help_panel=FITTING),
     ] = None
     paths: Annotated[
         int | None, typer.Option(help="Paths that lsv and networks are fitted on.", rich_help_panel=FITTING)

@@ -54,7 +54,8 @@ def _neural_local_vol(spec: CalibrationSpec, surface: Surface, progress: Progres
 
 
 def _neural_lsv(spec: CalibrationSpec, surface: Surface, progress: Progress) -> Fit:
-    return _neural(spec, surface, progress, neural_lsv(surface, backbone=_backbone(spec, surface), seed=spec.seed))
+    start = neural_lsv(surface, backbone=_backbone(spec, surface), seed=spec.seed, weights=spec.weights)
+    return _neural(spec, surface, progress, start)
 
 
 def _neural_sv(spec: CalibrationSpec, surface: Surface, progress: Progress) -> Fit:

@@ -144,7 +144,7 @@ class CalibrationSpec(Spec):
         prior: beliefs by parameter.
         seed: seed of the random starts.
         max_iterations: iteration limit; steps of the training of a network.
-        backbone: variance of "lsv" (heston) and "neural_lsv" (heston or bates), calibrated first; None is heston.
+        backbone: variance, and jumps, of "lsv" and "neural_lsv", calibrated first; None is heston.
         paths, max_dt: of the simulation by which "lsv" and networks are fitted.
 
     Models with a table or a network ("local_vol", "lsv", "neural_local_vol", "neural_lsv", "neural_sv") have no
@@ -200,10 +200,6 @@ class CalibrationSpec(Spec):
                 raise InputError(f"{field}: {self.model} has no parameters for it; leave it out")
         if self.objective != "implied_vol":
             raise InputError(f"objective: {self.model} is fitted to implied vols")
-        if self.model == "lsv" and self.backbone == "bates":
-            raise InputError(
-                "backbone: lsv takes its leverage from E[v | x], which jumps do not allow: use heston, or neural_lsv"
-            )
         return self
 
     def fit(self, surface: Surface, progress: Progress | None = None) -> Fit:

@@ -10,7 +10,7 @@ from qsde.calibration.particles import conditional_mean, leverage_by_particles
 from qsde.errors import InputError
 from qsde.market.black import black_price, black_vega
 from qsde.market.underlying import Market
-from qsde.models import GridLeverage, Heston, LocalStochasticVol, bates
+from qsde.models import GridLeverage, Heston, LocalStochasticVol, merton
 from qsde.noise import Antithetic, Threefry
 from qsde.payoffs import European
 from qsde.pricing.montecarlo import MonteCarlo, price
@@ -73,7 +73,6 @@ def test_vanillas_are_repriced_with_another_volatility_of_variance(fitted) -> No
     assert float((gap.abs() / torch.sqrt(error**2 + 10.0**2)).max()) < 3  # 10 bp for particles and steps
 
 
-def test_jumps_are_refused() -> None:
-    model = bates(0.04, 1.5, 0.05, 0.4, -0.7, 0.3, -0.1, 0.1)
-    with pytest.raises(InputError, match="the backbone must be a Heston, got Bates"):
-        leverage_by_particles(model, GridLeverage([0.0, 1.0], [0.0], [[0.2], [0.2]]))
+def test_another_backbone_is_refused() -> None:
+    with pytest.raises(InputError, match="the backbone must be a Heston, with jumps or not, got Merton"):
+        leverage_by_particles(merton(0.2, 0.3, -0.1, 0.1), GridLeverage([0.0, 1.0], [0.0], [[0.2], [0.2]]))
