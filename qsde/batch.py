@@ -17,10 +17,10 @@ from qsde.calibration import calibrate_many
 from qsde.calibration.fit import Fit
 from qsde.errors import InputError, QsdeError
 from qsde.io import read_quotes
-from qsde.io.files import reserve, write_atomic
 from qsde.market.quotes import Quotes
 from qsde.market.surface import Surface
 from qsde.spec import LEVERAGED, CalibrationSpec, MarketSpec, ReadingSpec
+from qsde.writing import reserve, write_atomic
 
 Row = dict[str, Any]
 #: Columns every row has; parameters follow by name and their standard errors as `<name>_se`.

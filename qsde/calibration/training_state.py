@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from qsde.errors import FileFormatError, InputError
+from qsde.writing import write_atomic
 
 #: Damping of the first step.
 DAMPING = 1e-2
@@ -65,9 +66,8 @@ def save(path: Path, state: State, rounds: list[Round]) -> None:
     """Writes a checkpoint; a crash leaves the one before."""
     numbers = {k: v for k, v in vars(state).items() if not isinstance(v, Tensor)}
     about = {"kind": _KIND, "state": json.dumps(numbers), "rounds": json.dumps([asdict(r) for r in rounds])}
-    part = path.with_name(path.name + ".part")
-    save_file({"weights": state.weights, "best": state.best}, part, about)
-    part.replace(path)
+    with write_atomic(path, binary=True) as file:
+        file.write(to_bytes({"weights": state.weights, "best": state.best}, about))
 
 
 def load(path: Path, like: State) -> tuple[State, list[Round]]:

@@ -11,8 +11,8 @@ from qsde.cli import options as o
 from qsde.cli.chains import Choice, read_parts
 from qsde.cli.grouped import grouped
 from qsde.cli.guard import warn
-from qsde.cli.outputs import reserve
 from qsde.cli.show import line, number, progress, table
+from qsde.writing import reserve
 
 if TYPE_CHECKING:
     from qsde.calibration.fit import Fit

@@ -11,9 +11,9 @@ import typer
 from qsde.cli import options as o
 from qsde.cli.chains import Choice, read_parts
 from qsde.cli.grouped import grouped
-from qsde.cli.outputs import reserve
 from qsde.cli.show import line, number, progress, records, table
 from qsde.errors import InputError
+from qsde.writing import reserve, write_atomic
 
 if TYPE_CHECKING:
     from qsde.calibration.evaluation import Evaluation, Fitter
@@ -97,7 +97,6 @@ def _about_a_year(chain: Surface) -> float:
 def _write(found: Evaluation, out: Path | None) -> None:
     if out is None:
         return
-    from qsde.io.files import write_atomic
 
     parts = {"models": found.models, "exotics": found.exotics}
     text = ", ".join(f'"{name}": {frame.to_json(orient="records")}' for name, frame in parts.items())

@@ -10,10 +10,10 @@ import typer
 from qsde.cli import options as o
 from qsde.cli.contracts import Contracts, RequestFile
 from qsde.cli.grouped import grouped
-from qsde.cli.outputs import reserve
 from qsde.cli.request import answer, counted, read_request, show_job, terms
 from qsde.cli.show import number, table
 from qsde.errors import InputError
+from qsde.writing import reserve
 
 if TYPE_CHECKING:
     from qsde.spec import GreeksRequest, GreeksResult, PricingJob

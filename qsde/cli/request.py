@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qsde.cli.outputs import reserve
 from qsde.cli.show import line, number, progress, table
 from qsde.errors import InputError
+from qsde.writing import reserve, write_atomic
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -98,8 +98,6 @@ def library(file: str) -> list[Fit]:
 
 def _write(result: BaseModel, out: Path | None) -> None:
     """Writes an answer, if `out` is given; before anything is printed, for a reader such as head may leave early."""
-    from qsde.io.files import write_atomic
-
     if out is None:
         return
     with write_atomic(out) as file:
@@ -139,7 +137,7 @@ def _engine(engine: EngineSpec, n_paths: int | None) -> str:
     from qsde.spec import FourierSpec
 
     if isinstance(engine, FourierSpec) or n_paths is None:
-        return "Fourier integrals"
+        return "exact prices"
     scheme = f", scheme {engine.scheme}" if engine.scheme else ""
     return f"Monte Carlo, {n_paths:,} paths, {engine.noise} noise, seed {engine.seed}, {engine.dtype}{scheme}"
 
@@ -147,7 +145,7 @@ def _engine(engine: EngineSpec, n_paths: int | None) -> str:
 def _errors(priced: PricedPayoff, simulated: bool) -> list[str]:
     if not simulated:
         return [number(_or_nan(priced.numerical_error), ".1g")]
-    if priced.method == "fourier":
+    if priced.std_error is None:
         return ["exact", "-"]
     error = _or_nan(priced.std_error)
     return [number(error, ".2g"), number(100 * error / abs(priced.value) if priced.value else math.nan, ".2g")]

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 
 from qsde.calibration.fit import Fit
 from qsde.errors import FileFormatError
-from qsde.io.files import write_atomic
 from qsde.spec import dump_fits, fits_as_data, fits_from_data, load_fits
+from qsde.writing import write_atomic
 
 #: Ending of the binary form.
 SUFFIX = ".safetensors"

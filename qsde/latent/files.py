@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from qsde.errors import FileFormatError, InputError
 from qsde.latent.model import LatentSDE, Sizes, Solver
 from qsde.latent.networks import Diffusion, Drift
+from qsde.writing import write_atomic
 
 _KEY = "qsde.latent"
 
@@ -59,16 +59,9 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, A
     Raises:
         InputError: the file cannot be written.
     """
-    new = Path(f"{path}.new")
     whole = {name: t.detach().contiguous() for name, t in tensors.items()}
-    try:
-        save_file(whole, new, {_KEY: json.dumps(about)})
-        os.replace(new, path)
-    except (SafetensorError, OSError) as reason:
-        new.unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: cannot be written ({str(reason).splitlines()[0]}); give a file in a folder"
-        ) from reason
+    with write_atomic(path, binary=True) as file:
+        file.write(to_bytes(whole, {_KEY: json.dumps(about)}))
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,7 +14,6 @@ from plotly.offline import get_plotlyjs
 from qsde import __version__
 from qsde.calibration.fit import Fit
 from qsde.errors import InputError
-from qsde.io.files import write_atomic
 from qsde.report import figures, tables
 from qsde.report.arbitrage import arbitrage_section
 from qsde.report.assets import CSS, SCRIPT
@@ -22,6 +21,7 @@ from qsde.report.expiry import expiry_figure, expiry_layout
 from qsde.report.leverage import leverage_figures, leverage_section
 from qsde.report.smiles import Smile, smiles, variance_lines
 from qsde.report.tables import escape, number
+from qsde.writing import write_atomic
 
 
 def write_report(fits: Fit | Sequence[Fit], path: str | Path, title: str | None = None) -> Path:

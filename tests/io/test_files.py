@@ -1,4 +1,4 @@
-"""Files that are empty, cut off, too large or no chains at all, and files written in one piece."""
+"""Files that are empty, cut off, too large or no chains at all."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 import qsde.io.delimited
 from qsde.errors import FileFormatError, InputError, QsdeError
-from qsde.io import read_quotes, write_atomic
-from qsde.io.files import reserve
+from qsde.io import read_quotes
 
 HEAD = "quote_date,underlying,expiry,strike,option_type,bid,ask\n"
 ROW = "2024-01-02,SPX,2024-02-16,{strike},C,51,52\n"
@@ -223,32 +222,6 @@ def test_records_of_any_values_are_all_accounted_for(rows, tmp_path):
     assert len(quotes) + len(quotes.rejected) == len(rows)
 
 
-def test_atomic_write_replaces_only_when_complete(tmp_path):
-    path = tmp_path / "fit.json"
-    path.write_text("old")
-    with suppress(RuntimeError), write_atomic(path) as file:
-        file.write("half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    with write_atomic(path) as file:
-        file.write("näw\n")
-        assert path.read_text() == "old"
-    assert path.read_bytes() == "näw\n".encode()
-    with write_atomic(tmp_path / "b.parquet", binary=True) as file:
-        pd.DataFrame({"a": [1]}).to_parquet(file)
-    assert pd.read_parquet(tmp_path / "b.parquet")["a"].tolist() == [1]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.parquet", "fit.json"]
-
-
-def test_atomic_write_names_the_folder_to_make(tmp_path):
-    with pytest.raises(
-        InputError, match="cannot be written: No such file or directory; make the folder first: mkdir -p"
-    ):
-        write_atomic(tmp_path / "none" / "fit.json").__enter__()
-    with pytest.raises(InputError, match="is a folder: give a file name in it"), write_atomic(tmp_path):
-        pass
-
-
 def test_json_columns_whose_rows_do_not_match_are_refused(tmp_path):
     rows = {"quote_date": "2024-01-02", "underlying": "SPX", "expiry": "2024-02-16", "option_type": "C", "ask": 52.0}
     columns = {name: {"0": value, "1": value} for name, value in rows.items()}
@@ -259,29 +232,3 @@ def test_json_columns_whose_rows_do_not_match_are_refused(tmp_path):
         path.write_text(json.dumps({**columns, "strike": {"0": 4800, "1": 4900}, "bid": bid}))
         with pytest.raises(FileFormatError, match="rows have different labels, or are in another order"):
             read_quotes(path)
-
-
-def test_devices_and_pipes_are_left_alone(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with pytest.raises(InputError, match=f"{pipe}: is a device or a pipe: give a file name"), write_atomic(pipe):
-        pass
-    assert pipe.is_fifo()
-    assert list(tmp_path.iterdir()) == [pipe]
-
-
-def test_a_file_to_come_has_its_folder_made_and_is_not_there_yet(tmp_path):
-    reserve(tmp_path / "new" / "folder" / "fit.json")
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
-    (tmp_path / "old").write_text("old")
-    reserve(tmp_path / "old")
-    assert (tmp_path / "old").read_text() == "old"
-    with pytest.raises(InputError, match="cannot be written"):
-        reserve(tmp_path / "old" / "fit.json")
-
-
-def test_atomic_write_keeps_usual_permissions(tmp_path):
-    with write_atomic(tmp_path / "a"):
-        pass
-    (tmp_path / "b").touch()
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
