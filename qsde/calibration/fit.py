@@ -48,6 +48,24 @@ class Estimated:
     seconds: float
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """The status, then a line for each parameter with its standard error."""
+        rows = [(name, *self._shown(name, value)) for name, value in self.params.items()]
+        wide, wider = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
+        lines = [f"  {name:{wide}}  {value:{wider}}  {note}".rstrip() for name, value, note in rows]
+        return "\n".join((f"{self.model.name}: {self.status.value}{self._quality}", *lines))
+
+    def _shown(self, name: str, value: float) -> tuple[str, str]:
+        """A parameter with its standard error, and a note."""
+        if name not in self.free:
+            return f"{value:.6g}", "held"
+        return f"{value:.6g} ± {self.std_errors[name]:.2g}", "at bound" if name in self.at_bounds else ""
+
+    @property
+    def _quality(self) -> str:
+        """How well it fits, after the status."""
+        return ""
+
     @property
     def params(self) -> dict[str, float]:
         """The fitted model's parameters as floats; those of several numbers are in `model` only."""
@@ -65,7 +83,7 @@ class Estimated:
         return self.covariance / torch.outer(scale, scale)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Fit(Estimated):
     """A calibrated model with its quality.
 
@@ -87,6 +105,12 @@ class Fit(Estimated):
     objective: str = "implied_vol"
     penalties: tuple[Penalty, ...] | None = None
     simulation: Simulated | None = None
+
+    @property
+    def _quality(self) -> str:
+        fitted = f"{len(self.surface):,} quotes over {len(self.surface.slices)} expiries"
+        inside = f", {100 * self.inside_share:.0f} % inside bid/ask" if self.inside_share == self.inside_share else ""
+        return f", {self.rmse_bp:.1f} bp of implied vol (RMSE) on {fitted}{inside}"
 
     @cached_property
     def residual_bp(self) -> np.ndarray:

@@ -105,7 +105,7 @@ class Instrument:
         return float(black_price(*terms, self.payoff.kind == "call").detach()), self.uncertainty * vega
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class InstrumentFit(Estimated):
     """A model calibrated to instruments.
 
@@ -125,6 +125,10 @@ class InstrumentFit(Estimated):
     uncertainty: np.ndarray
     model_price: np.ndarray
     simulation: Simulated
+
+    @property
+    def _quality(self) -> str:
+        return f", {self.rmse:.2f} uncertainties (RMSE) on {len(self.instruments)} instruments"
 
     @property
     def residual(self) -> np.ndarray:

@@ -76,7 +76,7 @@ class Training:
         return _inverse(self.jacobian, self.weight, self.damping)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TrainedFit(Fit):
     """A `Fit` whose parameters are weights: `free` is empty, and what is known of them is in `training`."""
 

@@ -55,6 +55,10 @@ class Greeks:
     n_paths: int
     seconds: float
 
+    def __repr__(self) -> str:
+        """`frame` as text."""
+        return self.frame().to_string(index=False)
+
     def __getitem__(self, name: str) -> Tensor:
         """Values [payoffs] of one Greek."""
         return self.value[:, self._column(name)]

@@ -55,6 +55,11 @@ class Hedge:
     after: Tensor
     cost: float
 
+    def __repr__(self) -> str:
+        """The positions, and what is left."""
+        rest = f"spot {self.spot:.6g}, cost {self.cost:.4g}, {100 * self.left:.3g} % of the exposure to quotes left"
+        return f"{self.positions.to_string(index=False)}\n{rest}"
+
     @property
     def left(self) -> float:
         """Norm of the exposures to the quotes after the hedge, as a share of that before."""

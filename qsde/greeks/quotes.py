@@ -59,6 +59,15 @@ class QuoteSensitivities:
     hessian: Hessian
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Each payoff's price and its sensitivity to all quotes together."""
+        unit = "vol point" if self.units == "trader" else "1.00 of vol"
+        rows = zip(self.names, self.price.tolist(), self.parallel.tolist(), strict=True)
+        lines = [
+            f"  {name}: price {price:.8g}, all quotes together {sum_:.6g} per {unit}" for name, price, sum_ in rows
+        ]
+        return "\n".join((f"Sensitivities to {len(self.fit.surface):,} quotes; frame() and ladder() have each", *lines))
+
     @property
     def scale(self) -> float:
         """One unit of implied vol."""

@@ -66,6 +66,10 @@ class Scenarios:
     n_paths: int
     seconds: float
 
+    def __repr__(self) -> str:
+        """Prices of each payoff, a row for each spot and a column for each shift of vols."""
+        return "\n".join(f"{p}: price\n{self.table('price', i).to_string()}" for i, p in enumerate(self.payoffs))
+
     def __getitem__(self, name: str) -> Tensor:
         """Values [payoffs, S, V] of the price, a Greek or "pnl"."""
         return self.pnl if name == "pnl" else self.value[:, self._column(name)]

@@ -84,6 +84,9 @@ class Quotes:
         full["t"] = full["t"].fillna(seconds / (365 * 86400))
         return cls(full, empty_rejected(), source, vendor)
 
+    def __repr__(self) -> str:
+        return f"Quotes({self.source}, {self.vendor}: {len(self):,} quotes, {len(self.rejected):,} rejected)"
+
     def __len__(self) -> int:
         return len(self.frame)
 

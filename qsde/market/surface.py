@@ -128,6 +128,11 @@ class Surface:
         slices[["share_in_spread", "parity_residual", "forward_se", "rate_se"]] = np.nan
         return cls(slices[list(SLICE_COLUMNS)], table[list(QUOTE_COLUMNS)], underlying, quote_time, spot)
 
+    def __repr__(self) -> str:
+        spot = f", spot {self.spot:.8g}" if self.spot == self.spot else ""
+        size = f"{len(self):,} quotes over {len(self.slices)} expiries"
+        return f"Surface({self.name}: {size}{spot}, {len(self.rejected):,} set aside)"
+
     def __len__(self) -> int:
         return len(self.quotes)
 
