@@ -46,7 +46,7 @@ def test_greeks_show_value_error_unit_and_method() -> None:
 
 def test_sensitivities_hedges_and_scenarios_fit_on_a_page(fit: Fit) -> None:
     sensitivities = quote_sensitivities(fit, BOOK)
-    assert re.search(r"European 2: price \d+\.\d+, all quotes 0\.\d+ per vol point", repr(sensitivities))
+    assert re.search(r"European 2: price \d+\.\d+, all quotes together 0\.\d+ per vol point", repr(sensitivities))
     assert re.search(r"spot -0\.\d+, cost", repr(hedge(fit, BOOK[0], instruments=[0, 3])))
     shown = repr(scenarios(MODEL, BOOK, MARKET, spots=[-0.1, 0.1], vols=[0.0]))
     assert len(shown.splitlines()) == 12

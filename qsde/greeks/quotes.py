@@ -64,7 +64,7 @@ class QuoteSensitivities:
         unit = "vol point" if self.units == "trader" else "1.00 of vol"
         rows = zip(self.names, self.price.tolist(), self.parallel.tolist(), strict=True)
         lines = [
-            f"  {name}: price {price:.8g}, all quotes together {sum_:.6g} per {unit}" for name, price, sum_ in rows
+            f"  {name}: price {price:.8g}, all quotes together {total:.6g} per {unit}" for name, price, total in rows
         ]
         return "\n".join((f"Sensitivities to {len(self.fit.surface):,} quotes; frame() and ladder() have each", *lines))
 
