@@ -498,8 +498,14 @@ def test_fourier_refuses_what_it_cannot_price() -> None:
     asian = {"type": "asian", "strike": 95.0, "fixings": QUARTERS}
     with pytest.raises(InputError, match=r"payoffs.1: an arithmetic .*; use \{\"type\": \"monte_carlo\"\}"):
         answer(payoffs=[CALL, asian], engine={"type": "fourier"})
-    with pytest.raises(InputError, match=r"payoffs.0: American has no exact price; use"):
-        answer(payoffs=[{"type": "american", "strike": 95.0, "expiry": 1.0}], engine={"type": "fourier"})
+    early = {"type": "american", "strike": 95.0, "expiry": 1.0}
+    with pytest.raises(InputError, match=r"payoffs.0: American has no exact price under Heston, only .*; use"):
+        answer(model=HESTON, payoffs=[early], engine={"type": "fourier"})
+    (found,) = answer(
+        model=FLAT, market={"spot": 100.0, "rate": 0.05}, payoffs=[early], engine={"type": "auto"}
+    ).payoffs
+    assert (found.method, found.std_error, found.upper) == ("boundary", None, None)
+    assert found.numerical_error is not None
 
 
 def test_more_than_a_million_steps_are_refused() -> None:

@@ -160,8 +160,9 @@ def _prices(body: bytes) -> Prices:
     methods = tuple(item.get("method", "") for item in items)
 
     def column(name: str) -> Tensor:
-        # Fourier integrals have no standard error, which is 0
-        missing = [0.0 if name == "std_error" and method == "fourier" else math.nan for method in methods]
+        # exact prices have no standard error, which is 0
+        exact = [name == "std_error" and item.get("numerical_error") is not None for item in items]
+        missing = [0.0 if known else math.nan for known in exact]
         values = [m if item.get(name) is None else item[name] for item, m in zip(items, missing, strict=True)]
         return torch.tensor(values, dtype=torch.float64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from qsde.market.underlying import Market
 from qsde.models.affine import is_affine
 from qsde.models.base import Model
 from qsde.payoffs import (
+    American,
     Asian,
     AssetDigital,
     AtExpiry,
@@ -25,10 +26,19 @@ from qsde.payoffs import (
     Gap,
     VarianceSwap,
 )
+from qsde.pricing.boundary import errors_of_americans, price_americans, why_no_boundary
 from qsde.pricing.digital import price_digital
 from qsde.pricing.fourier import Fourier, FourierPrice, price_european
 from qsde.pricing.geometric import price_forward_start, price_geometric_asian, price_geometric_average_strike
 from qsde.pricing.variance import price_variance_swap
+
+#: Fourier integrals, closed forms among them; the exercise boundary of American options.
+ExactMethod = Literal["fourier", "boundary"]
+
+
+def exact_method(payoff: Claim) -> ExactMethod:
+    """How a payoff with an exact price is priced."""
+    return "boundary" if isinstance(payoff, American) else "fourier"
 
 
 def why_not_exact(model: Model, payoff: Claim, market: Market | Markets) -> str | None:
@@ -41,6 +51,8 @@ def why_not_exact(model: Model, payoff: Claim, market: Market | Markets) -> str 
     """
     if type(payoff) not in _PRICERS:
         return f"{payoff.name} has no exact price"
+    if isinstance(payoff, American):
+        return why_no_boundary(model, payoff, market)
     if isinstance(payoff, (Asian, AverageStrike)) and payoff.average != "geometric":
         return "an arithmetic average has no exact price"
     if isinstance(market, Markets) or not model.has_cf:
@@ -92,6 +104,10 @@ def _digitals(model: Model, book: list[AtExpiry], market: Market, engine: Fourie
     return _split(value, error)
 
 
+def _americans(model: Model, book: list[American], market: Market, engine: Fourier) -> list[FourierPrice]:
+    return _split(price_americans(model, book, market), errors_of_americans(model, book, market))
+
+
 def _asian(model: Model, p: Asian, market: Market, engine: Fourier) -> FourierPrice:
     return price_geometric_asian(
         model, market, p.strike, p.fixings, p.kind, expiry=p.expiry, past=p.past, engine=engine
@@ -118,6 +134,7 @@ def _one_by_one(price: Callable[[Model, Any, Market, Fourier], FourierPrice]) ->
 _PRICERS: dict[type[Claim], Callable[..., list[FourierPrice]]] = {
     European: _europeans,
     **dict.fromkeys((Digital, AssetDigital, Gap), _digitals),
+    American: _americans,
     Asian: _one_by_one(_asian),
     AverageStrike: _one_by_one(_average_strike),
     ForwardStart: _one_by_one(_forward_start),

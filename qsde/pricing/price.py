@@ -21,12 +21,12 @@ from qsde.payoffs.checks import book_of
 from qsde.pricing import montecarlo
 from qsde.pricing.american import LeastSquares, price_early
 from qsde.pricing.engine import Auto, MonteCarlo
-from qsde.pricing.exact import check_exact, price_exact, why_not_exact
+from qsde.pricing.exact import ExactMethod, check_exact, exact_method, price_exact, why_not_exact
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.run import Progress
 from qsde.solve.transforms import inside_transform
 
-Method = Literal["fourier", "monte_carlo", "least_squares"]
+Method = ExactMethod | Literal["monte_carlo", "least_squares"]
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,16 @@ class Prices:
     have.
 
     Attributes:
-        value: the prices, differentiable. Those of rights to exercise early are lower bounds.
-        std_error: standard errors; 0 for Fourier integrals.
-        numerical_error: estimated errors of Fourier integrals.
+        value: the prices, differentiable. Simulated ones of rights to exercise early are lower bounds.
+        std_error: standard errors; 0 for exact prices.
+        numerical_error: estimated errors of Fourier integrals, bounds on those of American options.
         variance_ratio: how many times more paths the same error would take by plain simulation.
-        upper: upper bounds of rights to exercise early.
+        upper: upper bounds of simulated rights to exercise early.
         upper_std_error: their standard errors.
         exercise_probability: probability that such a right is exercised.
         exercise_time: mean time at which it is, years.
-        methods: how each payoff was priced: "fourier", "monte_carlo" or "least_squares" (early exercise).
+        methods: how each payoff was priced: "fourier", "boundary" (American options, exactly), "monte_carlo" or
+            "least_squares" (early exercise, simulated).
         n_paths: paths simulated; 0 without a simulation.
         seconds: wall-clock time.
     """
@@ -82,15 +83,18 @@ def price(
 
     Exact, by Fourier integrals, are `European`, `Digital`, `AssetDigital`, `Gap`, `ForwardStart`, `VarianceSwap`, and
     `Asian` and `AverageStrike` on geometric averages, under models of one underlying with a characteristic function;
-    those that look at several dates, without cash dividends between them. Simulated payoffs share one set of paths;
-    rights to exercise early (`American`, `Bermudan`, ...) come after them, each with a policy of its own.
+    those that look at several dates, without cash dividends between them. Exact, too, by the boundary at which they are
+    exercised (`qsde.market.american`), are `American` options under `BlackScholes` at a constant rate and yield without
+    discrete dividends, at any time whatever their `dates_per_year`. Simulated payoffs share one set of paths; rights to
+    exercise early come after them, each with a policy of its own.
 
     Args:
         model: the model; leading batch axes of its parameters are models priced together (not for early exercise).
         payoffs: one payoff or a list, rights to exercise early among them.
         market: spot, curves and dividends; `Markets` for a model of several underlyings.
-        engine: `Fourier(...)` or `MonteCarlo(...)` for all payoffs, or `Auto(MonteCarlo(...))`, which integrates those
-            that have an exact price (none inside `torch.func` transforms) and simulates the others. None is `Auto()`.
+        engine: `Fourier(...)` (exact prices) or `MonteCarlo(...)` for all payoffs, or `Auto(MonteCarlo(...))`, which
+            takes exact prices where there are any (none inside `torch.func` transforms) and simulates the others. None
+            is `Auto()`.
         progress: called with (done, total) of about equal shares of the work.
         least_squares: how rights to exercise early are priced.
 
@@ -172,8 +176,10 @@ def _integrated(model: Model, book: Mapping[int, Claim], market: Market | Market
             check_exact(model, payoff, market)
     assert isinstance(market, Market), "nothing is exact in several markets"
     found = price_exact(model, list(book.values()), market, engine)
-    rows = (_Row("fourier", p.value, torch.zeros_like(p.error), p.error) for p in found)
-    return dict(zip(book, rows, strict=True))
+    return {
+        i: _Row(exact_method(payoff), p.value, torch.zeros_like(p.error), p.error)
+        for (i, payoff), p in zip(book.items(), found, strict=True)
+    }
 
 
 def _simulated(

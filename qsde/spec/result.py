@@ -34,11 +34,11 @@ class PricedPayoff(Answer):
 
     Attributes:
         type: the payoff.
-        method: how it was priced: "fourier", "monte_carlo" or "least_squares".
+        method: how it was priced: "fourier", "boundary", "monte_carlo" or "least_squares".
         value: its price.
         std_error: standard error of a simulation.
         variance_ratio: how many times more paths a plain simulation would take for the same error.
-        numerical_error: estimated error of a quadrature.
+        numerical_error: estimated error of an exact price.
         upper: upper bound of a right to exercise early, whose `value` is the lower one.
         upper_std_error: its standard error.
         exercise_probability: probability that such a right is exercised.
@@ -117,14 +117,14 @@ def _check_exact(job: PricingJob) -> None:
 
 
 def _priced(index: int, claim: Claim, found: Prices) -> PricedPayoff:
-    method = found.methods[index]
+    numerical_error = known(found.numerical_error[index])
     return PricedPayoff(
         type=wire_name(type(claim)),
-        method=method,
+        method=found.methods[index],
         value=float(found.value[index]),
-        std_error=None if method == "fourier" else float(found.std_error[index]),
+        std_error=float(found.std_error[index]) if numerical_error is None else None,
         variance_ratio=known(found.variance_ratio[index]),
-        numerical_error=known(found.numerical_error[index]),
+        numerical_error=numerical_error,
         upper=known(found.upper[index]),
         upper_std_error=known(found.upper_std_error[index]),
         exercise_probability=known(found.exercise_probability[index]),
