@@ -46,7 +46,20 @@ class _Realised(OfNumbers):
 
 
 @dataclass(frozen=True)
-class VarianceSwap(_Realised):
+class _Swap(_Realised):
+    strike: float | Tensor
+    observations: Sequence[float]
+    notional: float | Tensor = 1.0
+    periods_per_year: float | None = None
+
+    def __post_init__(self) -> None:
+        check_not_negative(self.name, strike=self.strike)
+        check_positive(self.name, notional=self.notional)
+        self._check_observations()
+
+
+@dataclass(frozen=True)
+class VarianceSwap(_Swap):
     """Pays `notional (R - strike)` at the last observation, `R` the annualised realised variance.
 
     `R = sum_i log(S_i / S_{i-1})^2 / (t_n - t_0)` over the `n` returns between neighbouring observations, or
@@ -68,23 +81,13 @@ class VarianceSwap(_Realised):
         tensor([1.0000])
     """
 
-    strike: float | Tensor
-    observations: Sequence[float]
-    notional: float | Tensor = 1.0
-    periods_per_year: float | None = None
-
-    def __post_init__(self) -> None:
-        check_not_negative(self.name, strike=self.strike)
-        check_positive(self.name, notional=self.notional)
-        self._check_observations()
-
     def paid(self, numbers: Tensor) -> Tensor:
         """`notional (R - strike)`."""
         return as_like(self.notional, numbers) * (numbers - self.strike)
 
 
 @dataclass(frozen=True)
-class VolatilitySwap(_Realised):
+class VolatilitySwap(_Swap):
     """Pays `notional (sqrt(R) - strike)` at the last observation, `R` as in `VarianceSwap`.
 
     Args:
@@ -101,16 +104,6 @@ class VolatilitySwap(_Realised):
         >>> swap(100 * torch.exp(torch.tensor([[0.0, 0.3]])))
         tensor([10.0000])
     """
-
-    strike: float | Tensor
-    observations: Sequence[float]
-    notional: float | Tensor = 1.0
-    periods_per_year: float | None = None
-
-    def __post_init__(self) -> None:
-        check_not_negative(self.name, strike=self.strike)
-        check_positive(self.name, notional=self.notional)
-        self._check_observations()
 
     def paid(self, numbers: Tensor) -> Tensor:
         """`notional (sqrt(R) - strike)`."""

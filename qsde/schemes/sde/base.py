@@ -70,7 +70,7 @@ class SDEScheme(Scheme):
     Attributes:
         dynamics: the functions, filled in by `bound`.
         interpretation: the integral that it approximates.
-        orders: strong and weak order for each kind of noise that it takes.
+        orders: strong and weak order for each kind of noise that it takes; the least of them are the scheme's own.
         levy: whether it uses the space-time Levy area.
         reversible: whether the step from the end with `-dt` and `-dW` leads back to the start exactly.
     """
@@ -82,6 +82,10 @@ class SDEScheme(Scheme):
     levy: ClassVar[bool] = False
     reversible: ClassVar[bool] = False
     time_dependent: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        if "orders" in vars(cls):
+            cls.strong_order, cls.weak_order = map(min, zip(*cls.orders.values(), strict=True))
 
     @abstractmethod
     def advance(self, equation: Equation, state: State, step: Step) -> State:

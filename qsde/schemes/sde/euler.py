@@ -29,8 +29,6 @@ class EulerMaruyama(SDEScheme):
         "additive": Orders(1.0, 1.0),
         "general": Orders(0.5, 1.0),
     }
-    strong_order: ClassVar[float] = 0.5
-    weak_order: ClassVar[float] = 1.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """Drift and diffusion at the start of the step."""

@@ -30,8 +30,6 @@ class Heun(SDEScheme):
 
     interpretation: ClassVar[Interpretation] = "stratonovich"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {**_ORDERS, "additive": Orders(1.0, 2.0)}
-    strong_order: ClassVar[float] = 0.5
-    weak_order: ClassVar[float] = 1.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """Euler's step, and the mean of both ends."""
@@ -59,8 +57,6 @@ class Midpoint(SDEScheme):
 
     interpretation: ClassVar[Interpretation] = "stratonovich"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = _ORDERS
-    strong_order: ClassVar[float] = 0.5
-    weak_order: ClassVar[float] = 1.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """Half of Euler's step, and a whole one with the slopes found there."""
@@ -86,8 +82,6 @@ class EulerHeun(SDEScheme):
 
     interpretation: ClassVar[Interpretation] = "stratonovich"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = _ORDERS
-    strong_order: ClassVar[float] = 0.5
-    weak_order: ClassVar[float] = 1.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """The mean of the noise at the start and at where it leads."""

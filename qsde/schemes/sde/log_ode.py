@@ -47,8 +47,6 @@ class LogODE(SDEScheme):
     interpretation: ClassVar[Interpretation] = "stratonovich"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {**commuting(1.5, 2.0), "general": Orders(0.5, 1.0)}
     levy: ClassVar[bool] = True
-    strong_order: ClassVar[float] = 0.5
-    weak_order: ClassVar[float] = 1.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """One step of a Runge-Kutta method along the path's linear part and the bracket."""
@@ -90,8 +88,6 @@ class ShARK(SDEScheme):
     interpretation: ClassVar[Interpretation] = "stratonovich"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {"additive": Orders(1.5, 2.0)}
     levy: ClassVar[bool] = True
-    strong_order: ClassVar[float] = 1.5
-    weak_order: ClassVar[float] = 2.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """Two stages about a start that is shifted by the area."""

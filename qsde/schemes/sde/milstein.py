@@ -28,8 +28,6 @@ class _Milstein(SDEScheme):
     derivative_free: bool = False
 
     orders: ClassVar[Mapping[NoiseKind, Orders]] = commuting(1.0, 1.0)
-    strong_order: ClassVar[float] = 1.0
-    weak_order: ClassVar[float] = 1.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """Euler's step and the bend of the diffusion along itself."""

@@ -38,8 +38,6 @@ class ReversibleHeun(SDEScheme):
         "general": Orders(0.5, 1.0),
     }
     reversible: ClassVar[bool] = True
-    strong_order: ClassVar[float] = 0.5
-    weak_order: ClassVar[float] = 1.0
 
     @property
     def tails(self) -> tuple[tuple[int, ...], ...]:

@@ -34,8 +34,6 @@ class SRA1(SDEScheme):
     interpretation: ClassVar[Interpretation] = "ito"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {"additive": Orders(1.5, 2.0)}
     levy: ClassVar[bool] = True
-    strong_order: ClassVar[float] = 1.5
-    weak_order: ClassVar[float] = 2.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """Two stages."""
@@ -77,8 +75,6 @@ class SRID2(SDEScheme):
     interpretation: ClassVar[Interpretation] = "ito"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {"diagonal": Orders(1.5, 1.5), "scalar": Orders(1.5, 1.5)}
     levy: ClassVar[bool] = True
-    strong_order: ClassVar[float] = 1.5
-    weak_order: ClassVar[float] = 1.5
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """Stage by stage; each drift and diffusion is found at its own point."""

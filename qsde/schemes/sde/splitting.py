@@ -55,8 +55,6 @@ class Strang(SDEScheme):
 
     interpretation: ClassVar[Interpretation] = "stratonovich"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {**commuting(1.0, 2.0), "general": Orders(0.5, 2.0)}
-    strong_order: ClassVar[float] = 0.5
-    weak_order: ClassVar[float] = 2.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """The three flows."""
@@ -97,8 +95,6 @@ class UBU(SDEScheme):
     interpretation: ClassVar[Interpretation] = "ito"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {"additive": Orders(2.0, 2.0)}
     levy: ClassVar[bool] = True
-    strong_order: ClassVar[float] = 2.0
-    weak_order: ClassVar[float] = 2.0
 
     def bound(self, dynamics: Dynamics) -> Self:
         """The scheme for these functions."""

@@ -32,8 +32,6 @@ class PlatenWeak2(SDEScheme):
 
     interpretation: ClassVar[Interpretation] = "ito"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = commuting(1.0, 2.0)
-    strong_order: ClassVar[float] = 1.0
-    weak_order: ClassVar[float] = 2.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """Two drifts and three diffusions; with additive noise two of each."""
@@ -71,8 +69,6 @@ class NinomiyaVictoir(SDEScheme):
     interpretation: ClassVar[Interpretation] = "stratonovich"
     orders: ClassVar[Mapping[NoiseKind, Orders]] = {**commuting(1.0, 2.0), "general": Orders(0.5, 2.0)}
     levy: ClassVar[bool] = True
-    strong_order: ClassVar[float] = 0.5
-    weak_order: ClassVar[float] = 2.0
 
     def advance(self, equation: Equation, state: State, step: Step) -> State:
         """A symmetric composition of flows."""
