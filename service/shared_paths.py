@@ -20,9 +20,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from qsde.models import Model
 from qsde.noise import BlockNoise, Columns, Noise
 from qsde.noise.remembered import Remembered
 from qsde.payoffs import Payoff
+from qsde.pricing.controls import companion_rows
 from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.exact import why_not_exact
 from qsde.pricing.moments import Result
@@ -83,7 +85,8 @@ def prepared(job: PricingJob) -> Run | None:
     payoffs = [claim for claim in job.payoffs if isinstance(claim, Payoff)]
     if engine is None or engine.device != "cpu" or len(payoffs) < len(job.payoffs) or job.model.assets > 1:
         return None
-    run = Run.of(job.model, payoffs, job.market, engine)
+    # the companion of a single payoff waits for those of its group
+    run = Run.of(job.model, payoffs, job.market, engine, [None] if len(payoffs) == 1 else None)
     return run if _may_share(run.simulation) else None
 
 
@@ -145,8 +148,19 @@ def results(runs: Sequence[Run]) -> list[list[Result]]:
     Raises:
         NumericsError: a path left the finite numbers; price them one by one to see which.
     """
-    block = _block(_together([run.simulation for run in runs]))
-    return [_observed(run, block, row).results(lambda done, total: None) for row, run in enumerate(runs)]
+    together = _together([run.simulation for run in runs])
+    block = _block(together)
+    found = enumerate(_accompanied(runs, together.model))
+    return [_observed(run, block, row).results(lambda done, total: None) for row, run in found]
+
+
+def _accompanied(runs: Sequence[Run], model: Model) -> list[Run]:
+    """Runs of one payoff with its companion; the others have theirs."""
+    rows = [i for i, run in enumerate(runs) if run.simulation.engine.control_variate and len(run.book) == 1]
+    own = model.map(lambda p: p[rows])
+    found = companion_rows(own, [runs[i].market for i in rows], [runs[i].book[0] for i in rows])  # type: ignore[misc]
+    likes = dict(zip(rows, found, strict=True))
+    return [replace(run, companions=[likes[i]]) if i in likes else run for i, run in enumerate(runs)]
 
 
 def _together(simulations: Sequence[Simulation]) -> Simulation:

@@ -14,7 +14,7 @@ from qsde.models.base import Model
 from qsde.numerics import broadcast_shape
 
 #: Numbers of exponents that are worked on at a time.
-_TOGETHER = 1 << 14
+TOGETHER = 1 << 14
 
 
 Maps = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -88,7 +88,7 @@ def log_moment(model: Affine, exponents: Tensor, steps: Sequence[float] | Tensor
     exponents = exponents.reshape(len(steps), *(1,) * (len(shape) - exponents.dim() + 1), *exponents.shape[1:])
     dt = torch.as_tensor(steps, dtype=exponents.real.dtype, device=exponents.device).reshape(-1, *(1,) * len(shape))
     b = total = torch.zeros_like(exponents[-1])
-    together = max(1, _TOGETHER // math.prod(shape))
+    together = max(1, TOGETHER // math.prod(shape))
     for u, length in zip(reversed((-1j * exponents).split(together)), reversed(dt.split(together)), strict=True):
         maps, a = model.riccati(u, length)
         after, b = _chained(maps, b)

@@ -19,7 +19,7 @@ from qsde.errors import InputError, NumericsError
 from qsde.market.black import normalised_price
 from qsde.market.implied_vol import implied_vol
 from qsde.models.base import FourierModel, Model, fourier_model
-from qsde.numerics import broadcast_shape
+from qsde.numerics import broadcast_shape, one_by_one
 from qsde.pricing.contours import (
     ABSOLUTE,
     GAP_POWER,
@@ -39,7 +39,7 @@ Number = float | Tensor
 _CHUNK_BYTES = 1 << 28
 #: Nodes beyond which a slice leaves the first contour for the second, and an option the second for the first.
 _LEWIS_NODES, _SADDLE_NODES = 1536, 6144
-#: Options that need more nodes and that `price_rows` does together: so few that they have the digits of each alone.
+#: Options that need more nodes and that `price_rows` does together.
 _AGAIN = 5
 
 
@@ -137,10 +137,15 @@ def price_european(
     return FourierPrice(value, error)
 
 
+@one_by_one()
 def price_rows(
-    model: Model, strike: Tensor, t: Tensor, forward: Tensor, discount_factor: Tensor, is_call: Tensor, engine: Fourier
-) -> tuple[FourierPrice, Tensor]:
+    model: Model, strike: Tensor, t: Tensor, forward: Tensor, discount_factor: Tensor, is_call: Tensor,
+    engine: Fourier, max_nodes: int | None = None,
+) -> tuple[FourierPrice, Tensor]:  # fmt: skip
     """Prices of options that have nothing in common but the kind of their model, by a few passes on the first contour.
+
+    No option has other digits than `price_european` gives it alone on one thread, as long as the numbers of one are
+    fewer than `qsde.numerics.FEW` and the rows few (`tests/service/test_shared_integrals`).
 
     Args:
         model: parameters [R], one set for each option.
@@ -150,6 +155,7 @@ def price_rows(
         discount_factor: discount factor to expiry.
         is_call: call or put.
         engine: quadrature settings.
+        max_nodes: most nodes of a pass; None is four times those of the first.
 
     Returns:
         Prices and errors [R], and which of them are final [R]: the others need still more nodes or a contour of their
@@ -172,11 +178,12 @@ def price_rows(
         return FourierPrice(value.squeeze(-1), error.squeeze(-1)), torch.ones_like(is_call).squeeze(-1)
     first, needed, variance = _first_pass(shaped, t, k, engine)
     ratio, error, (again, cut) = first.value[0], first.error(1.0)[0] + ABSOLUTE, _again(first, needed, engine)
+    most = 4 * engine.nodes if max_nodes is None else max_nodes
     for rows in torch.nonzero(again[0]).squeeze(-1).split(_AGAIN):
-        nodes, one = 2 * engine.nodes, torch.zeros_like(rows)
         value, gap, failed = _lewis_rows(
-            shaped, variance, t, k, one, rows, nodes, 2 * nodes, _limit(engine), wide=cut[0, rows]
-        )
+            shaped, variance, t, k, torch.zeros_like(rows), rows, 2 * engine.nodes, most, _limit(engine),
+            wide=cut[0, rows],
+        )  # fmt: skip
         ratio, error = ratio.index_put((rows,), value), error.index_put((rows,), gap + ABSOLUTE)
         again = again.index_fill(1, rows, False).index_fill(1, rows[failed], True)
     final = ~(again[0] | _cheap(ratio, k, engine).squeeze(-1))

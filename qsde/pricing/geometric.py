@@ -15,10 +15,12 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.market.underlying import Market
+from qsde.models.affine import TOGETHER
 from qsde.models.base import Model
+from qsde.numerics import FEW, one_by_one
 from qsde.payoffs.base import Kind, check_each_positive, check_kind, check_times
-from qsde.pricing.fourier import Fourier, FourierPrice, Number, price_european
-from qsde.pricing.log_ratio import Exposure, LogRatio
+from qsde.pricing.fourier import Fourier, FourierPrice, Number, price_european, price_rows
+from qsde.pricing.log_ratio import MULTIPLE, Exposure, LogRatio
 
 #: Intervals of the rule for a continuous average.
 _INTERVALS = 128
@@ -134,6 +136,56 @@ def price_geometric_asian(
     mean = torch.exp(average.log_forward(market) + law.log_means[1])
     paid = _paid(average, expiry)
     return _european(law, strike, paid, mean, market.discount(paid), kind, engine)
+
+
+@one_by_one()
+def price_geometric_asian_rows(
+    model: Model,
+    markets: Sequence[Market],
+    strike: Tensor,
+    averages: Sequence[Averaging],
+    paid: float,
+    is_call: Tensor,
+    engine: Fourier,
+) -> tuple[FourierPrice, Tensor]:
+    """Options on averages of the same fixings, each under parameters and in a market of its own.
+
+    Args:
+        model: parameters [R], one set for each option, as all that follow.
+        markets: spot, rates and dividends.
+        strike: strikes.
+        averages: with equal fixings and weights.
+        paid: time of payment, years.
+        is_call: call or put.
+        engine: quadrature settings.
+
+    Returns:
+        Prices and errors [R], and which of them are final [R] (`price_rows`).
+
+    Example:
+        >>> from qsde.models import BlackScholes
+        >>> average = Averaging([i / 10 for i in range(1, 11)])
+        >>> market, strike = Market(spot=100.0, rate=0.06, dividend_yield=0.03), torch.tensor([100.0, 105.0]).double()
+        >>> rows = BlackScholes([0.2, 0.3]), [market] * 2, strike, [average] * 2, 1.0, torch.tensor([True, True])
+        >>> price_geometric_asian_rows(*rows, Fourier())[0].value
+        tensor([5.3426, 5.4274], dtype=torch.float64)
+    """
+    fixings = len(averages[0].fixings)
+    most = (FEW - 1) // fixings - MULTIPLE  # nodes of an option alone that complex functions take one by one
+    if most < engine.nodes:
+        none = torch.zeros_like(strike)
+        return FourierPrice(none, none), torch.zeros_like(is_call)
+    forwards = torch.stack([average.log_forward(market) for average, market in zip(averages, markets, strict=True)])
+    discounts = torch.stack([market.discount(paid) for market in markets])
+    parts = []
+    for rows in torch.arange(len(markets)).split(TOGETHER // (fixings * (engine.nodes + MULTIPLE))):
+        law = _average(model.map(lambda p, rows=rows: p[rows]), markets[0], ((1.0, averages[0]),))  # type: ignore[misc]
+        mean = torch.exp(forwards[rows] + law.log_means[1])
+        t, most = torch.full_like(mean, paid), min(most, 4 * engine.nodes)
+        parts.append(price_rows(law, strike[rows], t, mean, discounts[rows], is_call[rows], engine, most))
+    prices, final = zip(*parts, strict=True)
+    value, error = (torch.cat([getattr(price, name) for price in prices]) for name in ("value", "error"))
+    return FourierPrice(value, error), torch.cat(final)
 
 
 def geometric_mean(

@@ -16,6 +16,9 @@ from qsde.models.base import FourierModel, Model, Parameter, fourier_model
 
 #: Candidates per pass, and passes, of the search for the end of the strip: it is found to about 1e-6 of its width.
 _CANDIDATES, _PASSES = 256, 3
+#: Exponents come in multiples of so many: what is left beside vector registers torch computes by other instructions, so
+#: that a law among others would have other last digits than alone.
+MULTIPLE = 16
 
 
 @dataclass(frozen=True)
@@ -97,15 +100,16 @@ class LogRatio(FourierModel):
         """`log E[M]` and `log E[N]`, each of the shape of the parameters."""
         shaped = self.model.map(lambda p: p.unsqueeze(-1))
         device = next(iter(self.params.values())).device
-        ends = _log_moment(shaped, self.rules, torch.tensor([0j, 1 + 0j], dtype=torch.complex128, device=device)).real
-        return ends[..., 0], ends[..., 1]
+        ends = _log_moment(shaped, self.rules, _ends(0, torch.complex128, device)).real
+        return ends[..., -2], ends[..., -1]
 
     def log_cf(self, u: Tensor, t: Tensor) -> Tensor:
         """`log E^M[exp(i u (y - log(E[N] / E[M])))]`."""
         z = 1j * u
-        ends = torch.tensor([0j, 1 + 0j], dtype=z.dtype, device=z.device).expand(*z.shape[:-1], 2)
-        found = _log_moment(self.model, self.rules, torch.cat([z, ends], -1))
-        value, low, high = found[..., :-2], found[..., -2:-1], found[..., -1:]
+        n = z.shape[-1]
+        ends = _ends(n, z.dtype, z.device)
+        found = _log_moment(self.model, self.rules, torch.cat([z, ends.expand(*z.shape[:-1], len(ends))], -1))
+        value, low, high = found[..., :n], found[..., -2:-1], found[..., -1:]
         return value - (1 - z) * low - z * high
 
     def total_variance(self, t: Tensor) -> Tensor:
@@ -153,6 +157,12 @@ def _log_moment(model: Model, rules: Sequence[tuple[float, Exposure]], z: Tensor
         (factor * log_moment(affine(model), exposure.exponents(z), exposure.steps) for factor, exposure in rules),
         torch.zeros((), dtype=z.dtype, device=z.device),
     )
+
+
+def _ends(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros and a last 1, as many as make a multiple of `n` exponents before them."""
+    zeros = 1 + -(n + 2) % MULTIPLE
+    return torch.tensor([0.0] * zeros + [1.0], dtype=dtype, device=device)
 
 
 def _from_the_end(weights: Sequence[float]) -> list[float]:
