@@ -55,11 +55,11 @@ def jump_reach(law: JumpLaw) -> float:
 
     Example:
         >>> jump_reach(MertonJumps(0.5, -0.1, 0.2)), jump_reach(KouJumps(0.5, 0.4, 20.0, 2.0))
-        (0.75, 4.5)
+        (1.0, 4.75)
     """
     reach = np.arange(0.0, 60.0, 0.25)
     (put, _), (_, call) = (_VANILLAS[type(law)](law, np.exp(side * reach)) for side in (-1, 1))
-    return float(reach[np.flatnonzero(float(law.intensity) * np.maximum(put, call) > _NOTHING).max(initial=0)])
+    return 0.25 * int((float(law.intensity) * np.maximum(put, call) > _NOTHING).sum())
 
 
 def _mean(law: JumpLaw) -> float:
