@@ -1,4 +1,4 @@
-"""Greeks of payoffs of the price at expiry by Fourier integrals: exact, by automatic differentiation."""
+"""Greeks of payoffs with exact prices, by automatic differentiation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 
 from qsde.greeks.inputs import Inputs, Point
-from qsde.payoffs import AtExpiry, European
+from qsde.market.underlying import Market
+from qsde.payoffs import American, AtExpiry, European
+from qsde.pricing.boundary import price_americans
 from qsde.pricing.digital import price_digital
 from qsde.pricing.fourier import Fourier, price_european
 
 
-def worth(payoff: AtExpiry, point: Point, engine: Fourier) -> Tensor:
+def worth(payoff: AtExpiry | American, point: Point, engine: Fourier) -> Tensor:
     """Present value of the payoff, differentiable twice in everything."""
+    if isinstance(payoff, American):
+        assert isinstance(point.market, Market), "exact prices of Americans have one underlying"
+        return price_americans(point.model, [payoff], point.market).squeeze(-1)
     market, is_call = point.market, payoff.kind == "call"
     date = torch.tensor(payoff.maturity, dtype=torch.float64)
     t, forward, discount = market.years(date), market.forward(date), market.discount(date)
@@ -28,7 +33,7 @@ def worth(payoff: AtExpiry, point: Point, engine: Fourier) -> Tensor:
     return total
 
 
-def exact_greeks(payoff: AtExpiry, inputs: Inputs, engine: Fourier, needs: set[str]) -> dict[str, Tensor]:
+def exact_greeks(payoff: AtExpiry | American, inputs: Inputs, engine: Fourier, needs: set[str]) -> dict[str, Tensor]:
     """Raw Greeks of one payoff."""
     point = inputs.at()
     leaves = point.leaves

@@ -16,15 +16,16 @@ from qsde.greeks.controlled import controlled
 from qsde.greeks.early import FROZEN, EarlyGreeks, check_early
 from qsde.greeks.exact import exact_greeks
 from qsde.greeks.inputs import Inputs
-from qsde.greeks.methods import Method, check_method, described, engine_for
+from qsde.greeks.methods import Method, check_exact_greeks, check_method, described, engine_for
 from qsde.greeks.table import Greek, Units, greeks_of, parameter_greek
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
-from qsde.payoffs import AtExpiry, Claim, EarlyExercise, Payoff
+from qsde.payoffs import American, AtExpiry, Claim, EarlyExercise, Payoff
 from qsde.payoffs.checks import book_of
 from qsde.pricing.american import LeastSquares
 from qsde.pricing.engine import Auto, MonteCarlo
+from qsde.pricing.exact import exact_method
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.price import check_types
 
@@ -39,10 +40,10 @@ class Greeks:
         payoffs: names of the payoffs.
         greeks: the Greeks, in the order of the columns.
         value: [payoffs, greeks] in `units`.
-        std_error: standard errors, likewise; 0 for Fourier prices.
+        std_error: standard errors, likewise; 0 for exact ones.
         units: "trader" or "raw".
         methods: how each payoff was treated.
-        n_paths: paths simulated, 0 for Fourier prices.
+        n_paths: paths simulated, 0 for exact ones.
         seconds: wall-clock time.
     """
 
@@ -109,7 +110,7 @@ def greeks(
     *,
     least_squares: LeastSquares | None = None,
 ) -> Greeks:
-    """First- and second-order Greeks by Fourier integrals or by simulation.
+    """First- and second-order Greeks, exact or by simulation.
 
     By simulation each payoff is treated as suits it (`qsde.greeks.methods.method_for`): by its conditional mean
     given the path of the variance (from date to date where it ends or lives on at dates, `qsde.pricing.survival`),
@@ -133,15 +134,16 @@ def greeks(
     Second derivatives are likelihood ratios of the joint normal law of the log-prices on pathwise deltas where all
     underlyings are Black-Scholes and the payoff looks at dates, else differences; `methods` says which.
 
-    Rights to exercise early (`American`, `Bermudan`, ...) have pathwise Greeks with the exercise policy frozen
-    (`qsde.greeks.early.EarlyGreeks`), and no volga.
+    Rights to exercise early (`American`, `Bermudan`, ...) have, by simulation, pathwise Greeks with the exercise policy
+    frozen (`qsde.greeks.early.EarlyGreeks`), and no volga.
 
     Args:
         model: one model, without batch axes.
         payoffs: one payoff or a list, rights to exercise early among them.
         market: spot, curves, dividends; `Markets` for several underlyings.
-        engine: `Fourier()` for payoffs of the price at expiry under models with a characteristic function (the default
-            where it can), or `MonteCarlo(...)`; `Auto(...)` sets the simulation where it cannot.
+        engine: `Fourier()` for payoffs of the price at expiry under models with a characteristic function, and American
+            options with an exact price (the default where it can for the whole book), or `MonteCarlo(...)`; `Auto(...)`
+            sets the simulation where it cannot.
         which: names of Greeks, of `qsde.greeks.GREEKS` or `d_` and a parameter; None for all there are.
         units: "trader" (vega and vanna per vol point, theta and charm per calendar day, rho per 1 %) or "raw".
         method: "auto", or one method for all payoffs.
@@ -168,15 +170,17 @@ def greeks(
         raise InputError(f"method {method!r} is for simulations: leave it out with Fourier(), or give MonteCarlo()")
     if units not in ("trader", "raw"):
         raise InputError(f"units must be 'trader' or 'raw', got {units!r}")
-    engine = engine_for(engine, model, book, method)
+    engine = engine_for(engine, model, book, market, method)
     inputs = Inputs.of(model, market, book)
-    early = any(isinstance(payoff, EarlyExercise) for payoff in book)
+    early = isinstance(engine, MonteCarlo) and any(isinstance(payoff, EarlyExercise) for payoff in book)
     wanted = _wanted(model, inputs, which, early)
     needs = {greek.name for greek in wanted}
     for payoff in book:
         payoff.check_spot((market.spots if isinstance(market, Markets) else torch.as_tensor(market.spot)).detach())
     if isinstance(engine, Fourier):
-        value, names, n_paths = _by_fourier(model, book, inputs, engine, needs, wanted), ["fourier"] * len(book), 0
+        exact = [check_exact_greeks(model, payoff, market) for payoff in book]
+        value, n_paths = _exact(exact, inputs, engine, needs, wanted), 0
+        names: list[str] = [exact_method(payoff) for payoff in exact]
         value = value.sum(0, keepdim=True) if total else value
         error = torch.zeros_like(value)
     else:
@@ -252,16 +256,8 @@ def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, early: bo
     return [known[name] for name in which]
 
 
-def _by_fourier(
-    model: Model, book: list[Claim], inputs: Inputs, engine: Fourier, needs: set[str], wanted: list[Greek]
+def _exact(
+    book: list[AtExpiry | American], inputs: Inputs, engine: Fourier, needs: set[str], wanted: list[Greek]
 ) -> Tensor:
-    rows = []
-    for payoff in book:
-        if not isinstance(payoff, AtExpiry) or not model.has_cf:
-            raise InputError(
-                f"Fourier() gives Greeks of payoffs of the price at expiry under models with a characteristic "
-                f"function, not of {payoff.name} under {model.name}; use MonteCarlo()"
-            )
-        found = exact_greeks(payoff, inputs, engine, needs)
-        rows.append(torch.stack([found[greek.name] for greek in wanted]))
-    return torch.stack(rows)
+    rows = [exact_greeks(payoff, inputs, engine, needs) for payoff in book]
+    return torch.stack([torch.stack([found[greek.name] for greek in wanted]) for found in rows])

@@ -13,7 +13,7 @@ from qsde.greeks.exact import worth
 from qsde.greeks.inputs import Inputs, Point, moved_market
 from qsde.greeks.settled import refuses
 from qsde.market.underlying import Market
-from qsde.payoffs import AtExpiry, Claim, European, Payoff
+from qsde.payoffs import American, AtExpiry, Claim, European, Payoff
 from qsde.pricing.controls import Companion
 from qsde.pricing.fourier import Fourier
 
@@ -85,11 +85,11 @@ class Grid:
         """At which spots [S] the contract has been knocked already, or refuses the spot as it is described."""
         return torch.tensor([refuses(payoff, spot) for spot in (self.levels if levels is None else levels)])
 
-    def exact(self, payoff: AtExpiry, engine: Fourier, which: tuple[str, ...]) -> dict[str, Tensor]:
+    def exact(self, payoff: AtExpiry | American, engine: Fourier, which: tuple[str, ...]) -> dict[str, Tensor]:
         """Raw values of the cells [S, V] by Fourier integrals, all in one batch."""
         shape = (len(self.spots), len(self.vols))
         cells = self.levels.unsqueeze(-1).expand(shape).reshape(-1)
-        spot = (cells.unsqueeze(-1) if isinstance(payoff, European) else cells).clone().requires_grad_()
+        spot = (cells.unsqueeze(-1) if isinstance(payoff, (European, American)) else cells).clone().requires_grad_()
         vol = self.vols.expand(shape).reshape(-1).clone().requires_grad_()
         params = {k: v.expand_as(vol) for k, v in self.params(vol).items()}
         point = self.point(params, spot)

@@ -8,35 +8,66 @@ from typing import Literal
 from qsde.errors import InputError
 from qsde.greeks.gaussian import GaussianRun, jointly_gaussian
 from qsde.greeks.likelihood import LikelihoodRun
+from qsde.market.markets import Markets
+from qsde.market.underlying import Market
 from qsde.models.base import Model
-from qsde.payoffs import AtExpiry, Claim, Payoff
+from qsde.payoffs import American, AtExpiry, Claim, Payoff
 from qsde.pricing.engine import Auto, MonteCarlo
+from qsde.pricing.exact import why_not_exact
 from qsde.pricing.fourier import Fourier
 from qsde.schemes import scheme_for
 
 Method = Literal["auto", "conditional", "pathwise", "likelihood"]
 
 
-def all_exact(model: Model, book: Sequence[Claim]) -> bool:
-    """Whether the Greeks of a whole book are Fourier integrals."""
-    return model.has_cf and all(isinstance(payoff, AtExpiry) for payoff in book)
+def why_no_exact_greeks(model: Model, payoff: Claim, market: Market | Markets) -> str | None:
+    """What stands in the way of derivatives of an exact price, in words; None if nothing does.
+
+    Example:
+        >>> from qsde.models import BlackScholes
+        >>> from qsde.payoffs import ForwardStart
+        >>> why_no_exact_greeks(BlackScholes(0.2), ForwardStart(0.5, 1.0), Market(100.0))
+        'exact Greeks are those of payoffs of the price at expiry and of American options, not of ForwardStart'
+    """
+    if not isinstance(payoff, (AtExpiry, American)):
+        return f"exact Greeks are those of payoffs of the price at expiry and of American options, not of {payoff.name}"
+    return why_not_exact(model, payoff, market)
+
+
+def check_exact_greeks(
+    model: Model, payoff: Claim, market: Market | Markets, instead: str = "MonteCarlo()"
+) -> AtExpiry | American:
+    """The payoff, if its Greeks are derivatives of an exact price.
+
+    Raises:
+        InputError: they are not; the message names the engine to use `instead`.
+    """
+    reason = why_no_exact_greeks(model, payoff, market)
+    if isinstance(payoff, (AtExpiry, American)) and reason is None:
+        return payoff
+    raise InputError(f"{reason}; use {instead}")
 
 
 def engine_for(
-    engine: MonteCarlo | Fourier | Auto | None, model: Model, book: Sequence[Claim], method: Method = "auto"
+    engine: MonteCarlo | Fourier | Auto | None,
+    model: Model,
+    book: Sequence[Claim],
+    market: Market | Markets,
+    method: Method = "auto",
 ) -> MonteCarlo | Fourier:
     """The one engine for the Greeks of a whole book: the one given, or the choice of `Auto`, which None stands for.
 
     Example:
         >>> from qsde.models import BlackScholes
         >>> from qsde.payoffs import European
-        >>> type(engine_for(None, BlackScholes(0.2), [European(100.0, 1.0)])).__name__
+        >>> type(engine_for(None, BlackScholes(0.2), [European(100.0, 1.0)], Market(100.0))).__name__
         'Fourier'
     """
     engine = engine or Auto()
     if not isinstance(engine, Auto):
         return engine
-    return Fourier() if method == "auto" and all_exact(model, book) else engine.simulation
+    exact = method == "auto" and all(why_no_exact_greeks(model, payoff, market) is None for payoff in book)
+    return Fourier() if exact else engine.simulation
 
 
 def method_for(payoff: Payoff, model: Model, engine: MonteCarlo) -> Method:

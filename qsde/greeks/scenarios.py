@@ -16,14 +16,15 @@ from qsde.errors import InputError
 from qsde.greeks import grid_paths
 from qsde.greeks.grid import CELLS, Grid
 from qsde.greeks.inputs import Inputs
-from qsde.greeks.methods import all_exact, check_method, described, engine_for
+from qsde.greeks.methods import check_exact_greeks, check_method, described, engine_for
 from qsde.greeks.table import GREEKS, Units
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.models.sde import SDE
-from qsde.payoffs import AtExpiry, Payoff
+from qsde.payoffs import Claim, Payoff
 from qsde.payoffs.checks import book_of, numbers
 from qsde.pricing.engine import Auto, MonteCarlo
+from qsde.pricing.exact import exact_method
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.price import check_types
 from qsde.schemes.layers import layers
@@ -40,14 +41,14 @@ class Scenarios:
         levels: the spots [S].
         which: "price" and Greeks, in the order of the axis of `value`.
         value: [payoffs, which, S, V] in `units`.
-        std_error: standard errors, likewise; 0 for Fourier prices.
+        std_error: standard errors, likewise; 0 for exact ones.
         pnl: price less the price without a move, [payoffs, S, V].
         pnl_std_error: its standard error, which allows for the common random numbers.
         knocked: [payoffs, S]: at this spot the contract has been knocked in or out (or a new extreme been made), and
             the cell is worth what is left of it.
         units: "trader" (vega per vol point) or "raw".
         methods: how each payoff was treated.
-        n_paths: paths simulated, 0 for Fourier prices.
+        n_paths: paths simulated, 0 for exact ones.
         seconds: wall-clock time.
     """
 
@@ -148,7 +149,7 @@ class Scenarios:
 @torch.enable_grad()
 def scenarios(
     model: Model,
-    payoffs: Payoff | Sequence[Payoff],
+    payoffs: Claim | Sequence[Claim],
     market: Market,
     engine: MonteCarlo | Fourier | Auto | None = None,
     spots: Sequence[float] = (-0.1, -0.05, 0.0, 0.05, 0.1),
@@ -173,7 +174,7 @@ def scenarios(
         model: one model, without batch axes, of one underlying.
         payoffs: one payoff or a list.
         market: spot, curves, dividends.
-        engine: `Fourier()` or `MonteCarlo(...)`; None is `Fourier()` where all payoffs allow it, else
+        engine: `Fourier()` (exact) or `MonteCarlo(...)`; None is `Fourier()` where all payoffs allow it, else
             `MonteCarlo()`, or what `Auto(...)` says.
         spots: relative moves of the spot, above -1; 0 is added.
         vols: parallel shifts of implied vols, 0.01 for one point; 0 is added.
@@ -182,7 +183,7 @@ def scenarios(
 
     Raises:
         InputError: an unknown Greek, moves that leave no spot or no model, several underlyings, users' SDEs (which
-            take one parameter set at a time), or rights to exercise early.
+            take one parameter set at a time), or rights to exercise early that have no exact price.
 
     Example:
         >>> from qsde.models import BlackScholes
@@ -196,27 +197,25 @@ def scenarios(
     book = book_of(payoffs)
     names = _names(which)
     _check(model, book, market, units)
+    engine = engine_for(engine, model, book, market)
     inputs = Inputs.of(model, market, book)
     grid = Grid(inputs, _moves("spots", spots, -1.0), _moves("vols", vols, None))
     grid.check()
-    engine = engine_for(engine, model, book)
+    simulated = _without_rights(book) if isinstance(engine, MonteCarlo) else []
+    methods: list[str]
     if isinstance(engine, Fourier):
-        if not all_exact(model, book):
-            raise InputError(
-                f"Fourier() prices payoffs of the price at expiry under models with a characteristic function, not "
-                f"all of these under {model.name}; use MonteCarlo()"
-            )
-        found = [grid.exact(payoff, engine, names) for payoff in book if isinstance(payoff, AtExpiry)]
+        exact = [check_exact_greeks(model, payoff, market) for payoff in book]
+        found = [grid.exact(payoff, engine, names) for payoff in exact]
         samples, n_paths = torch.stack([torch.stack(list(row.values())) for row in found]).unsqueeze(0), 0
-        methods = ["fourier"] * len(book)
+        methods = [exact_method(payoff) for payoff in exact]
     else:
-        used = [check_method(payoff, model, engine, "auto") for payoff in book]
-        samples, n_paths = grid_paths.sampled(grid, book, used, engine, names)
-        methods = [described(payoff, model, engine, m) for payoff, m in zip(book, used, strict=True)]
+        used = [check_method(payoff, model, engine, "auto") for payoff in simulated]
+        samples, n_paths = grid_paths.sampled(grid, simulated, used, engine, names)
+        methods = [described(payoff, model, engine, m) for payoff, m in zip(simulated, used, strict=True)]
     value, error = samples.mean(0), _error(samples)
     moves = samples[:, :, 0] - _at_base(samples[:, :, 0], grid)
     if isinstance(engine, MonteCarlo):
-        value[:, 0], error[:, 0] = grid_paths.prices(grid, book, engine)
+        value[:, 0], error[:, 0] = grid_paths.prices(grid, simulated, engine)
     scale = torch.tensor([GREEKS[name].scale if units == "trader" else 1.0 for name in names], dtype=torch.float64)
     scale = scale.reshape(-1, 1, 1)
     return Scenarios(
@@ -255,10 +254,16 @@ def _check(model: Model, book: list[Any], market: Any, units: str) -> None:
         )
     if not isinstance(market, Market) or model.assets != 1:
         raise InputError("scenarios move one spot: give a model of one underlying and its Market")
-    for payoff in book:
-        if not isinstance(payoff, Payoff):
-            name = getattr(payoff, "name", type(payoff).__name__)
-            raise InputError(f"{name} may be exercised early, for which there are no scenarios; call greeks for each")
+
+
+def _without_rights(book: list[Claim]) -> list[Payoff]:
+    payoffs = [claim for claim in book if isinstance(claim, Payoff)]
+    rights = [claim.name for claim in book if not isinstance(claim, Payoff)]
+    if rights:
+        raise InputError(
+            f"{rights[0]} may be exercised early, for which there are no simulated scenarios; call greeks for each"
+        )
+    return payoffs
 
 
 def _moves(field: str, moves: Sequence[float], least: float | None) -> Tensor:

@@ -9,9 +9,8 @@ from pydantic import Field
 from qsde import __version__
 from qsde.errors import InputError
 from qsde.greeks import Greeks, Units, greeks
-from qsde.greeks.methods import Method, check_method, engine_for
-from qsde.models import Model
-from qsde.payoffs import AtExpiry, Claim, Payoff
+from qsde.greeks.methods import Method, check_exact_greeks, check_method, engine_for
+from qsde.payoffs import Claim, Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
 from qsde.spec.base import Spec, at
@@ -82,8 +81,8 @@ class PayoffGreeks(Answer):
 
     Attributes:
         type: the payoff.
-        method: how they were estimated: "fourier", "conditional", "pathwise" or "likelihood", and what else there is
-            to say of it.
+        method: how they were estimated: "fourier", "boundary", "conditional", "pathwise" or "likelihood", and what
+            else there is to say of it.
         greeks: the Greeks.
     """
 
@@ -123,7 +122,7 @@ class GreeksResult(Answer):
             NumericsError: a path left the finite numbers, or a quadrature missed its tolerance.
         """
         wanted = request.greeks
-        engine = engine_for(job.engine, job.model, job.payoffs, wanted.method)
+        engine = engine_for(job.engine, job.model, job.payoffs, job.market, wanted.method)
         book = _book(job, engine, wanted.method)
         with at("greeks"):
             found = greeks(
@@ -170,17 +169,13 @@ def _book(job: PricingJob, engine: MonteCarlo | Fourier, method: Method) -> list
     book: list[Claim] = []
     for i, payoff in enumerate(job.payoffs):
         with at(f"payoffs.{i}"):
-            book.append(_suited(payoff, job.model, engine, method))
+            book.append(_suited(payoff, job, engine, method))
     return book
 
 
-def _suited(payoff: Claim, model: Model, engine: MonteCarlo | Fourier, method: Method) -> Claim:
-    name = wire_name(type(payoff))
-    if isinstance(engine, Fourier) and not isinstance(payoff, AtExpiry):
-        raise InputError(
-            f"the fourier engine gives Greeks of payoffs of the price at expiry, not of {name}; use "
-            '{"type": "monte_carlo"}'
-        )
-    if isinstance(engine, MonteCarlo) and isinstance(payoff, Payoff):
-        check_method(payoff, model, engine, method)
+def _suited(payoff: Claim, job: PricingJob, engine: MonteCarlo | Fourier, method: Method) -> Claim:
+    if isinstance(engine, Fourier):
+        check_exact_greeks(job.model, payoff, job.market, '{"type": "monte_carlo"}')
+    elif isinstance(payoff, Payoff):
+        check_method(payoff, job.model, engine, method)
     return payoff
