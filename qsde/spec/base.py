@@ -20,10 +20,16 @@ LONGEST = 200.0
 DEAREST = 1e15
 
 
-class Spec(BaseModel):
-    """Base of every spec: frozen, unknown fields refused, NaN and infinity refused."""
+class Record(BaseModel):
+    """Base of what is written: frozen, unknown fields refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spec(Record):
+    """Base of every spec: NaN and infinity are refused, too."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 def checked(kind: Any, data: Mapping[str, Any]) -> Any:

@@ -2,96 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import pandas as pd
-import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from qsde import __version__
 from qsde.calibration.fit import Fit
 from qsde.calibration.penalties import Feller, Penalty, Prior
 from qsde.calibration.training import TrainedFit
 from qsde.errors import FitStatus, InputError
-from qsde.market.quotes import COLUMNS, TEXT_COLUMNS, TIME_COLUMNS, empty_rejected
-from qsde.market.surface import QUOTE_COLUMNS, SLICE_COLUMNS, Surface
-from qsde.spec.base import checked, parsed
+from qsde.spec.base import Record, checked, parsed
+from qsde.spec.columns import Numbers, array, known, matrix, numbers, tensor
 from qsde.spec.leveraged import ModelSpec, spec_of
+from qsde.spec.surfaces import SurfaceRecord
 from qsde.spec.training import TrainingRecord
 
-Cell = str | float | int | bool | None
-Table = dict[str, list[Cell]]
-Numbers = list[float | None]
-#: Columns of rejected quotes that are worth keeping in a fit file.
-REJECTED_COLUMNS = ("row", "expiry", "strike", "option_type", "bid", "ask", "mid", "reason", "detail")
 
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SurfaceRecord(_Record):
-    """A `Surface` as columns of JSON values; missing numbers are null."""
-
-    underlying: str
-    quote_time: str
-    spot: float | None
-    source: str
-    slices: Table
-    quotes: Table
-    rejected: Table
-    warnings: tuple[str, ...]
-
-    @classmethod
-    def of(cls, surface: Surface) -> SurfaceRecord:
-        """The record of `surface`."""
-        return cls(
-            underlying=surface.underlying,
-            quote_time=surface.quote_time,
-            spot=_number(surface.spot),
-            source=surface.source,
-            slices=_columns(surface.slices),
-            quotes=_columns(surface.quotes),
-            rejected=_columns(surface.rejected[[c for c in REJECTED_COLUMNS if c in surface.rejected]]),
-            warnings=surface.warnings,
-        )
-
-    def build(self) -> Surface:
-        """The surface.
-
-        Raises:
-            InputError: a column is missing, is of another length than the others, or holds what it cannot hold.
-        """
-        slices = _table("surface.slices", self.slices, SLICE_COLUMNS)
-        quotes = _table("surface.quotes", self.quotes, QUOTE_COLUMNS)
-        if not quotes["slice"].isin(range(len(slices))).all():
-            raise InputError(
-                f"surface.quotes.slice: must be numbers from 0 to {len(slices) - 1}, rows of surface.slices"
-            )
-        return Surface(
-            slices=slices,
-            quotes=quotes,
-            underlying=self.underlying,
-            quote_time=self.quote_time,
-            spot=math.nan if self.spot is None else self.spot,
-            rejected=_rejected(self.rejected),
-            warnings=self.warnings,
-            source=self.source,
-        )
-
-
-class FellerRecord(_Record):
+class FellerRecord(Record):
     """A `Feller` penalty."""
 
     penalty: Literal["feller"] = "feller"
     strength: float
 
 
-class PriorRecord(_Record):
+class PriorRecord(Record):
     """A `Prior` penalty."""
 
     penalty: Literal["prior"] = "prior"
@@ -103,7 +39,7 @@ class PriorRecord(_Record):
 PenaltyRecord = Annotated[FellerRecord | PriorRecord, Field(discriminator="penalty")]
 
 
-class FitSummary(_Record):
+class FitSummary(Record):
     """What a `Fit` says of itself, without its numbers by quote.
 
     Attributes:
@@ -143,7 +79,7 @@ class FitSummary(_Record):
     warnings: tuple[str, ...]
 
 
-class _Versioned(_Record):
+class _Versioned(Record):
     """What a file is looked at for first."""
 
     version: Literal[1] = 1
@@ -175,19 +111,19 @@ class FitRecord(FitSummary, _Versioned):
             InputError: the model has no text form.
         """
         same: dict[str, Any] = {name: getattr(fit, name) for name in _SAME}
-        same |= {name: _number(getattr(fit, name)) for name in _MEASURES}
+        same |= {name: known(getattr(fit, name)) for name in _MEASURES}
         return cls(
             model=spec_of(fit.model),
             status=fit.status.name.lower(),
             status_text=fit.status.value,
-            std_errors={name: _number(value) for name, value in fit.std_errors.items()},
-            correlation=_matrix(fit.correlation),
-            covariance=_matrix(fit.covariance),
+            std_errors={name: known(value) for name, value in fit.std_errors.items()},
+            correlation=matrix(fit.correlation),
+            covariance=matrix(fit.covariance),
             surface=SurfaceRecord.of(fit.surface),
-            model_iv=_numbers(fit.model_iv),
-            residual_bp=_numbers(fit.residual_bp),
-            weight=_numbers(fit.weight),
-            jacobian=_matrix(fit.jacobian),
+            model_iv=numbers(fit.model_iv),
+            residual_bp=numbers(fit.residual_bp),
+            weight=numbers(fit.weight),
+            jacobian=matrix(fit.jacobian),
             penalties=_penalty_records(fit.penalties),
             training=_training_record(fit),
             **same,
@@ -210,10 +146,10 @@ class FitRecord(FitSummary, _Versioned):
             model=model,
             surface=self.surface.build(),
             status=_status(self.status),
-            model_iv=_array(self.model_iv),
-            weight=_array(self.weight),
-            jacobian=_tensor(self.jacobian, len(self.free)),
-            covariance=_tensor(self.covariance, len(self.free)),
+            model_iv=array(self.model_iv),
+            weight=array(self.weight),
+            jacobian=tensor(self.jacobian, len(self.free)),
+            covariance=tensor(self.covariance, len(self.free)),
             penalties=None if self.penalties is None else tuple(_penalty(record) for record in self.penalties),
             **same,
         )
@@ -242,7 +178,7 @@ _SAME = ("free", "at_bounds", "iterations", "starts", "starts_agreeing", "second
 _MEASURES = ("rmse_bp", "weighted_rmse_bp", "rmse_price", "inside_share")
 
 
-class _FitFile(_Record):
+class _FitFile(Record):
     fits: list[FitRecord]
 
 
@@ -306,94 +242,3 @@ def _status(name: str) -> FitStatus:
         return FitStatus[name.upper()]
     except KeyError:
         raise InputError(f"status: {name!r} is none of {[s.name.lower() for s in FitStatus]}") from None
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _numbers(values: np.ndarray) -> Numbers:
-    return [_number(x) for x in values.tolist()]
-
-
-def _array(values: Numbers) -> np.ndarray:
-    return np.array([math.nan if x is None else x for x in values], dtype=float)
-
-
-def _matrix(matrix: torch.Tensor) -> list[Numbers]:
-    return [_numbers(row) for row in matrix.detach().numpy()]
-
-
-def _tensor(rows: list[Numbers], columns: int) -> torch.Tensor:
-    return torch.tensor([_array(row).tolist() for row in rows], dtype=torch.float64).reshape(len(rows), columns)
-
-
-def _columns(frame: pd.DataFrame) -> Table:
-    return {str(name): [_cell(x) for x in frame[name].tolist()] for name in frame.columns}
-
-
-def _cell(x: Any) -> Cell:
-    if x is None or x is pd.NA or x is pd.NaT:
-        return None
-    if isinstance(x, float):
-        return _number(x)
-    return x if isinstance(x, (bool, int, str)) else str(x)
-
-
-def _table(place: str, table: Table, columns: Sequence[str]) -> pd.DataFrame:
-    """A table of a surface, checked."""
-    for name in columns:
-        if name not in table:
-            raise InputError(f"{place}: has no column {name!r}")
-    lengths = {len(values) for values in table.values()}
-    if len(lengths) > 1 or lengths == {0}:
-        raise InputError(f"{place}: columns must be equally long and not empty, got lengths {sorted(lengths)}")
-    frame = _frame(table)
-    for name in columns:
-        kind, good = _KINDS.get(name, _NUMBERS)
-        if not good(frame[name]):
-            raise InputError(f"{place}.{name}: must be {kind}, got {str(frame[name].tolist()[:3])[:60]} ...")
-    return frame
-
-
-def _is_text(values: pd.Series) -> bool:
-    return all(isinstance(value, str) or pd.isna(value) for value in values)
-
-
-def _is_numbers(values: pd.Series) -> bool:
-    return values.dtype.kind in "if"
-
-
-def _is_positive(values: pd.Series) -> bool:
-    return _is_numbers(values) and bool((np.isfinite(values) & (values > 0)).all())
-
-
-_NUMBERS = ("numbers", _is_numbers)
-#: What the columns of a surface's tables hold, where it is not just any numbers.
-_KINDS: dict[str, tuple[str, Callable[[pd.Series], bool]]] = {
-    **dict.fromkeys(("expiry", "option_type", "forward_source", "discount_source"), ("text", _is_text)),
-    **dict.fromkeys(("t", "forward", "discount_factor", "strike", "iv"), ("positive numbers", _is_positive)),
-}
-
-
-def _frame(table: Table) -> pd.DataFrame:
-    return pd.DataFrame({name: _series(values) for name, values in table.items()})
-
-
-def _series(values: list[Cell]) -> pd.Series:
-    kinds = {type(x) for x in values if x is not None}
-    if kinds == {bool}:
-        return pd.Series(values, dtype="boolean")
-    if kinds == {int} and None not in values:
-        return pd.Series(values, dtype="int64")
-    if kinds <= {int, float}:
-        return pd.Series(values, dtype="float64")
-    return pd.Series(values, dtype="object")
-
-
-def _rejected(table: Table) -> pd.DataFrame:
-    if not table or not next(iter(table.values())):
-        return empty_rejected()
-    frame = _frame(table)
-    absent = {c: None if c in (*TEXT_COLUMNS, *TIME_COLUMNS) else math.nan for c in COLUMNS if c not in frame}
-    return frame.assign(**absent)[[*COLUMNS, "reason", "detail"]]

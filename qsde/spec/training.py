@@ -6,17 +6,17 @@ import math
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from qsde.calibration.training import Training
 from qsde.calibration.training_state import Round
 from qsde.errors import InputError
+from qsde.spec.base import Record
+from qsde.spec.columns import known
 
 
-class RoundRecord(BaseModel):
+class RoundRecord(Record):
     """One step of a training; see `qsde.calibration.training_state.Round`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: int
     n_paths: int
@@ -26,15 +26,13 @@ class RoundRecord(BaseModel):
     seconds: float
 
 
-class TrainingRecord(BaseModel):
+class TrainingRecord(Record):
     """A `Training`: the derivatives of the model's vols to its weights, which quote sensitivities need, and figures.
 
     Example:
         >>> list(TrainingRecord.model_fields)[:3]
         ['names', 'jacobian', 'weight']
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: tuple[str, ...] = Field(min_length=1)
     jacobian: list[list[float]]
@@ -49,7 +47,7 @@ class TrainingRecord(BaseModel):
     @classmethod
     def of(cls, training: Training) -> TrainingRecord:
         """The record of a training."""
-        rounds = [{**vars(r), "held_out_bp": _known(r.held_out_bp)} for r in training.rounds]
+        rounds = [{**vars(r), "held_out_bp": known(r.held_out_bp)} for r in training.rounds]
         return cls.model_validate(
             {
                 "names": training.names,
@@ -58,7 +56,7 @@ class TrainingRecord(BaseModel):
                     for name in ("jacobian", "weight", "held_out", "step_bias_bp", "step_bias_error_bp")
                 },
                 "damping": training.damping,
-                "held_out_bp": _known(training.held_out_bp),
+                "held_out_bp": known(training.held_out_bp),
                 "rounds": rounds,
             }
         )
@@ -89,7 +87,3 @@ class TrainingRecord(BaseModel):
                 for r in self.rounds
             ),
         )
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qsde.market.surface import Surface
-from qsde.spec.records import SurfaceRecord
+from qsde.spec.surfaces import SurfaceRecord
 from service.storage.database import Database
 from service.storage.payloads import read_payload, write_payload
 from service.storage.tables import SurfaceRow
