@@ -22,7 +22,7 @@ from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.payoffs import Payoff
 from qsde.payoffs.checks import numbers
-from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.fourier import Fourier, price_european
 
 Target = Literal["quotes", "parameters", "buckets"]
@@ -70,7 +70,7 @@ def hedge(
     fit: Fit,
     payoffs: Payoff | Sequence[Payoff],
     market: Market | None = None,
-    engine: MonteCarlo | Fourier | None = None,
+    engine: MonteCarlo | Fourier | Auto | None = None,
     *,
     instruments: Sequence[int] | None = None,
     target: Target = "quotes",

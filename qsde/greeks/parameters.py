@@ -17,7 +17,7 @@ from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.models.jumps import moves_by_jumps
 from qsde.payoffs import AtExpiry, Payoff
-from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.fourier import Fourier
 
 
@@ -65,7 +65,7 @@ def parameter_gradient(
     model: Model,
     payoffs: Sequence[Payoff],
     market: Market,
-    engine: MonteCarlo | Fourier | None = None,
+    engine: MonteCarlo | Fourier | Auto | None = None,
     names: Sequence[str] | None = None,
 ) -> ParameterGradient:
     """Differentiates the prices of a book to the spot and to parameters of the model.
@@ -80,7 +80,8 @@ def parameter_gradient(
         model: one model, without batch axes.
         payoffs: the book.
         market: spot, curves and dividends.
-        engine: `Fourier()` or `MonteCarlo(...)` for all payoffs; None is Fourier where it can and `MonteCarlo()` else.
+        engine: `Fourier()` or `MonteCarlo(...)` for all payoffs, or `Auto(...)`: Fourier where it can, and a simulation
+            else. None is `Auto()`.
         names: parameters; None for all.
 
     Raises:
@@ -103,6 +104,7 @@ def parameter_gradient(
     book = list(payoffs)
     if not book:
         raise InputError("there are no payoffs")
+    engine = engine or Auto()
     exact = [i for i, payoff in enumerate(book) if _is_exact(payoff, model, engine)]
     left = [i for i in range(len(book)) if i not in exact]
     inputs = Inputs.of(model, market, book)
@@ -111,7 +113,8 @@ def parameter_gradient(
     methods = ["fourier"] * len(book)
     table, n_paths = torch.empty(1, 0, len(columns), dtype=torch.float64), 0
     if left:
-        settings = engine if isinstance(engine, MonteCarlo) else MonteCarlo()
+        settings = engine.simulation if isinstance(engine, Auto) else engine
+        assert isinstance(settings, MonteCarlo), "Fourier leaves nothing"
         used = [check_method(book[i], model, settings, "auto") for i in left]
         table, n_paths = sampled([book[i] for i in left], used, inputs, settings, columns)
         for i, method in zip(left, used, strict=True):
@@ -136,11 +139,11 @@ def _exact(payoff: Payoff, inputs: Inputs, engine: Fourier, columns: tuple[str, 
     return torch.stack([found[name].double() for name in columns])
 
 
-def _is_exact(payoff: Payoff, model: Model, engine: MonteCarlo | Fourier | None) -> bool:
+def _is_exact(payoff: Payoff, model: Model, engine: MonteCarlo | Fourier | Auto) -> bool:
     can = isinstance(payoff, AtExpiry) and model.has_cf
     if isinstance(engine, Fourier) and not can:
         raise InputError(
             f"Fourier() prices payoffs of the price at expiry under models with a characteristic function, not "
-            f"{payoff.name} under {model.name}; give MonteCarlo(...), or None for the best of both"
+            f"{payoff.name} under {model.name}; give MonteCarlo(...), or Auto(...) for the best of both"
         )
     return can and not isinstance(engine, MonteCarlo)

@@ -26,7 +26,7 @@ from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.payoffs import Payoff
 from qsde.payoffs.checks import book_of
-from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.fourier import Fourier
 
 #: Relative gap between the forwards (or discount factors) of a market and those of the surface that is refused.
@@ -142,7 +142,7 @@ def quote_sensitivities(
     fit: Fit,
     payoffs: Payoff | Sequence[Payoff],
     market: Market | None = None,
-    engine: MonteCarlo | Fourier | None = None,
+    engine: MonteCarlo | Fourier | Auto | None = None,
     *,
     hessian: Hessian = "full",
     units: Units = "trader",
@@ -166,8 +166,8 @@ def quote_sensitivities(
         fit: a converged fit.
         payoffs: one payoff or a list.
         market: spot, curves and dividends; None takes the spot, the rates and the forwards of the fit's surface.
-        engine: `Fourier()`, `MonteCarlo(...)`, or None: Fourier for payoffs of the price at expiry, simulation of the
-            others.
+        engine: `Fourier()`, `MonteCarlo(...)`, or `Auto(...)`: Fourier for payoffs of the price at expiry, simulation
+            of the others. None is `Auto()`.
         hessian: "full" follows recalibration; "gauss-newton" leaves out the curvature of the vols, which is right for
             fits without error only.
         units: "trader" (per vol point) or "raw" (per 1.00).

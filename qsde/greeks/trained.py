@@ -15,7 +15,7 @@ from qsde.greeks.parameters import ParameterGradient
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.payoffs import Payoff
-from qsde.pricing.engine import MonteCarlo
+from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.montecarlo import price
 
@@ -24,7 +24,7 @@ _PARTS = 8
 
 
 def weight_gradient(
-    fit: TrainedFit, payoffs: Sequence[Payoff], market: Market, engine: MonteCarlo | Fourier | None
+    fit: TrainedFit, payoffs: Sequence[Payoff], market: Market, engine: MonteCarlo | Fourier | Auto | None
 ) -> ParameterGradient:
     """Prices of a book with derivatives to the spot and to every weight that was trained.
 
@@ -34,7 +34,7 @@ def weight_gradient(
         fit: the fit.
         payoffs: the book; payoffs without jumps.
         market: spot, curves and dividends.
-        engine: `MonteCarlo(...)`; None takes 2^16 paths and steps of 1/64.
+        engine: `MonteCarlo(...)`, or the simulation of `Auto(...)`; None takes 2^16 paths and steps of 1/64.
 
     Raises:
         InputError: Fourier prices, which such a model does not have, or a payoff that jumps.
@@ -42,7 +42,7 @@ def weight_gradient(
     if isinstance(engine, Fourier):
         raise InputError(f"{fit.model.name} has no Fourier prices; give MonteCarlo(...), or leave engine out")
     names = fit.training.names
-    engine = engine or MonteCarlo(n_paths=1 << 16, max_dt=1 / 64)
+    engine = engine.simulation if isinstance(engine, Auto) else engine or MonteCarlo(n_paths=1 << 16, max_dt=1 / 64)
     part = replace(engine, n_paths=max(2, engine.n_paths // _PARTS))
     samples = [
         _part(fit.model, names, payoffs, market, replace(part, noise=reseeded(part.noise, i))) for i in range(_PARTS)

@@ -21,6 +21,7 @@ from qsde.market.underlying import Market
 from qsde.models import BlackScholes, Heston, Model
 from qsde.noise import Sobol
 from qsde.payoffs import Asian, Barrier, Digital, European, Payoff
+from qsde.pricing.engine import Auto
 from qsde.pricing.fourier import Fourier, model_vols, price_european
 from qsde.pricing.geometric import price_geometric_asian
 from qsde.pricing.montecarlo import MonteCarlo, price
@@ -82,6 +83,18 @@ def test_an_asian_and_a_barrier_move_as_recalibration_moves_them(fits) -> None:
         gap = (found.value @ torch.tensor(move) / want - 1).abs()
         assert float(gap[0]) < 0.01, (name, gap)
         assert float(gap[1]) < 0.03, (name, gap)
+
+
+def test_an_automatic_engine_integrates_what_it_can_and_simulates_the_rest_as_it_is_told() -> None:
+    surface = Surface.from_vols([0.5, 0.5, 1.0], [90.0, 110.0, 100.0], 0.2, forward=100.0, spot=100.0)
+    fit = calibrate(BlackScholes(0.3), surface, weights="equal")
+    book, few = [Asian(100.0, (0.5, 1.0)), European(100.0, 1.0)], MonteCarlo(n_paths=256, compile="never")
+    found = quote_sensitivities(fit, book, engine=Auto(few))
+    assert found.gradient.methods == ("pathwise", "fourier")
+    assert found.gradient.n_paths == 256
+    alone = quote_sensitivities(fit, book[0], engine=few)
+    torch.testing.assert_close(found.value[0], alone.value[0])
+    assert found.std_error[1].tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.slow(reason="eight parameters and a difference quotient by simulation: half a minute")
