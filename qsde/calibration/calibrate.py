@@ -142,6 +142,9 @@ def calibrate(
         >>> fit.status.converged, abs(fit.params["vol"] - 0.25) < 3 * fit.std_errors["vol"]
         (True, True)
     """
+    _check_model(model)
+    if not isinstance(target, Surface | Sequence):
+        raise InputError(f"target must be a Surface (of build_surface) or a list of Instrument, got {target!r:.60}")
     if engine is not None and not isinstance(engine, Fourier | MonteCarlo):
         raise InputError(f"engine must be Fourier(...) or MonteCarlo(...), got {type(engine).__name__}")
     if isinstance(target, Surface):
@@ -191,6 +194,7 @@ def calibrate_many(
 
     The result for a surface does not depend on the others in the list beyond rounding.
     """
+    _check_model(model)
     _check(surfaces, objective, starts, max_iterations)
     if not model.has_cf:
         raise InputError(
@@ -211,6 +215,11 @@ def calibrate_many(
     return fits
 
 
+def _check_model(model: object) -> None:
+    if not isinstance(model, Model):
+        raise InputError(f"model must be a template, such as Heston.typical(), got {model!r:.60}")
+
+
 def _check(surfaces: Sequence[Surface], objective: str, starts: int | None, max_iterations: int) -> None:
     if objective not in ("implied_vol", "price"):
         raise InputError(f"objective must be 'implied_vol' or 'price', got {objective!r}")
@@ -218,7 +227,11 @@ def _check(surfaces: Sequence[Surface], objective: str, starts: int | None, max_
         raise InputError(f"starts must be at least 1, got {starts}")
     if max_iterations < 1:
         raise InputError(f"max_iterations must be at least 1, got {max_iterations}")
+    if isinstance(surfaces, Surface):
+        raise InputError("surfaces must be a list: [surface], or calibrate(model, surface) for one")
     for surface in surfaces:
+        if not isinstance(surface, Surface):
+            raise InputError(f"each of the surfaces must be a Surface (build_surface(quotes)), got {surface!r:.60}")
         if len(surface) == 0:
             raise QuoteError(f"{surface.name}: the surface has no quotes to calibrate to")
 

@@ -68,6 +68,11 @@ def read_quotes(
         >>> quotes.vendor, len(quotes), round(float(quotes.frame["t"][0]) * 365, 6)
         ('tidy', 1, 45.0)
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"read_quotes reads a file, got {type(path).__name__}; a DataFrame with the columns of qsde.market.quotes "
+            "becomes Quotes by Quotes.from_frame(frame)"
+        )
     limits = Limits(max_bytes, progress)
     columns = _column_map(column_map)
     clock = Clock.of(str(path), timezone, quote_time)

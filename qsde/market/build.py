@@ -108,6 +108,11 @@ def build_surface(
 
 
 def _require_one(quotes: Quotes) -> None:
+    if not isinstance(quotes, Quotes):
+        raise QuoteError(
+            f"build_surface takes Quotes, such as one of read_quotes(file).surfaces(), got {type(quotes).__name__}; a "
+            "DataFrame becomes Quotes by Quotes.from_frame(frame)"
+        )
     frame = quotes.frame
     names, times = frame["underlying"].unique(), frame["quote_time"].unique()
     if len(names) > 1 or len(times) > 1:

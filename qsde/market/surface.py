@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from qsde.errors import QuoteError
 from qsde.market.black import black_price
@@ -21,6 +21,8 @@ SLICE_COLUMNS = ("expiry", "t", "forward", "discount_factor", "rate", "forward_s
 QUOTE_COLUMNS = ("slice", "expiry", "t", "forward", "discount_factor", "strike", "option_type",
                  "bid", "mid", "ask", "iv_bid", "iv", "iv_ask")  # fmt: skip
 
+#: A vol above this is taken for percent.
+HIGHEST_VOL = 10.0
 #: Relative difference up to which forwards of one expiry are the same.
 _SAME = 1e-6
 
@@ -76,8 +78,8 @@ class Surface:
         one forward and one discount factor.
 
         Raises:
-            QuoteError: an entry is not finite or not positive, or the forwards or discount factors of a slice differ;
-                the message names its position and value.
+            QuoteError: an entry is no number, not finite or not positive, a vol is percent, the lengths differ, or the
+                forwards or discount factors of a slice do; the message names its position and value.
 
         Example:
             >>> s = Surface.from_vols(t=[0.5, 0.5, 1.0], strike=[90, 110, 100], iv=[0.25, 0.2, 0.22], forward=100.0)
@@ -85,15 +87,17 @@ class Surface:
             [[0.5, 2.0], [1.0, 1.0]]
         """
         names = ("t", "strike", "iv", "forward", "discount_factor", "iv_bid", "iv_ask")
-        columns = np.broadcast_arrays(
-            *(np.asarray(a, dtype=float).ravel() for a in (t, strike, iv, forward, discount_factor, iv_bid, iv_ask))
-        )
-        table = pd.DataFrame(dict(zip(names, columns, strict=True)))
+        given = (t, strike, iv, forward, discount_factor, iv_bid, iv_ask)
+        table = _table({name: _numbers(name, values) for name, values in zip(names, given, strict=True)})
         for name in names[:5]:
             bad = ~(np.isfinite(table[name]) & (table[name] > 0))
             if bad.any():
                 at = int(np.flatnonzero(bad)[0])
                 raise QuoteError(f"{name}[{at}] is {table[name][at]}: it must be positive and finite")
+        for name in ("iv", "iv_bid", "iv_ask"):
+            if (table[name] > HIGHEST_VOL).any():
+                at = int(np.flatnonzero(table[name] > HIGHEST_VOL)[0])
+                raise QuoteError(f"{name}[{at}] is {table[name][at]:g}: vols are annualised decimals: 0.2, not 20")
         for name in ("forward", "discount_factor"):
             first = table.groupby("t")[name].transform("first")
             bad = (table[name] / first - 1).abs() > _SAME
@@ -150,6 +154,21 @@ class Surface:
         slices = self.slices.iloc[kept].reset_index(drop=True)
         slices = slices.assign(n_quotes=quotes.groupby("slice").size().reindex(range(len(kept))).to_numpy())
         return replace(self, quotes=quotes, slices=slices)
+
+
+def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=float).ravel()
+    except (TypeError, ValueError):
+        raise QuoteError(f"{name} must be a number or a list of numbers, got {values!r:.60}") from None
+
+
+def _table(columns: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    lengths = {name: len(column) for name, column in columns.items() if len(column) != 1}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise QuoteError(f"give each list one entry for each quote; the lengths are {said}")
+    return pd.DataFrame(dict(zip(columns, np.broadcast_arrays(*columns.values()), strict=True)))
 
 
 def _otm_price(table: pd.DataFrame, vol: str) -> np.ndarray:

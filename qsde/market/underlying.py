@@ -99,7 +99,10 @@ class Market:
     clock: Clock | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        spot = torch.as_tensor(self.spot, dtype=torch.float64)
+        try:
+            spot = torch.as_tensor(self.spot, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"spot must be one positive finite number, got {self.spot!r}") from None
         if spot.dim() or not holds((spot > 0) & torch.isfinite(spot)):
             raise InputError(f"spot must be one positive finite number, got {self.spot}")
         object.__setattr__(self, "spot", spot)

@@ -44,7 +44,7 @@ class Parametric(ABC):
     parameter sets: `Heston(v0=torch.tensor([0.04, 0.09]), ...)` is two models at once.
 
     Raises:
-        ParameterError: a value is outside its domain or not finite; the message names the parameter.
+        ParameterError: a value is no number, outside its domain or not finite; the message names the parameter.
     """
 
     PARAMETERS: ClassVar[Mapping[str, Parameter]]
@@ -52,7 +52,7 @@ class Parametric(ABC):
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+            tensor = _tensor(type(self).__name__, field.name, value)
             check_parameter(type(self).__name__, field.name, tensor, self.PARAMETERS[field.name])
             object.__setattr__(self, field.name, tensor)
 
@@ -222,6 +222,15 @@ def stated(domain: constraints.Constraint) -> str:
         return "finite"
     strict = not bool(domain.check(torch.tensor(float(low), dtype=torch.float64)))
     return f"above {float(low):g}" if strict else f"at least {float(low):g}"
+
+
+def _tensor(owner: str, name: str, value: object) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ParameterError(f"{owner}.{name} must be a number, a list of numbers or a tensor, got {value!r}") from None
 
 
 def _shown(value: Tensor) -> str:

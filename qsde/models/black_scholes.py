@@ -18,7 +18,7 @@ class BlackScholes(Parametric, FourierModel):
     """Black and Scholes (1973): `dx = -vol^2/2 dt + vol dW`.
 
     Args:
-        vol: volatility, annualised decimal.
+        vol: volatility, annualised decimal, at most 10 (1000 %): more is percent.
 
     Example:
         >>> BlackScholes(vol=0.2).total_variance(torch.tensor(2.0, dtype=torch.float64))
@@ -29,7 +29,7 @@ class BlackScholes(Parametric, FourierModel):
 
     PARAMETERS: ClassVar[Mapping[str, Parameter]] = {
         "vol": Parameter(
-            "volatility, annualised decimal", constraints.nonnegative, (1e-4, 10.0), (0.3, 1.2), 0.2, "vol"
+            "volatility, annualised decimal", constraints.interval(0.0, 10.0), (1e-4, 10.0), (0.3, 1.2), 0.2, "vol"
         ),
     }
 

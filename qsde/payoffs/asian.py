@@ -14,6 +14,7 @@ from qsde.payoffs.base import (
     Kind,
     OfNumbers,
     Terminal,
+    as_number,
     check_each_positive,
     check_kind,
     check_list,
@@ -44,7 +45,8 @@ class _Averaging(Claim):
         check_each_positive(self.name, past=self.past)
         if not len(self.fixings):
             raise InputError(f"{self.name}: fixings is empty; give at least one future fixing (past ones go in past)")
-        last, paid = float(self.fixings[-1]), self.maturity
+        last = float(as_number(self.name, "fixings[-1]", self.fixings[-1]))
+        paid = last if self.expiry is None else float(as_number(self.name, "expiry", self.expiry))
         if paid < last:
             raise InputError(
                 f"{self.name}: expiry = {paid} comes before the last fixing, {last}; pay after the fixings"

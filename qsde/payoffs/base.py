@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -334,7 +335,7 @@ def check_kind(owner: str, kind: str) -> None:
         raise InputError(f"{owner}: kind must be 'call' or 'put', got {kind!r}")
 
 
-def as_number(owner: str, name: str, value: float | Tensor) -> Tensor:
+def as_number(owner: str, name: str, value: object) -> Tensor:
     """The value as a tensor without axes.
 
     Raises:
@@ -343,7 +344,8 @@ def as_number(owner: str, name: str, value: float | Tensor) -> Tensor:
     try:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{owner}: {name} must be a number, got {value!r}") from None
+        hint = "; times are years from today, such as 0.5" if isinstance(value, date) else ""
+        raise InputError(f"{owner}: {name} must be a number, got {value!r}{hint}") from None
     if tensor.dim():
         raise InputError(
             f"{owner}: {name} must be one number, got shape {list(tensor.shape)}; make a payoff for each of them"

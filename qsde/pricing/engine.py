@@ -62,6 +62,10 @@ class MonteCarlo:
             raise InputError(f"n_paths must be from 2 to {_MAX_PATHS:,} (2^36), got {self.n_paths:,}")
         if not self.max_dt > 0:
             raise InputError(f"max_dt must be positive (years per step), got {self.max_dt}")
+        if not isinstance(self.noise, Noise):
+            raise InputError(f"noise must be one of qsde.noise, such as Threefry(seed=1), got {self.noise!r:.60}")
+        if not isinstance(self.scheme, Scheme | None):
+            raise InputError(f"scheme must be one of qsde.schemes, such as HestonQE(), got {self.scheme!r:.60}")
         if self.dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be torch.float32 or torch.float64, got {self.dtype}")
         if self.compile not in ("auto", "always", "never"):
@@ -82,7 +86,7 @@ def _is_whole(number: object) -> bool:
 
 @dataclass(frozen=True)
 class Auto:
-    """Fourier integrals for every payoff that has an exact price, and a simulation for the others.
+    """Exact prices (mostly Fourier integrals) for every payoff that has one, and a simulation for the others.
 
     Attributes:
         simulation: how the others are simulated.

@@ -46,6 +46,10 @@ class Options:
     jumps: Jumps | None = None
     wrap: Callable[[SDEScheme], Wrapped] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.noise, Noise):
+            raise InputError(f"noise must be one of qsde.noise, such as Threefry(seed=1), got {self.noise!r:.60}")
+
 
 @dataclass(frozen=True)
 class Run:

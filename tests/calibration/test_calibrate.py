@@ -97,7 +97,7 @@ def test_many_at_once_equal_one_by_one(model_surface, dax, spx_thin) -> None:
 
 
 def test_a_hopeless_neighbour_costs_only_itself(model_surface, dax) -> None:
-    absurd = Surface.from_vols([0.001, 0.001, 20.0], [1.0, 1e4, 100.0], [40.0, 0.001, 30.0], 100.0)
+    absurd = Surface.from_vols([0.001, 0.001, 20.0], [1.0, 1e4, 100.0], [10.0, 0.001, 9.0], 100.0)
     fit, _ = calibrate_many(Heston.typical(), [dax, absurd])
     alone = calibrate(Heston.typical(), dax)
     assert fit.status.converged
