@@ -160,8 +160,9 @@ class _Puts:
         squares, root = boundary**2 @ _TRANSFORM.to(x.device), tau.sqrt()
         now = _interpolated(squares, root)
         phi, weight = _graded((x - self.near - now) / (vol * root))
-        then = _interpolated(squares, root * torch.cos(phi))
-        rest, weight = tau * torch.sin(phi) ** 2, tau * torch.sin(2 * phi) * weight
+        sin, cos = torch.sin(phi), torch.cos(phi)
+        then = _interpolated(squares, root * cos)
+        rest, weight = tau * sin**2, 2 * tau * sin * cos * weight
         cash, stock = (torch.special.ndtr(-d) for d in self.distance(x - self.near - then, rest, vol))
         gain = self.rate * torch.exp(-self.rate * rest) * cash
         loss = self.dividend * torch.exp(x - self.dividend * rest) * stock

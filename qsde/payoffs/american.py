@@ -78,11 +78,12 @@ class Bermudan(_OnPrice):
 
 @dataclass(frozen=True)
 class American(_OnPrice):
-    """A call or put that may be exercised at any time, priced as one with many exercise dates.
+    """A call or put that may be exercised at any time, simulated as one with many exercise dates.
 
-    The dates are today, the expiry and equal steps between them. Of the value of an American put under Black-Scholes
-    fifty a year leave out some 0.2 %; the error falls as one over the number of dates. Ex-dates of dividends are added:
-    on them the holder may exercise before or after the price drops.
+    Under Black-Scholes with a constant rate and yield its price is exact (see `qsde.pricing.price`), and the dates do
+    not matter. Otherwise they are today, the expiry and equal steps between them. Of the value of an American put under
+    Black-Scholes fifty a year leave out some 0.2 %; the error falls as one over the number of dates. Ex-dates of
+    dividends are added: on them the holder may exercise before or after the price drops.
 
     Args:
         strike: strike, positive.

@@ -58,6 +58,7 @@ from qsde import (
 )
 from qsde.calibration import neural_local_vol
 from qsde.greeks import greeks, parameter_gradient, scenarios
+from qsde.market.american import american_error, american_price, american_vol
 from qsde.models import SDE, GridLeverage, Model, leveraged
 from qsde.payoffs import Claim
 from qsde.schemes import SRA1, HestonTQ, LogEuler, Milstein, PlatenWeak2, ReversibleHeun, Scheme
@@ -174,7 +175,19 @@ def by_parameters(device: str) -> Any:
     return found.samples.tolist()
 
 
+def american(device: str) -> Any:
+    strike = torch.tensor([70.0, 90.0, 110.0], dtype=torch.float64, device=device, requires_grad=True)
+    option = (torch.full_like(strike, 100.0).detach(), strike, 0.5 * torch.ones_like(strike).detach())
+    value = american_price(*option, 0.2, 0.05, 0.02, torch.tensor(True))
+    value.sum().backward()  # type: ignore[no-untyped-call]
+    rates = (torch.full_like(option[0], rate) for rate in (0.05, 0.02))
+    found = american_vol(value.detach(), option[0], strike.detach(), option[2], *rates, strike.detach() > 0)
+    error = american_error(*(x.detach() for x in option), 0.2, 0.05, 0.02, True)
+    return value.tolist(), strike.grad.tolist(), found.vol.tolist(), error.tolist()  # type: ignore[union-attr]
+
+
 CASES: dict[str, Case] = {
+    "American options under Black-Scholes": american,
     **{f"price of {name}": priced(BATES, claim, PAYING) for name, claim in BOOK.items()},
     "price of basket": priced(PAIR, Basket([0.5, 0.5], 100.0, 1.0), TWO),
     "price of worst-of": priced(PAIR, WorstOf([1.0, 1.0], 100.0, 1.0), TWO),
