@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -12,7 +13,16 @@ from fastapi import Request
 from qsde.errors import QsdeError
 from qsde.payoffs import AtExpiry, Claim, EarlyExercise
 from qsde.schemes import scheme_for
-from qsde.spec import MODEL_TEMPLATES, AutoSpec, FourierSpec, GreeksRequest, JobRequest, SimulationSpec
+from qsde.spec import (
+    MODEL_TEMPLATES,
+    AutoSpec,
+    FourierSpec,
+    GreeksRequest,
+    JobRequest,
+    PricingModelSpec,
+    SimulationSpec,
+)
+from qsde.spec.leveraged import LEVERAGED
 from service.errors import Problem
 from service.reading import Reading
 from service.scenarios import ScenariosRequest
@@ -90,7 +100,10 @@ def check_work(work: Work, settings: Settings) -> None:
         fix = f"{work.paths:,} were asked for; lower engine.paths"
         raise exceeded("max_paths", settings.max_paths, "paths", fix, field="engine.paths")
     if work.steps > settings.max_steps:
-        fix = f"about {work.steps:,.0f} would be needed; raise engine.max_dt, or price far dates apart"
+        fix = (
+            f"about {work.steps:,.0f} would be needed; raise engine.max_dt, price far dates apart, or take another "
+            "engine.scheme if it divides steps"
+        )
         raise exceeded("max_steps", settings.max_steps, "time steps", fix, field="engine.max_dt")
     if work.path_steps > settings.max_path_steps:
         fix = (
@@ -108,11 +121,11 @@ def exceeded(
     return Problem(status, f"at most {limit:,} {what} ({name}): {fix}", field, {name: limit}, headers)
 
 
-def work_of(reading: Reading[JobRequest], model: str) -> Work:
-    """Estimated work of a request under the model of this name; 0 without a simulation."""
+def work_of(reading: Reading[JobRequest], model: PricingModelSpec) -> Work:
+    """Estimated work of a request under this model; 0 without a simulation."""
     request, engine = reading.request, reading.request.engine
     claims = _claims(request) if reading.places else []
-    if isinstance(engine, FourierSpec) or not claims or _integrated(request, model, claims):
+    if isinstance(engine, FourierSpec) or not claims or _integrated(request, model.model, claims):
         return Work()
     rights = [claim for claim in claims if isinstance(claim, EarlyExercise)]
     steps = _steps(model, engine, claims)
@@ -152,9 +165,21 @@ def _claims(request: JobRequest) -> list[Claim]:
     return found
 
 
-def _steps(model: str, engine: SimulationSpec, claims: Sequence[Claim]) -> float:
+def _steps(model: PricingModelSpec, engine: SimulationSpec, claims: Sequence[Claim]) -> float:
     dates = len({t for claim in claims for t in claim.times})
-    if model in _EXACT and engine.scheme is None and all(claim.window is None for claim in claims):
+    if model.model in _EXACT and engine.scheme is None and all(claim.window is None for claim in claims):
         return dates
-    between = max(claim.maturity for claim in claims) / engine.max_dt
-    return dates + math.ceil(min(between, _BEYOND))
+    last, (knots, longest) = max(claim.maturity for claim in claims), _of_scheme(model, engine)
+    between = last / min(engine.max_dt, longest)
+    return dates + sum(t < last for t in knots) + math.ceil(min(between, _BEYOND))
+
+
+def _of_scheme(model: PricingModelSpec, engine: SimulationSpec) -> tuple[Sequence[float], float]:
+    """Times at which a step must end, and years of the longest step; what is wrong is said where it is priced."""
+    if engine.scheme is None and model.model not in LEVERAGED:
+        return (), math.inf
+    with suppress(QsdeError):
+        built = model.build()
+        scheme = engine.simulation(built).scheme or scheme_for(built)
+        return scheme.knots(built), scheme.longest(built)
+    return (), math.inf

@@ -9,11 +9,11 @@ from functools import partial
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_json
 
 from qsde.errors import QsdeError
-from qsde.spec import JobRequest
+from qsde.spec import JobRequest, PricingModelSpec
 from service.batching import Batcher
 from service.errors import MEDIA_TYPE, Problem
 from service.limits import Work, body_of, check_contracts, check_scenarios, check_work, work_of
@@ -23,6 +23,8 @@ from service.settings import Settings
 from service.storage.pages import owned
 from service.storage.tables import FitRow
 from service.stored import owner_of, stored_of
+
+_MODEL: TypeAdapter[PricingModelSpec] = TypeAdapter(PricingModelSpec)
 
 
 @dataclass(frozen=True)
@@ -51,23 +53,23 @@ async def submit_job(request: Request, endpoint: str, kind: type[JobRequest]) ->
     except QsdeError as error:
         raise Problem.of(str(error)) from None
     check_work(work, settings)
-    return await submit(request, endpoint, body, _key(endpoint, model, reading.request, work), work.path_steps)
+    return await submit(request, endpoint, body, _key(endpoint, model.model, reading.request, work), work.path_steps)
 
 
-async def _model(request: Request, job: JobRequest) -> str:
-    """Name of the model, also of a fit.
+async def _model(request: Request, job: JobRequest) -> PricingModelSpec:
+    """The model, also of a fit.
 
     Raises:
         Problem: 422 if there is no such fit, or it is another owner's.
     """
     if job.fit is None:
         assert job.model is not None
-        return job.model.model
+        return job.model
     row = await run_in_threadpool(_fit, request, job.fit.file)
     if row is None:
         raise Problem(422, f"fit: {job.fit.file[:100]!r} is no fit of this service; GET /v1/fits lists them", "fit")
-    name: str = row.record["model"]["model"]
-    return name
+    found: PricingModelSpec = _MODEL.validate_python(row.record["model"])
+    return found
 
 
 def _fit(request: Request, fit_id: str) -> FitRow | None:

@@ -147,6 +147,10 @@ def test_body_over_the_limit_is_refused_as_declared_and_as_streamed(client: Any)
     assert _problem(streamed, 413)["limit"] == {"max_body_bytes": 1 << 16}
 
 
+#: Steps of `heston_near_exact` under it are at most 2e-5 years long.
+FAST = {"model": "heston", "v0": 0.04, "kappa": 1e5, "theta": 0.04, "sigma": 1.0, "rho": 0.0}
+
+
 @pytest.mark.parametrize(
     ("change", "limit", "field"),
     [
@@ -156,6 +160,11 @@ def test_body_over_the_limit_is_refused_as_declared_and_as_streamed(client: Any)
         ({"engine": {"type": "monte_carlo", "paths": 2, "max_dt": 1e-5}}, "max_steps", "engine.max_dt"),
         ({"engine": {"type": "monte_carlo", "paths": 2, "max_dt": 1e-300}}, "max_steps", "engine.max_dt"),
         ({"engine": {"type": "monte_carlo", "paths": 1 << 20}}, "max_path_steps", "engine"),
+        (
+            {"model": FAST, "engine": {"type": "monte_carlo", "scheme": "heston_near_exact", "max_dt": 1.0}},
+            "max_steps",
+            "engine.max_dt",
+        ),
     ],
 )
 def test_too_much_work_is_refused_before_it_runs(client: Any, change: Any, limit: str, field: str) -> None:
