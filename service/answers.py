@@ -29,7 +29,7 @@ from qsde.spec import (
     dump_fits,
     spec_of,
 )
-from qsde.spec.result import known
+from qsde.spec.columns import known
 from service import shared_integrals, shared_paths
 from service.errors import Problem, field_of, internal, shortened
 from service.fitted import library, report

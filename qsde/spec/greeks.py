@@ -13,11 +13,12 @@ from qsde.greeks.methods import Method, check_exact_greeks, check_method, engine
 from qsde.payoffs import Claim, Payoff
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
-from qsde.spec.base import Spec, at
+from qsde.spec.base import Record, Spec, at
+from qsde.spec.columns import known
 from qsde.spec.multi_asset import PricingModelSpec, pricing_spec_of
 from qsde.spec.payoffs import wire_name
 from qsde.spec.request import JobRequest, PricingJob
-from qsde.spec.result import Answer, Progress, known
+from qsde.spec.result import Progress
 
 
 class GreeksSpec(Spec):
@@ -60,7 +61,7 @@ class GreeksRequest(JobRequest):
     greeks: GreeksSpec = GreeksSpec()
 
 
-class GreekValue(Answer):
+class GreekValue(Record):
     """One Greek of one payoff.
 
     Attributes:
@@ -76,7 +77,7 @@ class GreekValue(Answer):
     unit: str
 
 
-class PayoffGreeks(Answer):
+class PayoffGreeks(Record):
     """The Greeks of one payoff, or of the `book` if they are a total.
 
     Attributes:
@@ -91,7 +92,7 @@ class PayoffGreeks(Answer):
     greeks: list[GreekValue]
 
 
-class GreeksResult(Answer):
+class GreeksResult(Record):
     """The answer to a `GreeksRequest`.
 
     Attributes:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
 from qsde import __version__
 from qsde.errors import InputError
@@ -14,7 +12,8 @@ from qsde.payoffs import Claim
 from qsde.pricing.exact import why_not_exact
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.price import Method, Prices, price
-from qsde.spec.base import at
+from qsde.spec.base import Record, at
+from qsde.spec.columns import known
 from qsde.spec.multi_asset import PricingModelSpec, pricing_spec_of
 from qsde.spec.payoffs import wire_name
 from qsde.spec.request import PriceRequest, PricingJob
@@ -23,13 +22,7 @@ from qsde.spec.request import PriceRequest, PricingJob
 Progress = Callable[[int, int], None]
 
 
-class Answer(BaseModel):
-    """Base of all answers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PricedPayoff(Answer):
+class PricedPayoff(Record):
     """The value of one payoff, discounted, with its absolute errors; null is an error that the engine does not have.
 
     Attributes:
@@ -57,7 +50,7 @@ class PricedPayoff(Answer):
     exercise_time: float | None = None
 
 
-class PriceResult(Answer):
+class PriceResult(Record):
     """The answer to a `PriceRequest`.
 
     Attributes:
@@ -130,8 +123,3 @@ def _priced(index: int, claim: Claim, found: Prices) -> PricedPayoff:
         exercise_probability=known(found.exercise_probability[index]),
         exercise_time=known(found.exercise_time[index]),
     )
-
-
-def known(value: Tensor) -> float | None:
-    """A number; None if it is not finite."""
-    return float(value) if bool(torch.isfinite(value)) else None
