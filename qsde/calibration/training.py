@@ -19,6 +19,7 @@ from qsde.calibration.training_state import Round, State, load, save
 from qsde.errors import FitStatus, InputError, QuoteError
 from qsde.market.surface import Surface
 from qsde.models.base import Model
+from qsde.models.jumps import moves_by_jumps
 from qsde.models.lsv import LocalStochasticVol
 from qsde.models.neural import NeuralLeverage
 from qsde.models.neural_sv import NeuralStochasticVol
@@ -376,6 +377,11 @@ def _names(model: Model, parameters: Sequence[str] | None) -> tuple[str, ...]:
     unknown = [name for name in parameters if name not in model.params]
     if unknown or not parameters:
         raise InputError(f"parameters: {model.name} has no {unknown}; it has {', '.join(model.params)}")
+    jumpy = [name for name in parameters if moves_by_jumps(name)]
+    if jumpy:
+        raise InputError(
+            f"parameters: paths have no derivative to {jumpy[0]}, as they move by whole jumps; leave it out"
+        )
     return tuple(parameters)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qsde.calibration.objective import PRICE_FLOOR, black, total_vol
+from qsde.calibration.training_slopes import slopes
 from qsde.market.surface import Surface
 from qsde.models.base import Model
 from qsde.models.black_scholes import BlackScholes
@@ -25,8 +25,6 @@ from qsde.schemes import Leveraged, Scheme, WithJumps, scheme_for
 from qsde.schemes.jump_samplers import SAMPLERS
 from qsde.schemes.leverage_free import FreeVolatility
 
-#: Quotes times paths pulled back at once: what is kept per step stays near the size of a processor's cache.
-_CHUNK = 1 << 17
 #: Without a spread the half of it counts as this, in vol.
 _UNKNOWN_SPREAD = 0.0010
 #: Error of vol that the weights allow for beside half the spread, and that of all quotes of equal weight.
@@ -152,7 +150,6 @@ class QuotedPaths:
     def jacobian(self, model: Model, names: Sequence[str], beta: Tensor) -> Tensor:
         """Derivatives [Q, W] of the prices to all entries of these parameters, one after the other.
 
-        Paths are pulled back for all quotes of an expiry together, from that expiry on: each step is worked out once.
         The forward, whose derivative is 0, takes out part of the noise.
 
         Args:
@@ -166,34 +163,7 @@ class QuotedPaths:
             scheme = frozen(scheme)
         with torch.no_grad():
             simulation = Simulation.of(model, self.quoted.t, replace(self.engine, scheme=scheme))
-        pulled = simulation.coefficients.new_zeros(len(self.quoted.k), *simulation.coefficients.shape)
-        for e, rows in enumerate(self.rows):
-            c = simulation.coefficients.detach().requires_grad_()
-            part = _until(simulation, c, e)
-            for first in range(0, simulation.n_paths, simulation.block_size):
-                block = part.block(first)
-                x = block.states[0][-1]
-                for chunk in rows.split(max(1, _CHUNK // x.numel())):
-                    seed = self._slope(chunk, x.detach(), beta) / simulation.n_paths
-                    pulled[chunk] += torch.autograd.grad(x, c, seed, is_grads_batched=True, retain_graph=True)[0]
-        return self._through(model.with_params({n: model.params[n].detach().requires_grad_() for n in names}),
-                             names, simulation, pulled)  # fmt: skip
-
-    def _through(self, model: Model, names: Sequence[str], simulation: Simulation, pulled: Tensor) -> Tensor:
-        """From derivatives to coefficients [Q, T, ...] to those to parameters, for the steps between two expiries.
-
-        A quote does not see steps after its expiry.
-        """
-        grid, parameters = simulation.job.grid, [model.params[name] for name in names]
-        out = torch.zeros(len(pulled), sum(p.numel() for p in parameters), dtype=torch.float64)
-        dt, t = simulation.job.row_times()
-        ends = grid.observed_after
-        for e, (first, last) in enumerate(pairwise([0, *ends])):
-            later = torch.cat(self.rows[e:])
-            c = simulation.scheme.coefficients(model, dt[first:last], t[first:last]).movedim(1, 0).unsqueeze(-1)
-            found = torch.autograd.grad(c, parameters, pulled[later, first:last].to(c), is_grads_batched=True)
-            out[later] += torch.cat([g.flatten(1) for g in found], 1).double().cpu()
-        return out
+        return slopes(simulation, model, names, self.rows, lambda rows, x: self._slope(rows, x, beta))
 
     def _simulation(self, model: Model) -> Simulation:
         return Simulation.of(model, self.quoted.t, self.engine)
@@ -236,13 +206,3 @@ def constant(model: Model) -> Model:
     if isinstance(model, JumpDiffusion):
         return JumpDiffusion(constant(model.diffusion), model.jumps)
     return BlackScholes(torch.ones((), dtype=torch.float64))
-
-
-def _until(simulation: Simulation, coefficients: Tensor, e: int) -> Simulation:
-    """The same simulation with other coefficients, ended at the e-th date, which alone is seen."""
-    grid = simulation.job.grid
-    n = grid.observed_after[e]
-    short = replace(
-        grid, dates=grid.dates[e : e + 1], step_size=grid.step_size[:n], observed_after=grid.observed_after[e : e + 1]
-    )
-    return replace(simulation, coefficients=coefficients, job=replace(simulation.job, grid=short))

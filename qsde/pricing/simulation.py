@@ -33,6 +33,9 @@ from qsde.solve.transforms import inside_transform, outside_transforms
 #: Paths per block: more do not run faster, fewer pay more for each operation.
 _MOST_PATHS, _LEAST_PATHS = 1 << 16, 1 << 10
 
+#: Steps whose coefficients are worked out together.
+_ROWS = 64
+
 #: Numbers of a state that a piece of a block holds, and paths of the shortest piece.
 _PIECE, _LEAST_PIECE = 1 << 18, 1 << 6
 
@@ -277,7 +280,9 @@ class Simulation:
         job = Job.of(kernel, grid, seen, memory, apart=clock is not None)
         times = job.row_times() if clock is None else clock.steps(*job.row_times())  # [*batch, rows]
         dt, t = (v.movedim(-1, 0).reshape(v.shape[-1], *v.shape[:-1] or (1,) * len(model.batch_shape)) for v in times)
-        coefficients = scheme.coefficients(model, dt, t).movedim(1, 0).unsqueeze(-1)
+        # a few rows at a time: what a network makes of all of them on its way would grow with the steps
+        parts = [scheme.coefficients(model, *rows) for rows in zip(dt.split(_ROWS), t.split(_ROWS), strict=True)]
+        coefficients = torch.cat(parts, 1).movedim(1, 0).unsqueeze(-1)
         constants = tuple(k.to(engine.device, engine.dtype) for k in scheme.constants(model))
         return cls(
             model, engine, scheme, job, coefficients.to(engine.device, engine.dtype), constants, initial, draws,
@@ -294,20 +299,7 @@ class Simulation:
             noise: other random numbers than the engine's.
             parts: other paths of the noise than those numbered alike.
         """
-        engine, grid = self.engine, self.job.grid
-        with outside_transforms():
-            paths = torch.arange(first, first + self.block_size)
-            if parts is not None:
-                paths = parts.numbers(paths)
-            times = torch.tensor(grid.times, dtype=torch.float64)
-            n_steps = max(1, self.job.n_steps)
-            draws = (noise or engine.noise).block(paths, n_steps, *self.draws, engine.dtype, engine.device, times)
-            if not self.job.kernel.compiled:
-                draws = draws.ahead(n_steps)
-            if parts is not None and parts.folded:
-                draws = Folded(draws, len(parts.offsets))
-        if self.job.kernel.spare and not (self.job.kernel.compiled or inside_transform()):
-            draws = Remembered(draws, self.job.kernel.spare)
+        paths, draws = self.drawn(first, noise, parts)
         states = simulate(self.job, draws, self.coefficients, self.start(), self.constants)
         n = min(self.block_size, self.n_paths - first)
         return Block(
@@ -316,11 +308,29 @@ class Simulation:
             n,
             self.model.assets,
             paths,
-            grid.dates,
+            self.job.grid.dates,
             self.averaged,
             self.sampled,
             self.tracked,
         )
+
+    def drawn(self, first: int, noise: Noise | None = None, parts: Parts | None = None) -> tuple[Tensor, BlockNoise]:
+        """Numbers of the paths of a block, and their draws; arguments as those of `block`."""
+        engine = self.engine
+        with outside_transforms():
+            paths = torch.arange(first, first + self.block_size)
+            if parts is not None:
+                paths = parts.numbers(paths)
+            times = torch.tensor(self.job.grid.times, dtype=torch.float64)
+            n_steps = max(1, self.job.n_steps)
+            draws = (noise or engine.noise).block(paths, n_steps, *self.draws, engine.dtype, engine.device, times)
+            if not self.job.kernel.compiled:
+                draws = draws.ahead(n_steps)
+            if parts is not None and parts.folded:
+                draws = Folded(draws, len(parts.offsets))
+        if self.job.kernel.spare and not (self.job.kernel.compiled or inside_transform()):
+            draws = Remembered(draws, self.job.kernel.spare)
+        return paths, draws
 
     def start(self) -> State:
         """State at time 0, [*batch, P] each."""

@@ -1,11 +1,13 @@
 """Training of neural leverage: what it fits, that its parts are right, and that it can be stopped and repeated."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from qsde.calibration import Round, calibrate, neural_local_vol, neural_lsv, train
 from qsde.calibration.training_paths import Quoted, QuotedPaths
@@ -60,6 +62,45 @@ def test_jacobian_is_that_of_differences(model: BlackScholes) -> None:
             for x in (s.block(0).states[0] for s in (up, down))
         ]
         assert torch.allclose(found[:, i], (both[0] - both[1]) / 2e-5, rtol=1e-3, atol=1e-6)
+
+
+def test_jacobian_to_the_backbone_has_the_start_and_refuses_intensities() -> None:
+    """The variance today moves paths without a coefficient of any step."""
+    model = leveraged(TRUTH, GridLeverage([0.5], [-0.2, 0.2], [[1.1, 0.9]]))
+    paths = QuotedPaths(Quoted.of(SURFACE), model, MonteCarlo(n_paths=1 << 10, max_dt=1 / 8))
+    paths._control = None
+    names = ["v0", "kappa", "leverage.values"]
+    found = paths.jacobian(model, names, torch.zeros(len(SURFACE), dtype=torch.float64))
+    for i, name in enumerate(names[:2]):
+        at = model.params[name]
+        both = [
+            torch.cat([paths._payoff(rows, x[e]).mean(-1) for e, rows in enumerate(paths.rows)])
+            for h in (1e-5, -1e-5)
+            for x in (paths._simulation(model.with_params({name: at + h})).block(0).states[0],)
+        ]
+        assert torch.allclose(found[:, i], (both[0] - both[1]) / 2e-5, rtol=1e-3, atol=1e-6)
+    jumpy = leveraged(bates(0.03, 1.5, 0.04, 0.4, -0.6, 0.3, -0.1, 0.1), FLAT)
+    with pytest.raises(InputError, match="jump_intensity"):
+        train(jumpy, SURFACE, engine=ENGINE, parameters=["jump_intensity"])
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Most bytes that tensors take at one moment."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return int(np.max(np.cumsum([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())])))
+
+
+def test_memory_of_a_jacobian_does_not_grow_with_the_steps() -> None:
+    model = neural_local_vol(SURFACE, FLAT, width=16)
+    none = torch.zeros(len(SURFACE), dtype=torch.float64)
+
+    def peak(steps: int) -> int:
+        paths = QuotedPaths(Quoted.of(SURFACE), model, MonteCarlo(n_paths=1 << 10, max_dt=1 / steps))
+        return peak_bytes(lambda: paths.jacobian(model, ["leverage.outer"], none))
+
+    assert peak(256) < 1.25 * peak(64)
 
 
 def test_control_variate_makes_the_backbone_exact() -> None:
