@@ -3,7 +3,8 @@
 QuantLib takes one option at a time, so the loop is part of what its Python user pays; option and engine exist before
 the clock starts, and only volatilities change. Both price with the boundary of Andersen, Lake and Offengenden: QuantLib
 with its accurate scheme for the clock, its high-precision scheme for the truth. Its implied volatilities are those of
-its `impliedVolatility`, which uses finite differences. One core each.
+its `impliedVolatility`, which uses finite differences. Its engine has no Greeks: its user prices again at moved spots,
+volatilities, rates and yields and one day on, ten times in all; we differentiate. One core each.
 """
 
 from __future__ import annotations
@@ -45,21 +46,42 @@ class Book:
         """Ours."""
         return american_price(SPOT, self.strike, self.days / 365, self.vol, RATE, DIVIDEND, self.is_call)
 
+    def greeks(self) -> list[Tensor]:
+        """Ours: price, delta, vega, rho, sensitivity to the yield, theta and gamma."""
+        inputs = [torch.full_like(self.vol, x) for x in (SPOT, RATE, DIVIDEND)] + [self.vol.clone(), self.days / 365]
+        spot, rate, dividend, vol, t = leaves = [x.requires_grad_() for x in inputs]
+        price = american_price(spot, self.strike, t, vol, rate, dividend, self.is_call)
+        first = torch.autograd.grad(price.sum(), leaves, create_graph=True)
+        (gamma,) = torch.autograd.grad(first[0].sum(), spot)
+        return [price, *first, gamma]
+
     def implied(self, price: Tensor) -> Tensor:
         """Ours."""
         spot, rate, dividend = (torch.full_like(price, x) for x in (SPOT, RATE, DIVIDEND))
         return american_vol(price, spot, self.strike, self.days / 365, rate, dividend, self.is_call).require()
 
 
-def quantlib(book: Book, scheme: str) -> tuple[Callable[[], list[float]], Callable[[Tensor], list[float]]]:
-    """Loops over prices and over implied volatilities."""
+@dataclass(frozen=True)
+class Peer:
+    """Loops over prices, over prices again as Greeks need them, and over implied volatilities."""
+
+    prices: Callable[[], list[float]]
+    greeks: Callable[[], list[tuple[float, ...]]]
+    vols: Callable[[Tensor], list[float]]
+
+
+def quantlib(book: Book, scheme: str) -> Peer:
+    """The peer with a scheme of its engine."""
     ql: Any = importlib.import_module("QuantLib")
     today, clock = ql.Date(1, 1, 2020), ql.Actual365Fixed()
     ql.Settings.instance().evaluationDate = today
-    curves = [ql.YieldTermStructureHandle(ql.FlatForward(today, x, clock)) for x in (DIVIDEND, RATE)]
-    spot, vol = ql.QuoteHandle(ql.SimpleQuote(SPOT)), ql.SimpleQuote(0.2)
-    smile = ql.BlackVolTermStructureHandle(ql.BlackConstantVol(today, ql.NullCalendar(), ql.QuoteHandle(vol), clock))
-    process = ql.BlackScholesMertonProcess(spot, *curves, smile)
+    spot, dividend, rate, vol = (ql.SimpleQuote(x) for x in (SPOT, DIVIDEND, RATE, 0.2))
+    curves = [
+        ql.YieldTermStructureHandle(ql.FlatForward(0, ql.NullCalendar(), ql.QuoteHandle(x), clock))
+        for x in (dividend, rate)
+    ]
+    smile = ql.BlackVolTermStructureHandle(ql.BlackConstantVol(0, ql.NullCalendar(), ql.QuoteHandle(vol), clock))
+    process = ql.BlackScholesMertonProcess(ql.QuoteHandle(spot), *curves, smile)
     engine = ql.QdFpAmericanEngine(process, getattr(ql.QdFpAmericanEngine, scheme)())
     options = []
     for strike, days, call in zip(book.strike.tolist(), book.days.tolist(), book.is_call.tolist(), strict=True):
@@ -74,11 +96,32 @@ def quantlib(book: Book, scheme: str) -> tuple[Callable[[], list[float]], Callab
             found.append(option.NPV())
         return found
 
+    def slope(option: Any, quote: Any, h: float) -> tuple[float, float]:
+        at, ends = quote.value(), []
+        for sign in (1, -1):
+            quote.setValue(at + sign * h)
+            ends.append(option.NPV())
+        quote.setValue(at)
+        return (ends[0] - ends[1]) / (2 * h), sum(ends)
+
+    def greeks() -> list[tuple[float, ...]]:
+        found = []
+        for option, sigma in zip(options, book.vol.tolist(), strict=True):
+            vol.setValue(sigma)
+            price = option.NPV()
+            delta, both = slope(option, spot, 0.1)
+            others = [slope(option, quote, 1e-4)[0] for quote in (rate, dividend, vol)]
+            ql.Settings.instance().evaluationDate = today + 1
+            theta = (option.NPV() - price) * 365
+            ql.Settings.instance().evaluationDate = today
+            found.append((price, delta, *others, -theta, (both - 2 * price) / 0.01))
+        return found
+
     def vols(price: Tensor) -> list[float]:
         pairs = zip(options, price.tolist(), strict=True)
         return [option.impliedVolatility(p, process, 1e-6, 100, 1e-3, 4.0) for option, p in pairs]
 
-    return prices, vols
+    return Peer(prices, greeks, vols)
 
 
 def rows(n: int, n_vols: int, rounds: int) -> list[Row]:
@@ -89,13 +132,15 @@ def rows(n: int, n_vols: int, rounds: int) -> list[Row]:
         importlib.import_module("QuantLib")
     except ImportError:
         return errors
-    truth = torch.tensor(quantlib(few, "highPrecisionScheme")[0]())
-    prices, _ = quantlib(book, "accurateScheme")
-    _, vols = quantlib(few, "accurateScheme")
-    ours, peer = alternate(book.price, prices, rounds)
-    ours_vol, peer_vol = alternate(lambda: few.implied(price), lambda: vols(price), rounds)
+    truth = torch.tensor(quantlib(few, "highPrecisionScheme").prices())
+    many, some = quantlib(book, "accurateScheme"), quantlib(few, "accurateScheme")
+    ours, peer = alternate(book.price, many.prices, rounds)
+    ours_vol, peer_vol = alternate(lambda: few.implied(price), lambda: some.vols(price), rounds)
+    less = Book.of(n // 10)
+    ours_greeks, peer_greeks = alternate(less.greeks, quantlib(less, "accurateScheme").greeks, rounds)
     return [
         Row(f"price, {n} options", 1e6 * ours / n, 1e6 * peer / n, None, "us"),
+        Row(f"price and Greeks, {n // 10} options", 1e7 * ours_greeks / n, 1e7 * peer_greeks / n, None, "us"),
         Row(f"implied vol, {n_vols} options", 1e6 * ours_vol / n_vols, 1e6 * peer_vol / n_vols, None, "us"),
         Row("worst error of a price, over the spot", float((price - truth).abs().max()) / SPOT, 1e-6, 1.0, "",
             note="peer: the bound asked for; truth: QuantLib's high-precision scheme"),
