@@ -13,21 +13,20 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.payoffs.barrier import Style
-from qsde.payoffs.base import (
-    EarlyExercise,
-    Kind,
-    Knock,
-    Terminal,
-    Watched,
+from qsde.payoffs.base import EarlyExercise, Kind, Knock, Terminal
+from qsde.payoffs.basket import BestOf, WorstOf
+from qsde.payoffs.checks import (
+    as_like,
+    check_choice,
     check_kind,
     check_list,
+    check_not_negative,
     check_positive,
     check_times,
 )
-from qsde.payoffs.basket import BestOf, WorstOf
-from qsde.payoffs.checks import as_like, check_choice, check_not_negative
 from qsde.payoffs.monitoring import BetweenDates
 from qsde.payoffs.region import Region, region
+from qsde.payoffs.seen import Watched
 
 #: Exercise dates beyond which an American is refused.
 _MOST_DATES = 2000

@@ -9,20 +9,18 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import (
-    Claim,
-    Kind,
-    OfNumbers,
-    Terminal,
+from qsde.payoffs.base import Claim, Kind, OfNumbers, Terminal, vanilla
+from qsde.payoffs.checks import (
+    Average,
+    as_like,
     as_number,
+    check_choice,
     check_each_positive,
     check_kind,
     check_list,
     check_positive,
     check_times,
-    vanilla,
 )
-from qsde.payoffs.checks import Average, as_like, check_choice
 
 
 class _Averaging(Claim):

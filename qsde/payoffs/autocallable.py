@@ -12,9 +12,10 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Paths, Payoff, Piece, Stage, Staged, check_positive, check_times
-from qsde.payoffs.checks import Levels, as_like, check_not_negative, refuse_gradient
+from qsde.payoffs.base import Flows, Payoff, Piece, Stage, Staged
+from qsde.payoffs.checks import Levels, as_like, check_not_negative, check_positive, check_times, refuse_gradient
 from qsde.payoffs.monitoring import survived
+from qsde.payoffs.seen import Paths
 from qsde.payoffs.stages import lowest
 
 

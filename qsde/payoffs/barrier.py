@@ -11,10 +11,11 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Kind, Paths, Piece, Stage, Staged, check_kind, check_positive, vanilla
-from qsde.payoffs.checks import as_like, check_choice, check_finite, refuse_gradient
+from qsde.payoffs.base import Flows, Kind, Piece, Stage, Staged, vanilla
+from qsde.payoffs.checks import as_like, check_choice, check_finite, check_kind, check_positive, refuse_gradient
 from qsde.payoffs.monitoring import Crossing, Monitoring, Schedule, checked_monitoring
 from qsde.payoffs.region import Level, Region, check_barriers, region
+from qsde.payoffs.seen import Paths
 from qsde.payoffs.stages import outside, vanilla_piece
 
 Style = Literal["up-and-out", "down-and-out", "up-and-in", "down-and-in"]

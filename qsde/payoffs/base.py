@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from datetime import date
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from qsde.errors import InputError
-from qsde.numerics import holds
-from qsde.payoffs.bridge import reach
-from qsde.payoffs.picked import Picked
+from qsde.payoffs.seen import Paths, Watched
 
 Kind = Literal["call", "put"]
 
@@ -55,112 +49,6 @@ class Stage:
 
 #: A payoff as a sum of contracts, each with a factor: given the price before, the mean of each date is a closed form.
 Staged = Sequence[tuple[float, Sequence[Stage]]]
-
-
-#: Log prices at the start and the end of intervals, variances and their slopes.
-Bridging = tuple[Tensor, Tensor, Tensor, Tensor | None]
-
-Made = TypeVar("Made")
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What payoffs look at, with all that several of them make of it."""
-
-    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` returns, made when first asked for."""
-        if key not in self._made:
-            self._made[key] = make()
-        found: Made = self._made[key]
-        return found
-
-
-@dataclass(frozen=True)
-class Watched(Shared):
-    """What is known of paths between the dates of a window that a payoff watches continuously.
-
-    Between two neighbouring times the logarithm of the price is a Brownian bridge from `logs[..., i]` to
-    `log_ends[..., i]` with quadratic variation `variance[..., i]`; then it jumps to `logs[..., i + 1]`. Bridges of
-    different intervals are independent given the ends. This is exact for Black-Scholes. Where the variance moves with
-    the price inside an interval, `slope[..., i]` says how (`bridge.variance_to`); where jumps arrive at its end only,
-    there is an error of the order of the interval.
-
-    Attributes:
-        times: ends of the intervals, years, [n + 1]; the first is the start of the window.
-        logs: log prices [*, path, n + 1] at `times`, after jumps.
-        log_ends: log prices [*, path, n] just before the jumps and dividends at the end of each interval.
-        variance: quadratic variation of log price over each interval, [*, path, n].
-        uniforms: one independent uniform for each interval, [path, n], for sampling extremes.
-        slope: change of `variance` per unit of log price at which the path is, [*, path, n]; None if there is none.
-        reaches: how far beyond both its ends each interval gets on a side (`bridge.reach`), shared by all that have the
-            same variance and slope.
-    """
-
-    times: tuple[float, ...]
-    logs: Tensor
-    log_ends: Tensor
-    variance: Tensor
-    uniforms: Tensor
-    slope: Tensor | None = None
-    reaches: dict[float, Tensor] = field(default_factory=dict)
-
-    @property
-    def prices(self) -> Tensor:
-        """Prices at `times`, after jumps."""
-        return self.once("prices", lambda: torch.exp(self.logs))
-
-    def bridges_of(self, some: Picked) -> Bridging:
-        """Log prices at the start and the end of some intervals, their variances and slopes, [interval] each."""
-        slope = None if self.slope is None else some.of(self.slope)
-        return some.of(self.logs[..., :-1]), some.of(self.log_ends), some.of(self.variance), slope
-
-    @property
-    def depths(self) -> Tensor:
-        """Minus logarithms of `uniforms`."""
-        return self.once("depths", lambda: -torch.log(self.uniforms))
-
-    def farther(self, side: float) -> Tensor:
-        """The highest (1) or lowest (-1) log price [*, path, n] at the ends of each interval, without gradient."""
-        start, end, after = (x.detach() for x in (self.logs[..., :-1], self.log_ends, self.logs[..., 1:]))
-        pick = _PICK[side]
-        return self.once(("farther", side), lambda: pick(pick(start, end), after))
-
-    def so_far(self, side: float) -> Tensor:
-        """The highest (1) or lowest (-1) log price [*, path, n + 1] at all times up to each, without gradient."""
-        rows = self.logs.detach().unbind(-1)
-        return self.once(
-            ("so far", side), lambda: torch.stack(list(itertools.accumulate(rows, _PICK[side]))).movedim(0, -1)
-        )
-
-    def may_pass(self, level: Tensor, side: float) -> Tensor:
-        """In which intervals [*, path, n] the price may be above (1) or below (-1) a log price for the first time."""
-        before = self.so_far(side)[..., :-1]
-        farthest = self.once(("farthest", side), lambda: self.farther(side) + side * self._reach(side))
-        return (farthest >= level) & (before < level) if side > 0 else (farthest <= level) & (before > level)
-
-    def _reach(self, side: float) -> Tensor:
-        if side not in self.reaches:
-            slope = None if self.slope is None else self.slope.detach()
-            self.reaches[side] = reach(self.variance.detach(), slope, side)
-        return self.reaches[side]
-
-
-_PICK = {1.0: torch.maximum, -1.0: torch.minimum}
-
-
-@dataclass(frozen=True)
-class Paths(Shared):
-    """What a payoff sees of a block of paths.
-
-    Attributes:
-        prices: prices [*, path, time] at the payoff's `times`; [*, asset, path, time] if it is on several assets.
-        watched: what lies between, for payoffs with a `window`; None for the others.
-    """
-
-    prices: Tensor
-    watched: Watched | None = None
 
 
 @dataclass(frozen=True)
@@ -327,70 +215,3 @@ class EarlyExercise(Claim):
 def vanilla(price: Tensor, strike: float | Tensor, kind: Kind) -> Tensor:
     """`max(price - strike, 0)` for a call, `max(strike - price, 0)` for a put."""
     return torch.relu(price - strike) if kind == "call" else torch.relu(strike - price)
-
-
-def check_kind(owner: str, kind: str) -> None:
-    """Raises InputError unless `kind` is "call" or "put"."""
-    if kind not in ("call", "put"):
-        raise InputError(f"{owner}: kind must be 'call' or 'put', got {kind!r}")
-
-
-def as_number(owner: str, name: str, value: object) -> Tensor:
-    """The value as a tensor without axes.
-
-    Raises:
-        InputError: something else than one number; the message names the field.
-    """
-    try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        hint = "; times are years from today, such as 0.5" if isinstance(value, date) else ""
-        raise InputError(f"{owner}: {name} must be a number, got {value!r}{hint}") from None
-    if tensor.dim():
-        raise InputError(
-            f"{owner}: {name} must be one number, got shape {list(tensor.shape)}; make a payoff for each of them"
-        )
-    return tensor
-
-
-def check_list(owner: str, **values: object) -> None:
-    """Raises InputError, naming the field, unless every value has a length."""
-    for name, value in values.items():
-        if isinstance(value, str) or not hasattr(value, "__len__"):
-            raise InputError(f"{owner}: {name} must be a list, got {value!r}; write [{value}] for one")
-
-
-def check_positive(owner: str, **values: float | Tensor) -> None:
-    """Raises InputError, naming the field, unless every value is one number, positive and finite."""
-    for name, value in values.items():
-        if type(value) is float and 0 < value < math.inf:  # what most are, in a hundredth of the time
-            continue
-        tensor = as_number(owner, name, value)
-        if not holds(torch.isfinite(tensor) & (tensor > 0)):
-            raise InputError(f"{owner}: {name} must be positive and finite, got {value}")
-
-
-def check_each_positive(owner: str, **values: Sequence[float] | Tensor) -> None:
-    """Raises InputError, naming the field and the place, unless every number of every list is positive and finite."""
-    for name, numbers in values.items():
-        check_positive(owner, **{f"{name}[{i}]": number for i, number in enumerate(numbers)})
-
-
-def check_times(owner: str, times: Sequence[float]) -> tuple[float, ...]:
-    """Times as floats.
-
-    Raises:
-        InputError: no times, one that is no number, negative or not finite, or an order that does not increase.
-    """
-    check_list(owner, times=times)
-    found = tuple(t if type(t) is float else float(as_number(owner, f"times[{i}]", t)) for i, t in enumerate(times))
-    if not found:
-        raise InputError(f"{owner}: times is empty; give at least one observation time in years")
-    for i, t in enumerate(found):
-        if not math.isfinite(t) or t < 0:
-            raise InputError(f"{owner}: times[{i}] = {t} must be finite and not negative (years from today)")
-        if i and t <= found[i - 1]:
-            raise InputError(f"{owner}: times must increase, but times[{i}] = {t} follows {found[i - 1]}; sort them")
-    if found[-1] == 0:
-        raise InputError(f"{owner}: the last time is 0: the contract has expired")
-    return found

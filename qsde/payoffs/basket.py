@@ -11,8 +11,8 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, vanilla
-from qsde.payoffs.checks import as_like, check_finite
+from qsde.payoffs.base import Kind, Terminal, vanilla
+from qsde.payoffs.checks import as_like, check_finite, check_kind, check_positive
 
 
 class _Rainbow(Terminal):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import OfNumbers, check_positive, check_times
-from qsde.payoffs.checks import as_like, check_finite
+from qsde.payoffs.base import OfNumbers
+from qsde.payoffs.checks import as_like, check_finite, check_positive, check_times
 
 Bound = float | Tensor | None
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from qsde.numerics import holds
-from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, vanilla
-from qsde.payoffs.checks import as_like, check_finite, refuse_gradient
+from qsde.payoffs.base import Kind, Terminal, vanilla
+from qsde.payoffs.checks import as_like, check_finite, check_kind, check_positive, refuse_gradient
 
 #: Variances below this are as good as none, and roots are taken here.
 _LEAST_VARIANCE = 1e-20

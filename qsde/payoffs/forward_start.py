@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from qsde.payoffs.base import Kind, Terminal, check_kind, check_positive, check_times, vanilla
-from qsde.payoffs.checks import check_choice
+from qsde.payoffs.base import Kind, Terminal, vanilla
+from qsde.payoffs.checks import check_choice, check_kind, check_positive, check_times
 
 Pays = Literal["price", "return"]
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Kind, Paths, Watched, check_kind, check_positive, vanilla
+from qsde.payoffs.base import Flows, Kind, vanilla
 from qsde.payoffs.bridge import may_reach, sampled_maximum, sampled_minimum
-from qsde.payoffs.checks import as_like
+from qsde.payoffs.checks import as_like, check_kind, check_positive
 from qsde.payoffs.monitoring import Monitored, Monitoring, Schedule, checked_monitoring
 from qsde.payoffs.picked import Picked
 from qsde.payoffs.region import Level
+from qsde.payoffs.seen import Paths, Watched
 
 
 class _Lookback(Monitored):

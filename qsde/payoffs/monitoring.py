@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Paths, Payoff, Watched, check_positive, check_times
+from qsde.payoffs.base import Payoff
+from qsde.payoffs.checks import check_positive, check_times
 from qsde.payoffs.picked import Picked
 from qsde.payoffs.region import Level, Region
+from qsde.payoffs.seen import Paths, Watched
 
 #: "continuous", or the dates in years.
 Monitoring = Literal["continuous"] | Sequence[float]

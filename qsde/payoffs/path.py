@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Terminal, check_times
-from qsde.payoffs.checks import differentiated
+from qsde.payoffs.base import Terminal
+from qsde.payoffs.checks import check_times, differentiated
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 from qsde.errors import InputError
 from qsde.numerics import holds
 from qsde.payoffs import bridge
-from qsde.payoffs.base import Watched, check_positive
-from qsde.payoffs.checks import as_like
+from qsde.payoffs.checks import as_like, check_positive
+from qsde.payoffs.seen import Watched
 
 Level = float | Tensor
 #: Distances from the barrier at the start and the end, the width if there are two barriers, and the variance.

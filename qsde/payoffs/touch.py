@@ -9,10 +9,11 @@ from torch import Tensor
 
 from qsde.errors import InputError
 from qsde.numerics import holds
-from qsde.payoffs.base import Flows, Paths, Piece, Stage, Staged
+from qsde.payoffs.base import Flows, Piece, Stage, Staged
 from qsde.payoffs.checks import as_like, check_choice, check_finite, refuse_gradient
 from qsde.payoffs.monitoring import Crossing, Exits, Monitoring, Schedule, checked_monitoring
 from qsde.payoffs.region import Level, check_barriers, region
+from qsde.payoffs.seen import Paths
 from qsde.payoffs.stages import outside
 
 Pays = Literal["cash", "asset"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from qsde.errors import InputError
-from qsde.payoffs.base import Kind, OfNumbers, check_kind, check_positive, check_times, vanilla
-from qsde.payoffs.checks import as_like, check_not_negative
+from qsde.payoffs.base import Kind, OfNumbers, vanilla
+from qsde.payoffs.checks import as_like, check_kind, check_not_negative, check_positive, check_times
 
 
 class _Realised(OfNumbers):

@@ -18,7 +18,8 @@ from qsde.market.underlying import Market
 from qsde.models.affine import TOGETHER
 from qsde.models.base import Model
 from qsde.numerics import FEW, one_by_one
-from qsde.payoffs.base import Kind, check_each_positive, check_kind, check_times
+from qsde.payoffs.base import Kind
+from qsde.payoffs.checks import check_each_positive, check_kind, check_times
 from qsde.pricing.fourier import Fourier, FourierPrice, Number, price_european, price_rows
 from qsde.pricing.log_ratio import MULTIPLE, Exposure, LogRatio
 

@@ -23,8 +23,8 @@ from qsde import (
     price,
 )
 from qsde.greeks import greeks
-from qsde.payoffs.base import Paths, Watched
 from qsde.payoffs.monitoring import Exits
+from qsde.payoffs.seen import Paths, Watched
 from qsde.pricing.simulation import Block
 
 MODEL, MARKET = Heston(v0=0.04, kappa=1.5, theta=0.05, sigma=0.4, rho=-0.7), Market(100.0, rate=0.03)

@@ -11,7 +11,8 @@ from torch import Tensor
 from qsde.market.markets import Markets
 from qsde.market.underlying import Market
 from qsde.models.base import Model
-from qsde.payoffs.base import EarlyExercise, Knock, Watched
+from qsde.payoffs.base import EarlyExercise, Knock
+from qsde.payoffs.seen import Watched
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.simulation import Simulation
 from qsde.pricing.variation import with_cash
