@@ -112,10 +112,10 @@ class SimulationSpec(Spec):
 
 
 class AutoSpec(SimulationSpec):
-    """Fourier integrals for payoffs with an exact price, for the others a simulation with these settings.
+    """Exact prices (Fourier integrals; American options under Black-Scholes), and a simulation of the other payoffs.
 
-    Greeks and scenarios are those of one engine: Fourier integrals if all payoffs look at the price at expiry only and
-    the model has a characteristic function, else the simulation.
+    Greeks and scenarios are those of one engine: exact if all payoffs have an exact price and look at the price at
+    expiry only or are American, else those of the simulation.
     """
 
     type: Literal["auto"] = "auto"
