@@ -14,7 +14,8 @@ from qsde.greeks.extra_jump import extra_jumps
 from qsde.greeks.inputs import Inputs, Point
 from qsde.greeks.likelihood import Change
 from qsde.greeks.methods import Method
-from qsde.greeks.sampling import Sampler, frozen, replicates
+from qsde.greeks.sampler import Sampler
+from qsde.greeks.sampling import frozen, replicates
 from qsde.payoffs import EarlyExercise
 from qsde.pricing.american import LeastSquares
 from qsde.pricing.american.lower import worth

@@ -122,13 +122,6 @@ def _lean_underlying(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
     return frame[~above].assign(spot=float(close.iloc[0]) if len(close) else np.nan)
 
 
-_WIDE = {
-    "bid": "bid",
-    "ask": "ask",
-    "volume": "volume",
-    "open_interest": "open_interest",
-}
-
 LISTED = (
     Vendor(
         name="cboe_eod",
