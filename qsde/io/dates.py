@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from enum import IntEnum
+from enum import Flag, IntEnum, auto
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -91,11 +92,24 @@ def parse_times(values: pd.Series, day_first: bool = False) -> Times:
     return Times(local[codes], kind[codes])
 
 
-def is_day_first(*columns: pd.Series) -> bool:
-    """Whether slashed dates must be day/month/year, because some first number exceeds 12."""
-    texts = (text for column in columns if column.dtype.kind == "O" for text in distinct(column)[1])
-    firsts = (_SLASHED.match(text.strip()) for text in texts if isinstance(text, str))
-    return any(int(match[1]) > 12 for match in firsts if match)
+class Order(Flag):
+    """What slashed dates say of their order: a first number above 12, a second one above 12, neither."""
+
+    NONE = 0
+    DAY_FIRST = auto()
+    MONTH_FIRST = auto()
+    EITHER = auto()
+
+
+def order_of(columns: Iterable[pd.Series]) -> Order:
+    """What the slashed dates of the columns say of their order; dates with dots are day.month.year always."""
+    texts = (text.strip() for c in columns if c.dtype.kind == "O" for text in distinct(c)[1] if isinstance(text, str))
+    found = Order.NONE
+    for match in map(_SLASHED.match, texts):
+        if match and match[0][len(match[1])] == "/":
+            first, second = int(match[1]), int(match[2])
+            found |= Order.DAY_FIRST if first > 12 else Order.MONTH_FIRST if second > 12 else Order.EITHER
+    return found
 
 
 def zone_of(name: str) -> ZoneInfo:

@@ -151,6 +151,15 @@ def _flatten_bundle(payload: Any, origin: Origin) -> Records:
     return records
 
 
+def _is_split(payload: Any) -> bool:
+    return isinstance(payload, dict) and all(isinstance(payload.get(key), list) for key in ("columns", "data"))
+
+
+def _flatten_split(payload: Any, origin: Origin) -> Records:
+    names = [str(name) for name in payload["columns"]]
+    return [dict(zip(names, row, strict=True)) for row in payload["data"]]
+
+
 def _flatten_columns(payload: Any, origin: Origin) -> Records:
     labels = {tuple(v) for v in payload.values() if isinstance(v, dict)}
     if len(labels) > 1:
@@ -178,5 +187,6 @@ SHAPES = (
           _flatten_yahoo),
     Shape("a list of records or JSON lines (tidy rows, or a Deribit book summary)", _is_records,
           lambda payload, origin: list(payload)),
+    Shape("a table {columns: [names], data: [[values]]}", _is_split, _flatten_split),
     Shape("columns {name: [values]}", _is_columns, _flatten_columns),
 )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from qsde.errors import Reject
-from qsde.io.dates import Kind, is_day_first, parse_times
+from qsde.io.dates import Kind, Order, order_of, parse_times
 from qsde.io.numbers import EXERCISE_STYLES, OPTION_TYPES, as_text, map_unique, to_choices, to_numbers, to_texts
 from qsde.io.source import BROKEN, ROW, Origin
 from qsde.io.vendors.base import NUMERIC, TEXT, TIMES, Vendor
@@ -32,13 +32,18 @@ def parse_batch(batch: pd.DataFrame, vendor: Vendor, origin: Origin, printed: Ma
         `qsde.io.dates.Times`), `type_text` (option type as printed), `reason` and `detail` (None on good rows).
     """
     prepared = vendor.prepare(batch, origin) if vendor.prepare else batch
-    legs = [_typed(prepared, names, leg, printed) for names, leg in vendor.rename(prepared)]
+    renamed = list(vendor.rename(prepared))
+    origin.orders.append(order_of(prepared[n] for n in {names[c] for names, _ in renamed for c in TIMES if c in names}))
+    day_first = any(Order.DAY_FIRST in order for order in origin.orders)
+    legs = [_typed(prepared, names, leg, printed, day_first) for names, leg in renamed]
     if len(legs) == 1:
         return legs[0]
     return pd.concat(legs, ignore_index=True).sort_values("row", kind="stable", ignore_index=True)
 
 
-def _typed(batch: pd.DataFrame, names: Mapping[str, str], leg: str | None, printed: Mapping[str, str]) -> pd.DataFrame:
+def _typed(
+    batch: pd.DataFrame, names: Mapping[str, str], leg: str | None, printed: Mapping[str, str], day_first: bool
+) -> pd.DataFrame:
     columns: dict[str, object] = {"row": batch[ROW].to_numpy(dtype=np.int64)}
     trouble = _Trouble(batch[BROKEN].astype(object).to_numpy())
     for canonical in NUMERIC:
@@ -52,7 +57,6 @@ def _typed(batch: pd.DataFrame, names: Mapping[str, str], leg: str | None, print
     columns["type_text"] = to_texts(batch[names["option_type"]]) if "option_type" in names else None
     if leg is not None:
         columns["option_type"] = columns["type_text"] = leg
-    day_first = is_day_first(*(batch[names[c]] for c in TIMES if c in names))
     for canonical in TIMES:
         prefix = canonical.removesuffix("_time")
         if canonical not in names:
@@ -84,6 +88,10 @@ def _hint(value: object, verdict: str) -> str:
         return ": write decimals with a point (80.5), not a comma" if re.fullmatch(r"[+-]?\d+,\d+%?", text) else ""
     if re.fullmatch(r"[2-7]\d{4}(\.\d*)?", text):
         return ": it looks like an Excel day number; format the column as a date and save again"
+    if re.fullmatch(r"\d{1,4}(\.\d*)?", text):
+        return ": for times to expiry give years in a column t_years (days / 365)"
+    if re.search(r"\d\s*[A-Z]{2,4}$", text):
+        return ": names of time zones are not read; write an offset (-05:00), or leave it out and give --timezone"
     return ": years 1900 to 2199 are read" if re.match(r"\d{4}-\d\d-\d\d", text) else ""
 
 

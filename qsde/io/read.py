@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import pandas as pd
 
 from qsde.errors import FileFormatError, InputError
 from qsde.io.clock import Clock, set_times
+from qsde.io.dates import Order
 from qsde.io.delimited import open_delimited
 from qsde.io.documents import open_json
 from qsde.io.files import MAX_BYTES, Limits, Progress, sniff
@@ -85,13 +88,17 @@ def read_quotes(
     wanted = chosen.used()
     source.origin.warnings.extend(_repeated(names, wanted, printed))
     parts = [parse_batch(batch, chosen, source.origin, printed) for batch in source.batches(names, wanted)]
+    if _changed_its_mind(source.origin.orders):  # one order of day and month for the whole file
+        parts = [parse_batch(batch, chosen, source.origin, printed) for batch in source.batches(names, wanted)]
+    source.origin.warnings.extend(_about_order(source.origin.orders))
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if frame.empty:
         raise FileFormatError(f"{path}: has the columns of {chosen.title} but no rows; give a file with quotes in it")
     frame = chosen.finish(frame, source.origin) if chosen.finish else frame
     frame = set_times(frame.reset_index(drop=True), chosen, clock)
     frame, warnings = complete(frame, chosen, underlying, spot)
-    quotes = to_quotes(screen(frame), str(path), chosen.name, [*source.origin.warnings, *warnings])
+    frame, doubts = screen(frame)
+    quotes = to_quotes(frame, str(path), chosen.name, [*source.origin.warnings, *warnings, *doubts])
     return quotes.warn(*_about_times(quotes))
 
 
@@ -138,6 +145,22 @@ def _repeated(names: list[str], wanted: Collection[str], printed: Mapping[str, s
     return [
         f"column {printed[name]!r} occurs more than once: the first is used; delete or rename the others"
         for name in sorted(again & set(wanted))
+    ]
+
+
+def _changed_its_mind(orders: Sequence[Order]) -> bool:
+    """Whether slashed dates were read as month/day before one came that must be day/month."""
+    first = next((i for i, order in enumerate(orders) if Order.DAY_FIRST in order), 0)
+    return any(orders[:first])
+
+
+def _about_order(orders: Sequence[Order]) -> list[str]:
+    seen = reduce(or_, orders, Order.NONE)
+    if seen != Order.EITHER:
+        return []
+    return [
+        "dates with slashes are read as month/day/year, and none of them can tell: if they are day/month/year, write "
+        "them as 2024-12-31"
     ]
 
 

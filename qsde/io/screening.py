@@ -37,8 +37,11 @@ def complete(
     return frame.assign(underlying=name.astype(object), spot=price, **worthless), warnings
 
 
-def screen(frame: pd.DataFrame) -> pd.DataFrame:
-    """Marks bad types, bad strikes, negative prices, expired options and duplicates, in this order."""
+def screen(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Marks bad types, bad strikes, negative prices, expired options and duplicates, in this order.
+
+    Sentences for the user come second.
+    """
     unknown = frame["option_type"].isna()
     _mark(frame, unknown, Reject.BAD_TYPE, "type_text", _say_type)
     _mark(frame, ~(frame["strike"] > 0), Reject.BAD_STRIKE, "strike", _say_strike)
@@ -48,10 +51,24 @@ def screen(frame: pd.DataFrame) -> pd.DataFrame:
     keys = frame[frame["reason"].isna()].assign(t_key=frame["t"].where(frame["expiry_time"].isna()))
     same = keys[keys.duplicated(list(_KEY), keep=False)]
     first = same.groupby(list(_KEY), dropna=False, sort=False)["row"].transform("first")
-    frame["first_row"] = first.reindex(frame.index)
-    repeated = same.duplicated(list(_KEY)).reindex(frame.index, fill_value=False)
-    _mark(frame, repeated, Reject.DUPLICATE, "first_row", lambda row: f"the same option is in row {row:.0f}")
-    return frame.drop(columns="first_row")
+    repeated = same.duplicated(list(_KEY))
+    differs = repeated & ~same.duplicated([*_KEY, *_PRICES, *_VOLS])
+    twins = [
+        f"the same option is in row {row:.0f}{', whose other prices are used' if other else ''}"
+        for row, other in zip(first, differs, strict=True)
+    ]
+    frame["twin"] = pd.Series(twins, index=same.index, dtype=object).reindex(frame.index)
+    _mark(frame, repeated.reindex(frame.index, fill_value=False), Reject.DUPLICATE, "twin", str)
+    return frame.drop(columns="twin"), _about_twins(int(differs.sum()))
+
+
+def _about_twins(count: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"{count:,} quotes repeat an option of a row above with other prices: the first of them is used; if the last "
+        "is newer, or the rows are of different times or roots, say so in the file (quote_time, root)"
+    ]
 
 
 def to_quotes(frame: pd.DataFrame, source: str, vendor: str, warnings: list[str]) -> Quotes:

@@ -7,18 +7,29 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from qsde.io.dates import Order
+
 #: Batches carry the 1-based row of the file here, and why a line could not be split into fields (None where it could).
 ROW, BROKEN = "_row", "_broken"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where rows come from: path, lines above the header, and sentences for the user collected on the way."""
+    """Where rows come from: path, lines above the header, and what is collected on the way.
+
+    Attributes:
+        path: the file.
+        file_name: its name.
+        preamble: lines above the header.
+        warnings: sentences for the user.
+        orders: what the slashed dates of each batch so far say of their order.
+    """
 
     path: str
     file_name: str
     preamble: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,26 @@ def test_unknown_columns_list_what_was_found_and_how_to_map(read_text):
         read_text(text)
     message = str(caught.value)
     assert "Found: 'Expiry', 'T', 'K', 'cp', 'b', 'a'" in message
-    assert "missing: strike, option_type, bid or ask or mid" in message
-    assert "--map 'strike=K'" in message
-    assert "column_map={'strike': 'K'}" in message
+    assert "Missing: strike, option_type, bid or ask or mid" in message
+    assert "--map strike=K --map option_type=cp --map bid=b --map ask=a" in message
+    assert "column_map={'strike': 'K', 'option_type': 'cp', 'bid': 'b', 'ask': 'a'}" in message
     quotes = read_text(text, column_map={"strike": "K", "option_type": "cp", "bid": "b", "ask": "a", "t_years": "T"})
     assert quotes.frame[["strike", "bid", "ask", "t"]].to_numpy().tolist() == [[4800, 51, 52, 0.1]]
+
+
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        ("Date,Expiration,Strike Price,Put/Call,Last", "--map 'strike=Strike Price' --map option_type=Put/Call"),
+        ("quote_date,expiry,strike,option_type,Underlying Price,Close", "which column is which: --map mid=Close ("),
+        ("quote_date,expiry,strike,option_type,spot", "which column is which: --map mid=... ("),
+        ("20240102,161000,162000,140000", "perhaps without its line of column names, say which column is which"),
+    ],
+)
+def test_columns_that_look_like_the_missing_ones_are_named(head, options, read_text):
+    with pytest.raises(FileFormatError) as caught:
+        read_text(head + "\n1,2,3,4,5\n")
+    assert options in str(caught.value)
 
 
 def test_column_map_errors(read_text):

@@ -42,7 +42,7 @@ def test_every_bad_row_is_kept_with_its_reason(read_text):
     quotes = read_text(HEAD + "\n".join(rows))
     assert quotes.frame["row"].tolist() == [1, 16]
     assert rejects(quotes) == {
-        2: ("duplicate", "the same option is in row 1"),
+        2: ("duplicate", "the same option is in row 1, whose other prices are used"),
         3: ("bad strike", "strike is missing"),
         4: ("bad strike", "strike is -5; it must be positive"),
         5: ("bad option type", "option type is 'X'; C, P, call and put are known"),
@@ -161,6 +161,46 @@ def test_quote_time_spellings(stamp, instant, read_text):
     assert quotes.frame["quote_time"].tolist() == [pd.Timestamp(instant)]
 
 
+DAYS = "02/01/2024,SPX,05/04/2024,4800,C,51,52\n"
+
+
+def test_slashes_that_could_be_either_come_with_a_warning(read_text):
+    quotes = read_text(HEAD + DAYS)
+    assert quotes.frame["expiry"].tolist() == ["2024-05-04"]
+    assert any("read as month/day/year, and none of them can tell" in said for said in quotes.warnings)
+    for text in (DAYS.replace("05/04", "05/24"), DAYS.replace("05/04", "24/05"), DAYS.replace("/", ".")):
+        assert not read_text(HEAD + text).warnings
+
+
+def test_slashes_mean_the_same_in_every_block_of_a_file(read_text, monkeypatch):
+    monkeypatch.setattr("qsde.io.delimited._BLOCK", 100)
+    rows = [DAYS.replace("4800", str(strike)) for strike in range(4000, 4100)]
+    quotes = read_text(HEAD + "".join(rows) + DAYS.replace("05/04", "24/05"))
+    assert quotes.frame["expiry"].unique().tolist() == ["2024-04-05", "2024-05-24"]
+    assert len(quotes) == 101
+
+
+def test_repeated_options_whose_prices_differ_come_with_a_warning(read_text):
+    row = "2024-01-02,SPX,2024-02-16,4800,C,51,52\n"
+    assert not read_text(HEAD + row + row).warnings
+    quotes = read_text(HEAD + row + row.replace("51", "50"))
+    assert quotes.frame["bid"].tolist() == [51]
+    assert quotes.warnings[0].startswith("1 quotes repeat an option of a row above with other prices: the first")
+
+
+@pytest.mark.parametrize(
+    ("expiry", "hint"),
+    [
+        ("45", "give years in a column t_years"),
+        ("2024-02-16 16:00 EST", "write an offset (-05:00)"),
+        ("45338", "an Excel day number"),
+    ],
+)
+def test_times_that_cannot_be_read_come_with_what_to_do(expiry, hint, read_text):
+    quotes = read_text(HEAD + f"2024-01-02,SPX,{expiry},4800,C,51,52\n")
+    assert hint in quotes.rejected["detail"][0]
+
+
 def test_ambiguous_slashes_follow_the_column_they_stand_in(read_text):
     quotes = read_text(HEAD + "02/01/2024,SPX,16/02/2024,4800,C,51,52\n02/01/2024,SPX,05/04/2024,4800,C,51,52\n")
     assert quotes.frame["expiry"].tolist() == ["2024-02-16", "2024-04-05"]
@@ -244,6 +284,7 @@ def test_tidy_records_lines_columns_and_parquet_agree_with_csv(read_text, tmp_pa
         "\n".join(map(json.dumps, rows)),
         json.dumps(frame.astype(object).where(frame.notna(), None).to_dict("list")),
         frame.to_json(),
+        frame.to_json(orient="split"),
     ]
     typed = frame.assign(quote_date=pd.to_datetime(frame["quote_date"]), expiry=pd.to_datetime(frame["expiry"]).dt.date)
     typed.to_parquet(tmp_path / "typed")

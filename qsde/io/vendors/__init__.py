@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Collection, Sequence
 
 from qsde.errors import FileFormatError, InputError
@@ -61,17 +63,47 @@ def _named(wanted: str, names: Collection[str], found: Sequence[str], path: str)
     return vendor
 
 
+#: Canonical columns in the place of a missing one, and what names of columns that mean them look like.
+_LIKELY: dict[str, dict[str, str]] = {
+    "strike": {"strike": "strike|^k$"},
+    "option_type": {"option_type": "type|call|^cp|right|side"},
+    "expiry": {"expiry": "expir|matur|^exp"},
+    "bid": {"bid": "bid|^b$", "ask": "ask|offer|^a$", "mid": "mid|last|close|mark|premium|price"},
+}
+#: Numbers of something else than the option.
+_NO_OPTION = "underl|spot|stock|strike|size|iv|vol"
+
+
 def _unrecognised(names: Collection[str], found: Sequence[str], path: str) -> str:
     lacking = TIDY.missing(names)
-    spare = next((f for f, n in zip(found, names, strict=False) if n and n not in TIDY.used()), "K")
-    example = f"{lacking[0].split('|')[0]}={spare[:40]}"
+    said = f"{path}: the columns are those of no known format. Found: {_listed(found)}. Missing: {_spoken(lacking)}. "
+    if len(lacking) == len(TIDY.needs.split()):
+        said += "If it is a chain of options, perhaps without its line of column names, say"
+    else:
+        said += "Say"
+    guesses = _guesses([group.split("|")[0] for group in lacking], found)
+    options = " ".join(f"--map {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in guesses.items())
     return (
-        f"{path}: the columns are those of no known format. Found: {_listed(found)}. "
-        f"Needed: {_spoken(TIDY.needs.split())}; missing: {_spoken(lacking)}. "
-        f"Say which column is which with --map, canonical=found, for example --map {example!r} "
-        f"(column_map={{{example.partition('=')[0]!r}: {spare[:40]!r}}}). "
+        f"{said} which column is which: {options} (column_map={guesses}). "
         f"Known formats: {', '.join(v.title for v in VENDORS.values())}"
     )
+
+
+def _guesses(lacking: Sequence[str], found: Sequence[str]) -> dict[str, str]:
+    """Canonical column -> the one of the file that looks like it; "..." where none does."""
+    guesses: dict[str, str] = {}
+    for name in lacking:
+        near = {ours: _like(pattern, found, name == "bid") for ours, pattern in _LIKELY[name].items()}
+        known = {ours: theirs for ours, theirs in near.items() if theirs is not None}
+        if {"bid", "ask"} <= known.keys():
+            known.pop("mid", None)
+        guesses |= known or {"mid" if name == "bid" else name: "..."}
+    return guesses
+
+
+def _like(pattern: str, found: Sequence[str], price: bool) -> str | None:
+    names = (f for f in found if not (price and re.search(_NO_OPTION, f, re.IGNORECASE)))
+    return next((f[:40] for f in names if re.search(pattern, f, re.IGNORECASE)), None)
 
 
 def _spoken(groups: Sequence[str]) -> str:
