@@ -9,7 +9,7 @@ from qsde.calibration.calibrate import Progress, Weights, calibrate
 from qsde.calibration.evaluation import judge
 from qsde.calibration.fit import Fit
 from qsde.calibration.local_vol import calibrate_local_vol
-from qsde.calibration.particles import leverage_by_particles
+from qsde.calibration.particles import PARTICLES, leverage_by_particles
 from qsde.market.surface import Surface
 from qsde.models.base import Model
 from qsde.models.heston import Heston
@@ -23,7 +23,7 @@ def calibrate_lsv(
     surface: Surface,
     *,
     backbone: Model | None = None,
-    engine: MonteCarlo | None = None,
+    engine: MonteCarlo = PARTICLES,
     weights: Weights = "spread",
     progress: Progress | None = None,
 ) -> Fit:
@@ -34,7 +34,7 @@ def calibrate_lsv(
     Args:
         surface: the quotes.
         backbone: a `Heston`, or one with jumps; None calibrates a Heston to the quotes.
-        engine: particles and steps; None takes 2^15 and 1/100. The model is judged with steps of this size.
+        engine: particles and steps, by default 2^15 on Sobol points and 1/100. The model is judged with it, too.
         weights: as in `calibrate`.
         progress: called with (done, total).
 
@@ -51,7 +51,6 @@ def calibrate_lsv(
     tell(1, 4)
     local = calibrate_local_vol(surface, weights=weights, jumps=layers(own)[1])
     tell(2, 4)
-    engine = engine or MonteCarlo(n_paths=1 << 15, max_dt=1 / 100)
     model = leveraged(own, leverage_by_particles(own, table_of(local), engine))
     tell(3, 4)
     judged = judge(model, surface, engine)

@@ -12,11 +12,14 @@ from qsde.models.base import Model
 from qsde.models.heston import Heston
 from qsde.models.leverage import GridLeverage
 from qsde.models.lsv import leveraged
+from qsde.noise import Sobol
 from qsde.pricing.engine import MonteCarlo
 from qsde.schemes.layers import layers
 from qsde.schemes.table import scheme_for
 from qsde.solve import TimeGrid
 
+#: Particles, and their steps, unless told.
+PARTICLES = MonteCarlo(n_paths=1 << 15, max_dt=1 / 100, noise=Sobol(0, scrambles=4))
 #: Points of a row of the leverage, and its ends in deviations of the local volatility.
 _POINTS, _REACH = 101, 6.0
 #: Bins in which particles are counted, and the bandwidth of the kernel in deviations at one particle.
@@ -25,7 +28,7 @@ _BINS, _BANDWIDTH = 1024, 1.5
 _FEWEST = 30.0
 
 
-def leverage_by_particles(backbone: Model, local: GridLeverage, engine: MonteCarlo | None = None) -> GridLeverage:
+def leverage_by_particles(backbone: Model, local: GridLeverage, engine: MonteCarlo = PARTICLES) -> GridLeverage:
     """The leverage `L(t, x)` with which a stochastic volatility has the vanillas of a local volatility.
 
     By Gyongy's lemma that is `L^2 = sigma^2(t, x) / E[v_t | x_t = x]`. The expectation depends on the law of the paths
@@ -38,7 +41,7 @@ def leverage_by_particles(backbone: Model, local: GridLeverage, engine: MonteCar
         local: local volatility `sigma(t, x)` under the jumps of the backbone, such as
             `calibrate_local_vol(surface, jumps=...)` has; its last time is the end of the simulation.
         engine: particles (`n_paths`), steps (`max_dt`) and noise; price with steps of the same size. By default 2^15
-            and 1/100.
+            on Sobol points and 1/100.
 
     Returns:
         The leverage, with a row at each time of `local`.
@@ -66,7 +69,6 @@ def leverage_by_particles(backbone: Model, local: GridLeverage, engine: MonteCar
         raise InputError(
             f"leverage_by_particles: the backbone must be a Heston, with jumps or not, got {backbone.name}"
         )
-    engine = engine or MonteCarlo(n_paths=1 << 15, max_dt=1 / 100)
     grid = TimeGrid.of(local.times.tolist(), engine.max_dt)
     times = torch.tensor(grid.times, dtype=torch.float64)
     flat = leveraged(backbone, GridLeverage([0.0], [0.0], [[1.0]], local.scale))  # type: ignore[arg-type]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qsde.calibration.calibrate import calibrate
 from qsde.calibration.fit import Fit
 from qsde.calibration.local_vol import calibrate_local_vol
 from qsde.calibration.lsv import calibrate_lsv
+from qsde.calibration.particles import PARTICLES
 from qsde.calibration.training import train
 from qsde.calibration.training_start import neural_local_vol, neural_lsv, neural_sv
 from qsde.market.surface import Surface
@@ -32,12 +33,12 @@ def fit_leveraged(spec: CalibrationSpec, surface: Surface, progress: Progress | 
 
 
 def _local_vol(spec: CalibrationSpec, surface: Surface, progress: Progress) -> Fit:
-    limit = {} if spec.max_iterations is None else {"max_iterations": spec.max_iterations}
+    limit: dict[str, Any] = {} if spec.max_iterations is None else {"max_iterations": spec.max_iterations}
     return calibrate_local_vol(surface, weights=spec.weights, **limit)
 
 
 def _lsv(spec: CalibrationSpec, surface: Surface, progress: Progress) -> Fit:
-    engine = _engine(spec, MonteCarlo(n_paths=1 << 15, max_dt=1 / 100))
+    engine = _engine(spec, PARTICLES)
     return calibrate_lsv(surface, backbone=_backbone(spec, surface), engine=engine, weights=spec.weights,
                          progress=progress)  # fmt: skip
 
