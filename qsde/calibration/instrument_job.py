@@ -15,7 +15,7 @@ from qsde.calibration.instruments import Instrument, InstrumentFit
 from qsde.calibration.objective import VOL_FLOOR, with_penalties
 from qsde.calibration.penalties import Penalty
 from qsde.calibration.quality import Simulated, fit_warnings, parameter_covariance, simulation_warnings
-from qsde.calibration.ramp import Ramped, compiled, fresh, fresh_halved, ramp
+from qsde.calibration.ramp import compiled, fresh, fresh_halved, ramp
 from qsde.calibration.space import Space
 from qsde.errors import InputError, NumericsError
 from qsde.market.underlying import Market
@@ -67,65 +67,24 @@ class InstrumentJob:
         began = time.perf_counter()
         space = self.space
         targets = torch.tensor([i.target(self.market) for i in self.instruments], dtype=torch.float64)
-        book = _Book(tuple(i.payoff for i in self.instruments), self.market, space)
         target, uncertainty = targets.unbind(-1)
-        unit = VOL_FLOOR / (uncertainty * math.sqrt(len(target)))  # an error of one uncertainty is as 50 bp of vol
-
-        def weighted(p: Tensor, value: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-            jacobian = unit.unsqueeze(-1) * slope * space.slope(p[0]).unsqueeze(-2)
-            r = unit * (value - target)
-            return with_penalties(r.unsqueeze(0), jacobian.unsqueeze(0), self.penalties, space, p)
-
-        def residuals(engine: MonteCarlo) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-            def at(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-                p = space.to_params(x)
-                return weighted(p, *book.slopes(p[0], engine))
-
-            return at
-
-        def sample(p: Tensor, engine: MonteCarlo) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            """Prices, derivatives, and gradient and normal matrix of the squared errors in uncertainties."""
-            value, slope = book.slopes(p.expand(1, -1), engine)
-            r, jacobian = (v[0, 0] for v in weighted(p.expand(1, 1, -1), value, slope))
-            jacobian = jacobian / space.slope(p)
-            scale = len(target) / VOL_FLOOR**2
-            return value[0], slope[0], scale * (jacobian.mT @ r), scale * (jacobian.mT @ jacobian)
-
+        book = _Book(tuple(i.payoff for i in self.instruments), self.market, space)
+        objective = _Objective(book, target, uncertainty, self.penalties)
         x = space.to_unknowns(space.starts(n_starts, _levels(space), seed))
-        ramped = ramp(residuals, x, self.engine, max_iterations, lambda share: progress(0.9 * share))
+        ramped = ramp(objective.residuals, x, self.engine, max_iterations, lambda share: progress(0.9 * share))
         p = space.to_params(ramped.x)
-        fitted, slope, _, normal = sample(p, compiled(self.engine))
-        prices, _, gradients, _ = map(torch.stack, zip(*(sample(p, e) for e in fresh(self.engine)), strict=True))
-        halved = torch.stack([sample(p, engine)[2] for engine in fresh_halved(self.engine)]).mean(0)
+        simulation, prices, slope, normal = objective.judged(p, self.engine)
         progress(1.0)
-        simulation = Simulated.of(
-            n_paths=self.engine.n_paths,
-            fitted=(fitted - target) / uncertainty,
-            fresh=(prices.mean(0) - target) / uncertainty,
-            deviations=(prices - prices.mean(0)) / uncertainty,
-            gradients=gradients,
-            halved=halved,
-            normal=normal,
-            unit=uncertainty,
-        )
-        seconds = time.perf_counter() - began
         by_quotes = parameter_covariance(normal.unsqueeze(0), torch.ones(1, dtype=torch.float64))[0]
-        return self._fit(ramped, p, targets, prices.mean(0), slope, by_quotes, simulation, n_starts, seconds)
-
-    def _fit(
-        self, ramped: Ramped, p: Tensor, targets: Tensor, prices: Tensor, slope: Tensor, by_quotes: Tensor,
-        simulation: Simulated, n_starts: int, seconds: float,
-    ) -> InstrumentFit:  # fmt: skip
-        at_bounds = self.space.at_bounds(p)
+        at_bounds, free = space.at_bounds(p), space.free
         determined = bool(torch.isfinite(by_quotes).all())
-        free = self.space.free
         return InstrumentFit(
-            model=self.space.with_free(p),
+            model=space.with_free(p),
             instruments=self.instruments,
             market=self.market,
             status=ramped.status,
-            target=targets[:, 0].numpy(),
-            uncertainty=targets[:, 1].numpy(),
+            target=target.numpy(),
+            uncertainty=uncertainty.numpy(),
             model_price=prices.numpy(),
             free=free,
             jacobian=slope,
@@ -134,11 +93,62 @@ class InstrumentJob:
             iterations=ramped.iterations,
             starts=n_starts,
             starts_agreeing=ramped.agreeing,
-            seconds=seconds,
+            seconds=time.perf_counter() - began,
             simulation=simulation,
             warnings=fit_warnings(0, None, len(free), at_bounds, determined, gap=0.0)
             + simulation_warnings(free, by_quotes, simulation),
         )
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """Errors of the prices in uncertainties, and penalties."""
+
+    book: _Book
+    target: Tensor
+    uncertainty: Tensor
+    penalties: Sequence[Penalty]
+
+    def residuals(self, engine: MonteCarlo) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Residuals and their Jacobian, from unknowns, on the paths of an engine."""
+
+        def at(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            p = self.book.space.to_params(x)
+            return self._weighted(p, *self.book.slopes(p[0], engine))
+
+        return at
+
+    def sample(self, p: Tensor, engine: MonteCarlo) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Prices, derivatives, and gradient and normal matrix of the squared errors in uncertainties."""
+        value, slope = self.book.slopes(p.expand(1, -1), engine)
+        r, jacobian = (v[0, 0] for v in self._weighted(p.expand(1, 1, -1), value, slope))
+        jacobian = jacobian / self.book.space.slope(p)
+        scale = len(self.target) / VOL_FLOOR**2
+        return value[0], slope[0], scale * (jacobian.mT @ r), scale * (jacobian.mT @ jacobian)
+
+    def judged(self, p: Tensor, engine: MonteCarlo) -> tuple[Simulated, Tensor, Tensor, Tensor]:
+        """What fresh paths say of a solution, and their prices; derivatives and normal matrix on the fit's own."""
+        fitted, slope, _, normal = self.sample(p, compiled(engine))
+        prices, _, gradients, _ = map(torch.stack, zip(*(self.sample(p, e) for e in fresh(engine)), strict=True))
+        mean, unit = prices.mean(0), self.uncertainty
+        simulation = Simulated.of(
+            n_paths=engine.n_paths,
+            fitted=(fitted - self.target) / unit,
+            fresh=(mean - self.target) / unit,
+            deviations=(prices - mean) / unit,
+            gradients=gradients,
+            halved=torch.stack([self.sample(p, e)[2] for e in fresh_halved(engine)]).mean(0),
+            normal=normal,
+            unit=unit,
+        )
+        return simulation, mean, slope, normal
+
+    def _weighted(self, p: Tensor, value: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        # an error of one uncertainty is as 50 bp of vol
+        unit, space = VOL_FLOOR / (self.uncertainty * math.sqrt(len(self.target))), self.book.space
+        jacobian = unit.unsqueeze(-1) * slope * space.slope(p[0]).unsqueeze(-2)
+        r = unit * (value - self.target)
+        return with_penalties(r.unsqueeze(0), jacobian.unsqueeze(0), self.penalties, space, p)
 
 
 @dataclass(frozen=True)
