@@ -78,7 +78,7 @@ class JobRequest(Spec):
         fit: file of a fit, with the model to take where it holds several; open fields of `market` come from its quotes.
         market: spot, rates and dividends; a list of them, one for each underlying, for a model of several.
         payoffs: the payoffs, each with its name in `type`; they share the paths of a simulation.
-        engine: how to price; by default what has an exact price by Fourier integrals, and the rest by simulation.
+        engine: how to price; by default exactly what has an exact price, and the rest by simulation.
     """
 
     model: PricingModelSpec | None = None
