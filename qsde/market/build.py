@@ -12,27 +12,14 @@ from torch import Tensor
 
 from qsde.errors import QuoteError, Reject, VolStatus
 from qsde.market.black import black_price, black_vega
-from qsde.market.cleaning import (
-    FORWARD_RULES,
-    QUOTE_RULES,
-    VOL_RULES,
-    CleaningRules,
-    add_parity_gap,
-    apply_rules,
-    fold_sides,
-    judge_pairs,
-    mark,
-    reject_outliers,
-    select_days,
-    select_deviations,
-    select_filled,
-    working_table,
-)
+from qsde.market.cleaning import FORWARD_RULES, QUOTE_RULES, VOL_RULES, CleaningRules, apply_rules, mark, working_table
 from qsde.market.curves import Curve
 from qsde.market.early_exercise import remove_premium
 from qsde.market.forwards import NO_FORWARD_HINT, Forwards, discount_from_prices, find_forwards
 from qsde.market.implied_vol import implied_vol
+from qsde.market.neighbours import add_parity_gap, fold_sides, judge_pairs, reject_outliers
 from qsde.market.quotes import Quotes
+from qsde.market.selection import select_days, select_deviations, select_filled
 from qsde.market.surface import QUOTE_COLUMNS, SLICE_COLUMNS, Surface
 
 #: Implied-vol outcomes as reasons to set a quote aside.
