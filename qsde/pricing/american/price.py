@@ -44,7 +44,7 @@ def price_early(
 
     One set of paths finds a policy by regression (Longstaff and Schwartz 2001). A second one, independent, says what
     the policy is worth: no more than the price, since any policy is one that the holder may follow. A third one bounds
-    the price from above by Rogers' dual (see `qsde.pricing.american.upper.surplus`). So within their standard errors
+    the price from above by Rogers' dual (see `qsde.pricing.american.dual.bounds`). So within their standard errors
 
         value <= price of the right on these dates <= upper,
 
