@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 
-from qsde import European, Fit, Heston, Market, Surface, calibrate
+from qsde import American, BlackScholes, European, Fit, Heston, Market, Surface, calibrate, price
 from qsde.greeks import greeks, hedge, quote_sensitivities, scenarios
 from qsde.market.quotes import Quotes
-from qsde.pricing.montecarlo import MonteCarlo
+from qsde.pricing.engine import MonteCarlo
 
 MODEL = Heston(v0=0.04, kappa=1.5, theta=0.05, sigma=0.4, rho=-0.7)
 MARKET = Market(spot=100.0, rate=0.03)
@@ -50,3 +51,24 @@ def test_sensitivities_hedges_and_scenarios_fit_on_a_page(fit: Fit) -> None:
     assert re.search(r"spot -0\.\d+, cost", repr(hedge(fit, BOOK[0], instruments=[0, 3])))
     shown = repr(scenarios(MODEL, BOOK, MARKET, spots=[-0.1, 0.1], vols=[0.0]))
     assert len(shown.splitlines()) == 12
+
+
+def test_prices_show_value_error_and_method() -> None:
+    exact = repr(price(MODEL, BOOK, MARKET)).splitlines()
+    assert re.fullmatch(r"Prices, 0 paths, \S+ s", exact[0])
+    assert re.fullmatch(r"  9\.4775\d+ ± \S+e-1\d  fourier", exact[1])
+    assert len(exact) == 3
+    engine = MonteCarlo(n_paths=1 << 10)
+    put = repr(price(MODEL, American(100.0, 1.0, kind="put", dates_per_year=4), MARKET, engine))
+    assert re.search(r"\d+\.\d+ ± 0\.\d+  least_squares, at most \d+\.\d+", put)
+    two = repr(price(BlackScholes([0.2, 0.3]), BOOK, MARKET))
+    assert "Prices under the first of 2 models" in two
+
+
+def test_prices_inside_a_transform_can_be_shown() -> None:
+    def shown(vol: torch.Tensor) -> torch.Tensor:
+        found = price(BlackScholes(vol), BOOK[0], MARKET, MonteCarlo(n_paths=1 << 8))
+        assert repr(found)
+        return found.value
+
+    assert torch.func.vmap(shown)(torch.tensor([0.2, 0.3], dtype=torch.float64)).shape == (2,)

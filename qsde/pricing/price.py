@@ -63,6 +63,22 @@ class Prices:
     n_paths: int
     seconds: float
 
+    def __repr__(self) -> str:
+        """A line for each payoff: its price ± the standard error, or the numerical one, and how it was found."""
+        if inside_transform():
+            return object.__repr__(self)
+        values = self.value.detach().reshape(-1, len(self.methods))
+        errors = torch.where(self.std_error > 0, self.std_error, self.numerical_error).reshape(values.shape)
+        models = "" if len(values) == 1 else f" under the first of {len(values)} models"
+        uppers = self.upper.expand_as(self.value).reshape(values.shape)
+        lines = [
+            f"  {value:.8g} ± {error:.2g}  {method}{f', at most {upper:.8g}' if upper == upper else ''}"
+            for value, error, upper, method in zip(
+                *(x[0].tolist() for x in (values, errors, uppers)), self.methods, strict=True
+            )
+        ]
+        return "\n".join((f"Prices{models}, {self.n_paths:,} paths, {self.seconds:.2g} s", *lines))
+
     @classmethod
     def of(cls, column: Callable[[str], Tensor], methods: tuple[Method, ...], n_paths: int, seconds: float) -> Prices:
         """Prices whose tensors a function knows by their names."""
