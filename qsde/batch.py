@@ -213,7 +213,8 @@ def _fit_columns(fit: Fit) -> Row:
 
 def _identity(part: Quotes) -> Row:
     first = (part.frame if len(part) else part.rejected).iloc[0]
-    return {k: "" if pd.isna(first[k]) else str(first[k]) for k in ("underlying", "quote_time")}
+    name, moment = first["underlying"], first["quote_time"]
+    return {"underlying": "" if pd.isna(name) else name, "quote_time": "" if pd.isna(moment) else moment.isoformat()}
 
 
 def _message(error: Exception) -> str:

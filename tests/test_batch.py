@@ -76,6 +76,7 @@ def test_failures_become_rows_and_the_rest_is_fitted(tmp_path: Path) -> None:
     for words, message in zip(("no such file", "empty", "parquet", "expired"), messages, strict=False):
         assert words in message
     assert not result.rows["message"].str.contains("Traceback|unexpected").any()
+    assert result.rows["quote_time"].tolist()[3:] == ["2024-01-02T21:00:00+00:00"] * 2
 
 
 def test_rerun_skips_unchanged_files_and_redoes_changed_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

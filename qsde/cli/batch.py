@@ -21,7 +21,7 @@ _SHOWN = 40
 def batch(
     *,
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Option chains: CSV, Parquet or JSON.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="black_scholes, heston, merton, kou, bates, heston_kou.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="As for qsde calibrate.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write or continue.")] = Path("fits.parquet"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Work on failed files again.")] = False,
     selection: o.Selection,
@@ -58,8 +58,10 @@ def _summary(result: BatchResult) -> None:
     ]  # fmt: skip
     head = ["file", "surface", "status", "quotes", "RMSE, bp of vol", "inside bid/ask, %", "seconds"]
     table("", head, rows, text_columns=3)
-    for r in records(result.failed):
-        line(f"{Path(str(r.file)).name} {r.underlying} {r.quote_time}: {r.message}")
+    for message, alike in result.failed.groupby("message", sort=False):
+        first = next(records(alike))
+        name = " ".join(filter(None, (Path(str(first.file)).name, first.underlying, first.quote_time)))
+        line(f"{name}{f' and {len(alike) - 1:,} more' if len(alike) > 1 else ''}: {message}")
     count, failed = len(result.rows), len(result.failed)
     earlier = f", {result.skipped} files done earlier" if result.skipped else ""
     line(f"{count} surfaces, {count - failed} converged, {failed} failed{earlier}: {result.path}")
