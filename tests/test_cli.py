@@ -381,6 +381,9 @@ def test_price_from_a_fit(fit_files: tuple[Path, Path, Result]) -> None:
     printed = float(result.stdout.strip().splitlines()[-1].split()[1])
     assert printed == pytest.approx(float(fit.quotes["model_price"][row.name]), rel=1e-6)
     assert "choose with --model" in refused("price", "--fit", fit_files[0], "-k", 4000, "--expiry", 1)
+    assert "beyond the last expiry" not in result.stderr
+    far = qsde("price", "--fit", fit_files[0], "-m", "Heston", "-k", 4000, "--expiry", 30)
+    assert "30 years lie beyond the last expiry of the fit's quotes" in far.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qsde.cli import options as o
+from qsde.cli.guard import warn
 from qsde.cli.show import line
 from qsde.errors import InputError
 
@@ -24,6 +25,10 @@ RequestFile = Annotated[
     typer.Argument(metavar="REQUEST", help="JSON file with model, market, payoffs and engine, instead of options."),
 ]
 EXPIRY_HELP = "Years (0.5), or a date (2026-12-18), taken as 16:00 in New York."
+Rate = Annotated[
+    str | None,
+    typer.Option("--rate", metavar="R", rich_help_panel=o.MARKET, help=f"{o.RATE_HELP}that of a fit, else 0."),
+]
 SpotPrice = Annotated[float | None, typer.Option("--spot", help="Price of the underlying.")]
 ForwardPrice = Annotated[float | None, typer.Option("--forward", help="Forward price, instead of the spot.")]
 Put = Annotated[bool, typer.Option("--put/--call", help="Puts or calls.")]
@@ -46,7 +51,7 @@ class Contracts:
         Path | None, typer.Option("--fit", help="Take model, forwards and rates from `qsde calibrate --out`.")
     ] = None
     spot: SpotPrice = None
-    rate: o.Rate = None
+    rate: Rate = None
     dividend_yield: o.DividendYield = None
     put: Put = False
     now: Now = None
@@ -95,7 +100,15 @@ class Contracts:
             "dividend_yield": o.rate(self.dividend_yield, "--dividend-yield"),
         }  # fmt: skip
         spec: ContractSpec = checked(ContractSpec, values)
-        return spec.build(fitted.surface if fitted is not None else None)
+        if fitted is None:
+            return spec.build()
+        made, last = spec.build(fitted.surface), float(fitted.surface.slices["t"].max())
+        if made.t > last:
+            warn(
+                f"{made.t:.4g} years lie beyond the last expiry of the fit's quotes, {last:.4g} years: forward, rate "
+                "and model are carried on"
+            )
+        return made
 
 
 def market_line(name: str, c: Contract) -> None:

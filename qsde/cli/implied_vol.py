@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qsde.cli import options as o
-from qsde.cli.contracts import EXPIRY_HELP, Contracts, ForwardPrice, Now, Put, SpotPrice, market_line
+from qsde.cli.contracts import EXPIRY_HELP, Contracts, ForwardPrice, Now, Put, Rate, SpotPrice, market_line
 from qsde.cli.show import number, table
 from qsde.errors import InputError
 
@@ -25,7 +25,7 @@ def implied_vol(
     vol: Annotated[float | None, typer.Option(help="Volatility, decimal (0.2): prints the price.")] = None,
     spot: SpotPrice = None,
     forward: ForwardPrice = None,
-    rate: o.Rate = None,
+    rate: Rate = None,
     dividend_yield: o.DividendYield = None,
     put: Put = False,
     now: Now = None,

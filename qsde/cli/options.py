@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 READING, MARKET, SELECTING, FITTING = "Reading the file", "Market", "Selecting quotes", "Fitting"
 
 ChainFile = Annotated[Path, typer.Argument(metavar="FILE", help="Option chain: CSV, Parquet or JSON.")]
+RATE_HELP = "Continuous rate, decimal: 0.045, or zero rates by years: 0.5=0.047,2=0.044. Default: "
 Rate = Annotated[
     str | None,
-    typer.Option("--rate", metavar="R", rich_help_panel=MARKET,
-                 help="Continuous rate, decimal: 0.045, or zero rates by years: 0.5=0.047,2=0.044. "
-                 "Default: implied by put-call parity."),
-]  # fmt: skip
+    typer.Option("--rate", metavar="R", rich_help_panel=MARKET, help=f"{RATE_HELP}implied by put-call parity."),
+]
 DividendYield = Annotated[
     str | None,
     typer.Option("--dividend-yield", metavar="Q", rich_help_panel=MARKET, help="As --rate, for the dividend yield."),

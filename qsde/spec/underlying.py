@@ -94,7 +94,7 @@ class UnderlyingSpec(Spec):
         if surface is None:
             raise InputError("spot: field required")
         if not math.isfinite(surface.spot):
-            raise InputError("spot: field required, since the quotes of the fit came without one")
+            raise InputError("spot: field required, since the quotes of the fit came without one: give it, or --spot")
         return surface.spot
 
     def _refuse_dividends_twice(self) -> None:
