@@ -17,7 +17,7 @@ from qsde.market.quotes import Quotes
 from qsde.market.surface import Surface
 from qsde.models import BlackScholes, Heston
 from qsde.report import render, write_report
-from qsde.report.arbitrage import fitted_arbitrage
+from qsde.report.arbitrage import arbitrage_section, fitted_arbitrage
 from qsde.report.smiles import representative, residual_bins, smiles, variance_lines
 from qsde.report.tables import rate_note
 from qsde.spec import template
@@ -144,6 +144,19 @@ def test_one_quote_without_bid_and_ask() -> None:
 
 def test_same_model_twice_is_numbered(fits: list[Fit]) -> None:
     assert "<h1>SPX: Heston 1 and Heston 2</h1>" in render([fits[1], fits[1]])
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        ({}, "No violation at mid prices (there is no bid and ask)"),
+        ({"iv_bid": 0.19, "iv_ask": 0.21}, "No violation that could be traded at the quoted bid and ask."),
+        ({"iv_bid": [0.19, float("nan"), 0.19], "iv_ask": 0.21}, "or at mid prices where there is no bid and ask."),
+    ],
+)
+def test_only_what_has_a_bid_and_an_ask_is_said_to_be_tradable(sides: dict[str, float], words: str) -> None:
+    surface = Surface.from_vols(1.0, [90.0, 100.0, 110.0], 0.2, 100.0, **sides)
+    assert words in arbitrage_section([calibrate(BlackScholes(0.2), surface)], ["BlackScholes"])
 
 
 def test_reports_of_nothing_or_of_different_surfaces_are_refused(fits: list[Fit]) -> None:

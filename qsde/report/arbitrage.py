@@ -27,7 +27,10 @@ _EXACT, _SIMULATED = 1e-8, 1e-4
 def arbitrage_section(fits: list[Fit], names: list[str]) -> str:
     """Violations in the market quotes, then in each model."""
     market = quote_arbitrage(fits[0].surface)
-    parts = [_block("Market quotes", market, "that could be traded at the quoted bid and ask")]
+    sides = fits[0].surface.quotes[["bid", "ask"]].notna().all(axis=1)
+    tradable = "that could be traded at the quoted bid and ask"
+    where = tradable if sides.all() else f"{tradable}, or at mid prices where there is no bid and ask"
+    parts = [_block("Market quotes", market, where if sides.any() else "at mid prices (there is no bid and ask)")]
     parts += [
         _block(name, fitted_arbitrage(fit), f"on a grid of up to {_EXPIRIES} expiries and {_STRIKES} strikes")
         for fit, name in zip(fits, names, strict=True)
