@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.noise import Sobol
 from qsde.pricing.engine import MonteCarlo
 from qsde.schemes.layers import layers
+from qsde.writing import reserve
 
 #: Stages: shares of the paths, and most steps.
 _STAGES = ((8, 6), (1, 100))
@@ -119,7 +122,8 @@ def train(
         held_out: quotes not to train on: every n-th, or one boolean per row of `surface.quotes`.
         parameters: names of the parameters to train; None takes those of the leverage or the network.
         max_steps: most Gauss-Newton steps.
-        checkpoint: file (safetensors) written after each step; if it exists, training goes on from it.
+        checkpoint: file (safetensors) written after each step; if it exists, training goes on from it. One of other
+            quotes, another start or another engine is refused; `max_steps` may differ.
         progress: called after each step.
 
     Returns:
@@ -142,6 +146,7 @@ def train(
     if weights not in WEIGHTS:
         raise InputError(f"weights must be {' or '.join(map(repr, WEIGHTS))}, got {weights!r}")
     names = _names(model, parameters)
+    reserve(checkpoint)
     engine = engine or MonteCarlo(n_paths=1 << 15, max_dt=1 / 64, noise=Sobol(0, scrambles=4))
     job = _Job(model, surface, engine, names, _mask(surface, held_out), weights, progress or (lambda _: None))
     return job.run(max_steps, None if checkpoint is None else Path(checkpoint))
@@ -217,6 +222,7 @@ class _Job:
         self.quoted = Quoted.of(surface)
         self.market_price = self.quoted.price(self.quoted.vol, torch.arange(len(self.quoted.k)))
         self.market, self.vega = self.quoted.vols(self.market_price)
+        self.weighting = weights
         weight = WEIGHTS[weights](self.quoted.half)
         self.weight = torch.where(torch.tensor(held_out), 0.0, weight)
         self.rounds: list[Round] = []
@@ -227,12 +233,31 @@ class _Job:
         start = self._flat(self.model)
         state = State(start, start.clone())
         if checkpoint is not None and checkpoint.exists():
-            state, self.rounds = load(checkpoint, state)
+            state, self.rounds = load(checkpoint, state, self.origin)
         for stage in range(state.stage, len(_STAGES)):
             if stage != state.stage:
-                state = replace(state, stage=stage, steps_of_stage=0, idle=0, done=False, best_score=float("inf"))
+                state = replace(
+                    state,
+                    weights=state.best,
+                    stage=stage,
+                    steps_of_stage=0,
+                    idle=0,
+                    done=False,
+                    best_score=float("inf"),
+                )
             self._stage(state, max_steps, checkpoint)
         return self._fit(state)
+
+    @cached_property
+    def origin(self) -> dict[str, str]:
+        """What the steps depend on besides the weights, for a checkpoint to be told from that of another training."""
+        engine = replace(self.engine, device="cpu", compile="auto", memory_budget=MonteCarlo.memory_budget)
+        quotes = self.surface.quotes[["t", "strike", "forward", "iv", "iv_bid", "iv_ask"]].to_numpy(float).round(9)
+        return {
+            "quotes": _digest(quotes.tobytes() + self.held_out.tobytes() + self.weighting.encode()),
+            "start": _digest(f"{self.names} {self.model!r}".encode()),
+            "engine": repr(engine),
+        }
 
     def _stage(self, state: State, max_steps: int, checkpoint: Path | None) -> None:
         share, most = _STAGES[state.stage]
@@ -263,7 +288,7 @@ class _Job:
             state.steps, state.steps_of_stage = state.steps + 1, state.steps_of_stage + 1
             self._judge(state, errors, paths)
             if checkpoint is not None:
-                save(checkpoint, state, self.rounds)
+                save(checkpoint, state, self.rounds, self.origin)
 
     def _judge(self, state: State, errors: _Errors, paths: QuotedPaths) -> None:
         """Keeps the weights if they are the best so far on held-out quotes, or on all."""
@@ -356,6 +381,10 @@ class _Job:
             simulation=simulation,
             training=training,
         )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _inverse(jacobian: Tensor, weight: Tensor, damping: float) -> Tensor:

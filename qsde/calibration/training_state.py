@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from qsde.writing import write_atomic
 
 #: Damping of the first step.
 DAMPING = 1e-2
-_KIND = "qsde training 1"
+_KIND = "qsde training 2"
 
 
 @dataclass(frozen=True)
@@ -62,20 +63,30 @@ class State:
     done: bool = False
 
 
-def save(path: Path, state: State, rounds: list[Round]) -> None:
-    """Writes a checkpoint; a crash leaves the one before."""
+def save(path: Path, state: State, rounds: list[Round], origin: Mapping[str, str]) -> None:
+    """Writes a checkpoint of a training with this origin; a crash leaves the one before."""
     numbers = {k: v for k, v in vars(state).items() if not isinstance(v, Tensor)}
-    about = {"kind": _KIND, "state": json.dumps(numbers), "rounds": json.dumps([asdict(r) for r in rounds])}
+    about = {
+        "kind": _KIND,
+        "state": json.dumps(numbers),
+        "rounds": json.dumps([asdict(r) for r in rounds]),
+        "origin": json.dumps(dict(origin)),
+    }
     with write_atomic(path, binary=True) as file:
         file.write(to_bytes({"weights": state.weights, "best": state.best}, about))
 
 
-def load(path: Path, like: State) -> tuple[State, list[Round]]:
+def load(path: Path, like: State, origin: Mapping[str, str]) -> tuple[State, list[Round]]:
     """Reads a checkpoint of a training that started like this one.
+
+    Args:
+        path: the file.
+        like: the start.
+        origin: what else the training depends on, each with what tells it from others.
 
     Raises:
         FileFormatError: the file is no checkpoint.
-        InputError: it has another number of weights.
+        InputError: it is that of another training.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -83,12 +94,18 @@ def load(path: Path, like: State) -> tuple[State, list[Round]]:
             tensors = {name: file.get_tensor(name) for name in ("weights", "best")}
         if about.get("kind") != _KIND:
             raise ValueError("it says that it is something else")
-        numbers, rounds = json.loads(about["state"]), json.loads(about["rounds"])
+        numbers, rounds, known = (json.loads(about[name]) for name in ("state", "rounds", "origin"))
         state, found = State(**tensors, **numbers), [Round(**r) for r in rounds]
-    except (SafetensorError, KeyError, TypeError, ValueError) as reason:
+        others = [name for name, value in origin.items() if known[name] != value]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as reason:
         raise FileFormatError(f"{path} is no checkpoint of a training: {reason}; delete it to start anew") from None
-    if state.weights.shape != like.weights.shape:
+    if {w.shape for w in tensors.values()} != {like.weights.shape}:
         raise InputError(
             f"checkpoint {path} has {state.weights.numel()} weights, the model {like.weights.numel()}: it is of another"
+        )
+    if others:
+        raise InputError(
+            f"checkpoint {path} is of a training with other {' and '.join(others)}; delete it to start anew, or name "
+            "another file"
         )
     return state, found

@@ -1,5 +1,6 @@
 """Training of neural leverage: what it fits, that its parts are right, and that it can be stopped and repeated."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from qsde.calibration import Round, calibrate, neural_local_vol, neural_lsv, train
+from qsde.calibration.training import _Job
 from qsde.calibration.training_paths import Quoted, QuotedPaths
 from qsde.calibration.training_start import at_the_money, term_structure
 from qsde.errors import FileFormatError, InputError, QuoteError
 from qsde.market.surface import Surface
 from qsde.models import BlackScholes, GridLeverage, Heston, bates, leveraged
-from qsde.noise import Sobol
+from qsde.noise import Sobol, Threefry
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import model_vols
 
@@ -156,6 +158,94 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_digits(tmp_path: Path) -
     file.write_bytes(b"nonsense")
     with pytest.raises(FileFormatError, match="no checkpoint"):
         train(model, SURFACE, engine=engine, checkpoint=file)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    """With as many weights, it would hand over a network that fits something else."""
+    model, file = neural_local_vol(SURFACE, FLAT, width=16), tmp_path / "training.safetensors"
+    engine = replace(ENGINE, n_paths=1 << 10, max_dt=1 / 4)
+    train(model, SURFACE, engine=engine, max_steps=1, checkpoint=file)
+    before = file.read_bytes()
+    moved = quoted_by(TRUTH.with_params({"v0": torch.tensor(0.05, dtype=torch.float64)}))
+    others: list[tuple[str, Callable[[], object]]] = [
+        ("other quotes", lambda: train(model, moved, engine=engine, checkpoint=file)),
+        ("other quotes", lambda: train(model, SURFACE, engine=engine, held_out=5, checkpoint=file)),
+        ("other quotes", lambda: train(model, SURFACE, engine=engine, weights="equal", checkpoint=file)),
+        ("other start", lambda: train(neural_local_vol(SURFACE, FLAT, 16, 1), SURFACE, engine=engine, checkpoint=file)),
+        ("other engine", lambda: train(model, SURFACE, engine=ENGINE, checkpoint=file)),
+    ]
+    for message, again in others:
+        with pytest.raises(InputError, match=message):
+            again()
+    assert file.read_bytes() == before
+    with pytest.raises(InputError, match="is a folder"):
+        train(model, SURFACE, engine=engine, checkpoint=tmp_path)
+
+
+def test_a_crash_in_the_middle_of_a_write_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, file = neural_local_vol(SURFACE, FLAT, width=16), tmp_path / "training.safetensors"
+    engine = replace(ENGINE, n_paths=1 << 10, max_dt=1 / 4)
+    whole = train(model, SURFACE, engine=engine, max_steps=3)
+    train(model, SURFACE, engine=engine, max_steps=1, checkpoint=file)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", crash)  # everything is written, but not yet under its name
+        with pytest.raises(KeyboardInterrupt):
+            train(model, SURFACE, engine=engine, max_steps=3, checkpoint=file)
+    resumed = train(model, SURFACE, engine=engine, max_steps=3, checkpoint=file)
+    assert np.array_equal(whole.model_iv, resumed.model_iv)
+
+
+def test_steps_are_no_longer_than_one() -> None:
+    """Quotes of 300 % from a start of 20 % pull hard."""
+    t, k = np.repeat([0.5, 1.0], 5), np.tile(np.linspace(0.8, 1.2, 5), 2)
+    model, wild = neural_local_vol(SURFACE, FLAT, width=16), Surface.from_vols(t, k, 3.0, 1.0)
+    engine = replace(ENGINE, n_paths=1 << 10, max_dt=1 / 4)
+    fit = train(model, wild, engine=engine, max_steps=1)
+    moved = torch.cat([(fit.model.params[n] - w).flatten() for n, w in model.params.items()])
+    assert 0 < float(moved.norm()) <= 1 + 1e-12
+
+
+def test_the_step_that_fits_held_out_quotes_best_is_kept() -> None:
+    """Those that are held out say 22 % for every strike, and the others something else."""
+    t, k = np.repeat([0.5, 1.0], 9), np.tile(np.linspace(0.8, 1.2, 9), 2)
+    apart = np.arange(18) % 3 == 1
+    surface = Surface.from_vols(t, k, np.where(apart, 0.22, 0.3), 1.0)
+    start = neural_local_vol(surface, FLAT, width=16)  # at the money, which is held out
+    seen: list[Round] = []
+    fit = train(start, surface, engine=ENGINE, held_out=apart, max_steps=4, progress=seen.append)
+    assert seen[-1].held_out_bp > 500
+    assert fit.training is not None
+    assert fit.training.held_out_bp < 10
+    assert fit.rmse_bp > 500
+
+
+def test_errors_and_their_derivatives_have_noise_of_their_own() -> None:
+    """A square's gradient `2 r J` is biased by the covariance of r and J from the same paths."""
+    model, quoted = leveraged(BlackScholes(0.2), GridLeverage([0.0], [0.0], [[1.2]])), Quoted.of(SURFACE)
+    job = _Job(
+        model, SURFACE, replace(ENGINE, n_paths=1 << 10), ("leverage.values",), np.zeros(21, bool), "equal", print
+    )
+    assert job._slopes(1).engine.noise.seed != job._paths(1).engine.noise.seed  # type: ignore[attr-defined]
+    samples = []
+    for seed in range(48):
+        engine = MonteCarlo(n_paths=64, max_dt=1 / 2, noise=Threefry(seed))
+        paths = QuotedPaths(quoted, model, engine)
+        paths._control = None
+        found = paths.prices(model)
+        samples.append((found.value, paths.jacobian(model, ["leverage.values"], 0 * found.beta)[:, 0]))
+    value, slope = (torch.stack(column) for column in zip(*samples, strict=True))
+    wings = quoted.k < -0.1
+    centred = (value - value.mean(0)) * (slope - slope.mean(0))
+    apart = (value - value.mean(0)) * (slope - slope.mean(0)).roll(1, 0)
+    same, other = (c[:, wings].mean(1) for c in (centred, apart))
+    assert float(same.mean()) > 4 * float(same.std()) / 48**0.5
+    assert abs(float(other.mean())) < 3 * float(other.std()) / 48**0.5
 
 
 def test_calibrate_trains_a_neural_model() -> None:
