@@ -28,9 +28,9 @@ def models(surface: Surface) -> dict[str, Model]:
     flat = BlackScholes(torch.tensor(1.0, dtype=torch.float64))
     return {
         "local_vol": LocalStochasticVol(flat, TABLE),
-        "lsv": LocalStochasticVol(HESTON, TABLE),
+        "lsv": leveraged(BATES, TABLE),
         "neural_local_vol": neural_local_vol(surface, width=4),
-        "neural_lsv": leveraged(BATES, neural_lsv(surface, backbone=HESTON, width=4).leverage),
+        "neural_lsv": neural_lsv(surface, backbone=BATES, base=TABLE, width=4),
         "neural_sv": neural_sv(surface, start=HESTON, width=4),
     }
 
