@@ -12,7 +12,6 @@ from qsde import __version__
 from qsde.errors import InputError
 from qsde.greeks.scenarios import Scenarios, scenarios
 from qsde.market.underlying import Market
-from qsde.payoffs import Payoff
 from qsde.spec import EngineSpec, JobRequest, PricingJob, PricingModelSpec, Spec
 from qsde.spec.base import at
 from service.schemas import Answer, Failed
@@ -103,11 +102,12 @@ def moved(request: ScenariosRequest, job: PricingJob) -> Scenarios:
         InputError: a payoff, the model or the moves allow none; the message starts with the field.
     """
     ladder = request.scenarios
-    book = [claim for claim in job.payoffs if isinstance(claim, Payoff)]
-    if len(book) < len(job.payoffs) or not isinstance(job.market, Market):
-        raise InputError("payoffs.0: there are no scenarios of rights to exercise early, or of several underlyings")
+    if not isinstance(job.market, Market):
+        raise InputError("payoffs.0: there are no scenarios of several underlyings")
     with at("scenarios", fields=LadderSpec.model_fields):
-        return scenarios(job.model, book, job.market, job.engine, ladder.spots, ladder.vols, ladder.which, ladder.units)
+        return scenarios(
+            job.model, job.payoffs, job.market, job.engine, ladder.spots, ladder.vols, ladder.which, ladder.units
+        )
 
 
 def laddered(found: Scenarios, row: int, name: str) -> Laddered | None:

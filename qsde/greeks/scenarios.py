@@ -16,12 +16,12 @@ from qsde.errors import InputError
 from qsde.greeks import grid_paths
 from qsde.greeks.grid import CELLS, Grid
 from qsde.greeks.inputs import Inputs
-from qsde.greeks.methods import check_exact_greeks, check_method, described, engine_for
+from qsde.greeks.methods import check_exact_greeks, check_method, described, engine_for, why_no_exact_greeks
 from qsde.greeks.table import GREEKS, Units
 from qsde.market.underlying import Market
 from qsde.models.base import Model
 from qsde.models.sde import SDE
-from qsde.payoffs import Claim, Payoff
+from qsde.payoffs import American, AtExpiry, Claim, Payoff
 from qsde.payoffs.checks import book_of, numbers
 from qsde.pricing.engine import Auto, MonteCarlo
 from qsde.pricing.exact import exact_method
@@ -168,7 +168,8 @@ def scenarios(
     a knock-in the vanilla, a touch its payment. Such spots are marked in `knocked`. A barrier that is looked at on
     dates is crossed only if today is one. Gamma within 1 % of a barrier is a difference to the side away from it.
 
-    By simulation the spots of a ladder share the paths of their vol, and cost evaluations of the payoffs only.
+    By simulation the spots of a ladder share the paths of their vol, and cost evaluations of the payoffs only. Options
+    that are `American` have scenarios where their prices are exact, also next to payoffs that are simulated.
 
     Args:
         model: one model, without batch axes, of one underlying.
@@ -197,25 +198,29 @@ def scenarios(
     book = book_of(payoffs)
     names = _names(which)
     _check(model, book, market, units)
-    engine = engine_for(engine, model, book, market)
+    given, engine = engine, engine_for(engine, model, book, market)
+    by_price = isinstance(engine, Fourier)
+    exact = {i: _exact(model, p, market, given) for i, p in enumerate(book) if by_price or not isinstance(p, Payoff)}
+    simulated = {i: p for i, p in enumerate(book) if isinstance(p, Payoff) and i not in exact}
     inputs = Inputs.of(model, market, book)
     grid = Grid(inputs, _moves("spots", spots, -1.0), _moves("vols", vols, None))
     grid.check()
-    simulated = _without_rights(book) if isinstance(engine, MonteCarlo) else []
-    methods: list[str]
-    if isinstance(engine, Fourier):
-        exact = [check_exact_greeks(model, payoff, market) for payoff in book]
-        found = [grid.exact(payoff, engine, names) for payoff in exact]
-        samples, n_paths = torch.stack([torch.stack(list(row.values())) for row in found]).unsqueeze(0), 0
-        methods = [exact_method(payoff) for payoff in exact]
-    else:
-        used = [check_method(payoff, model, engine, "auto") for payoff in simulated]
-        samples, n_paths = grid_paths.sampled(grid, simulated, used, engine, names)
-        methods = [described(payoff, model, engine, m) for payoff, m in zip(simulated, used, strict=True)]
+    quadrature = engine if isinstance(engine, Fourier) else Fourier()
+    cells = {i: torch.stack(list(grid.exact(p, quadrature, names).values())).unsqueeze(0) for i, p in exact.items()}
+    methods: dict[int, str] = {i: exact_method(p) for i, p in exact.items()}
+    n_paths = 0
+    if isinstance(engine, MonteCarlo) and simulated:
+        some = list(simulated.values())
+        used = [check_method(payoff, model, engine, "auto") for payoff in some]
+        drawn, n_paths = grid_paths.sampled(grid, some, used, engine, names)
+        cells |= zip(simulated, drawn.unbind(1), strict=True)
+        methods |= {i: described(p, model, engine, m) for (i, p), m in zip(simulated.items(), used, strict=True)}
+    samples = torch.stack(torch.broadcast_tensors(*(cells[i] for i in range(len(book)))), 1)
     value, error = samples.mean(0), _error(samples)
     moves = samples[:, :, 0] - _at_base(samples[:, :, 0], grid)
-    if isinstance(engine, MonteCarlo):
-        value[:, 0], error[:, 0] = grid_paths.prices(grid, simulated, engine)
+    if isinstance(engine, MonteCarlo) and simulated:
+        rows = list(simulated)
+        value[rows, 0], error[rows, 0] = grid_paths.prices(grid, some, engine)
     scale = torch.tensor([GREEKS[name].scale if units == "trader" else 1.0 for name in names], dtype=torch.float64)
     scale = scale.reshape(-1, 1, 1)
     return Scenarios(
@@ -230,7 +235,7 @@ def scenarios(
         pnl_std_error=_error(moves),
         knocked=torch.stack([grid.settled_before(payoff) for payoff in book]),
         units=units,
-        methods=tuple(methods),
+        methods=tuple(methods[i] for i in range(len(book))),
         n_paths=n_paths,
         seconds=time.perf_counter() - began,
     )
@@ -256,14 +261,18 @@ def _check(model: Model, book: list[Any], market: Any, units: str) -> None:
         raise InputError("scenarios move one spot: give a model of one underlying and its Market")
 
 
-def _without_rights(book: list[Claim]) -> list[Payoff]:
-    payoffs = [claim for claim in book if isinstance(claim, Payoff)]
-    rights = [claim.name for claim in book if not isinstance(claim, Payoff)]
-    if rights:
-        raise InputError(
-            f"{rights[0]} may be exercised early, for which there are no simulated scenarios; call greeks for each"
-        )
-    return payoffs
+def _exact(
+    model: Model, payoff: Claim, market: Market, given: MonteCarlo | Fourier | Auto | None
+) -> AtExpiry | American:
+    """The payoff, if its price is exact; rights to exercise early have no other scenarios."""
+    if not isinstance(payoff, Payoff):
+        simulated = "leave MonteCarlo() out" if isinstance(given, MonteCarlo) else None
+        reason = why_no_exact_greeks(model, payoff, market) or simulated
+        if reason is not None:
+            raise InputError(
+                f"{payoff.name} may be exercised early, so that there are scenarios of an exact price only: {reason}"
+            )
+    return check_exact_greeks(model, payoff, market)
 
 
 def _moves(field: str, moves: Sequence[float], least: float | None) -> Tensor:

@@ -86,5 +86,13 @@ def test_scenarios_are_prices_and_greeks_at_moved_spots_and_vols() -> None:
             for name in ("price", "delta", "gamma", "vega"):
                 assert float(found[name][0, s, v]) == pytest.approx(float(cell[name]), rel=1e-8, abs=1e-10), name
     assert float(found["price"][0, 0, 1]) == pytest.approx(50.0)  # exercised
-    with pytest.raises(InputError, match="no simulated scenarios"):
-        scenarios(MODEL, PUT, MARKET, MonteCarlo(256))
+    asian, few = Asian(100.0, (0.5, 1.0)), Auto(MonteCarlo(256, compile="never"))
+    mixed = scenarios(MODEL, [asian, PUT], MARKET, few, spots=(-0.4, 0.1), vols=(-0.1, 0.05), units="raw")
+    assert (mixed.methods, mixed.n_paths) == (("pathwise", "boundary"), 256)
+    alone = scenarios(MODEL, asian, MARKET, few, spots=(-0.4, 0.1), vols=(-0.1, 0.05), units="raw")
+    torch.testing.assert_close(mixed.value, torch.stack([alone.value[0], found.value[0]]))
+    torch.testing.assert_close(mixed.pnl[1], found.pnl[0])
+    assert float(mixed.std_error[1].max()) < 1e-12
+    for claim, engine, says in ((PUT, few.simulation, "leave MonteCarlo"), (Bermudan(110.0, (1.0,)), None, "Bermudan")):
+        with pytest.raises(InputError, match=rf"exercised early, so that there are scenarios.*{says}"):
+            scenarios(MODEL, claim, MARKET, engine)

@@ -56,6 +56,31 @@ def test_a_bad_contract_does_not_fail_its_neighbours() -> None:
     assert neighbours == [payoff["values"] for payoff in _sent(SCENARIOS["europeans"])[1]["payoffs"]]
 
 
+def test_american_options_have_exact_ladders_next_to_simulated_contracts() -> None:
+    """A Bermudan, which has none, is set aside; so is the American where its price is not exact."""
+    option = {"type": "american", "strike": 100.0, "expiry": 1.0}
+    payoffs = [option, {"type": "asian", "strike": 100.0, "fixings": [0.5, 1.0]},
+               {"type": "bermudan", "strike": 100.0, "dates": [0.5, 1.0]}]  # fmt: skip
+    request = {
+        "model": {"model": "black_scholes", "vol": 0.2},
+        "market": {"spot": 100.0, "rate": 0.03},
+        "engine": {"type": "auto", "paths": 256},
+    }
+    status, found = _sent({**request, "payoffs": payoffs})
+    assert status == 200
+    assert [payoff["status"] for payoff in found["payoffs"]] == ["ok", "ok", "error"]
+    assert [payoff["method"] for payoff in found["payoffs"][:2]] == ["boundary", "pathwise"]
+    assert found["payoffs"][2]["field"] == "payoffs.2"
+    alone_ = _sent({**request, "payoffs": [option]})[1]
+    assert alone_["n_paths"] is None
+    for mine, theirs in zip(
+        alone_["payoffs"][0]["values"]["price"], found["payoffs"][0]["values"]["price"], strict=True
+    ):
+        assert mine == pytest.approx(theirs, rel=1e-12)
+    heston = {**request, "model": SCENARIOS["barrier"]["model"], "payoffs": [option]}
+    assert "exact price under Heston" in _sent(heston)[1]["payoffs"][0]["message"]
+
+
 @pytest.mark.parametrize(
     ("ladder", "field"),
     [({"spots": [-1.0]}, "scenarios.spots"), ({"which": ["rho"]}, "scenarios.which"), ({"vols": []}, "scenarios.vols")],
@@ -70,7 +95,9 @@ def test_work_grows_with_the_ladder() -> None:
     def work(spots: int, vols: int) -> float:
         ladder = {"spots": [0.01 * i for i in range(spots)], "vols": [0.01 * i for i in range(vols)]}
         request = {**SCENARIOS["barrier"], "scenarios": ladder}
-        return work_of(read_job(ScenariosRequest, json.dumps(request).encode()), "heston").path_steps
+        read = read_job(ScenariosRequest, json.dumps(request).encode())
+        assert read.request.model is not None
+        return work_of(read, read.request.model).path_steps
 
     assert work(1, 1) < work(5, 1) < work(5, 3)
     assert work(1, 3) == 3 * work(1, 1)
