@@ -10,8 +10,9 @@ from torch import Tensor
 
 from qsde import __version__
 from qsde.errors import InputError
-from qsde.greeks.scenarios import Scenarios, scenarios
+from qsde.greeks.scenarios import Scenarios, check_exact_scenarios, scenarios
 from qsde.market.underlying import Market
+from qsde.payoffs import Payoff
 from qsde.spec import EngineSpec, JobRequest, PricingJob, PricingModelSpec, Spec
 from qsde.spec.base import at
 from service.schemas import Answer, Failed
@@ -104,6 +105,10 @@ def moved(request: ScenariosRequest, job: PricingJob) -> Scenarios:
     ladder = request.scenarios
     if not isinstance(job.market, Market):
         raise InputError("payoffs.0: there are no scenarios of several underlyings")
+    for i, claim in enumerate(job.payoffs):
+        if not isinstance(claim, Payoff):
+            with at(f"payoffs.{i}"):
+                check_exact_scenarios(job.model, claim, job.market, job.engine)
     with at("scenarios", fields=LadderSpec.model_fields):
         return scenarios(
             job.model, job.payoffs, job.market, job.engine, ladder.spots, ladder.vols, ladder.which, ladder.units

@@ -200,7 +200,11 @@ def scenarios(
     _check(model, book, market, units)
     given, engine = engine, engine_for(engine, model, book, market)
     by_price = isinstance(engine, Fourier)
-    exact = {i: _exact(model, p, market, given) for i, p in enumerate(book) if by_price or not isinstance(p, Payoff)}
+    exact = {
+        i: check_exact_scenarios(model, payoff, market, given)
+        for i, payoff in enumerate(book)
+        if by_price or not isinstance(payoff, Payoff)
+    }
     simulated = {i: p for i, p in enumerate(book) if isinstance(p, Payoff) and i not in exact}
     inputs = Inputs.of(model, market, book)
     grid = Grid(inputs, _moves("spots", spots, -1.0), _moves("vols", vols, None))
@@ -261,12 +265,16 @@ def _check(model: Model, book: list[Any], market: Any, units: str) -> None:
         raise InputError("scenarios move one spot: give a model of one underlying and its Market")
 
 
-def _exact(
-    model: Model, payoff: Claim, market: Market, given: MonteCarlo | Fourier | Auto | None
+def check_exact_scenarios(
+    model: Model, payoff: Claim, market: Market, engine: MonteCarlo | Fourier | Auto | None
 ) -> AtExpiry | American:
-    """The payoff, if its price is exact; rights to exercise early have no other scenarios."""
+    """The payoff, if its price is exact; rights to exercise early have no other scenarios.
+
+    Raises:
+        InputError: it is not, or a simulation was asked for.
+    """
     if not isinstance(payoff, Payoff):
-        simulated = "leave MonteCarlo() out" if isinstance(given, MonteCarlo) else None
+        simulated = "leave MonteCarlo() out" if isinstance(engine, MonteCarlo) else None
         reason = why_no_exact_greeks(model, payoff, market) or simulated
         if reason is not None:
             raise InputError(

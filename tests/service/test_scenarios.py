@@ -78,7 +78,9 @@ def test_american_options_have_exact_ladders_next_to_simulated_contracts() -> No
     ):
         assert mine == pytest.approx(theirs, rel=1e-12)
     heston = {**request, "model": SCENARIOS["barrier"]["model"], "payoffs": [option]}
-    assert "exact price under Heston" in _sent(heston)[1]["payoffs"][0]["message"]
+    status, found = _sent(heston)
+    assert (status, found["payoffs"][0]["field"]) == (200, "payoffs.0")
+    assert "exact price under Heston" in found["payoffs"][0]["message"]
 
 
 @pytest.mark.parametrize(
