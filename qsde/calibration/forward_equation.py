@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -50,7 +50,7 @@ class ForwardEquation:
     starts: Floats
     ends: Floats
     expiries: tuple[float, ...]
-    jumps: tuple[JumpLaw, ...] = field(default=())
+    jumps: tuple[JumpLaw, ...] = ()
 
     @classmethod
     def of(
