@@ -1,5 +1,11 @@
 # The names that most programs need, each imported from its home when it is first used: this file is their only list.
 
+from . import greeks as greeks
+from . import latent as latent
+from . import models as models
+from . import noise as noise
+from . import payoffs as payoffs
+from . import schemes as schemes
 from .calibration import Fit as Fit
 from .calibration import calibrate as calibrate
 from .calibration import calibrate_many as calibrate_many
