@@ -19,7 +19,7 @@ from qsde.models import BlackScholes, Heston
 from qsde.report import render, write_report
 from qsde.report.arbitrage import arbitrage_section, fitted_arbitrage
 from qsde.report.smiles import representative, residual_bins, smiles, variance_lines
-from qsde.report.tables import rate_note
+from qsde.report.tables import correlation, rate_note
 from qsde.spec import template
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -157,6 +157,12 @@ def test_same_model_twice_is_numbered(fits: list[Fit]) -> None:
 def test_only_what_has_a_bid_and_an_ask_is_said_to_be_tradable(sides: dict[str, float], words: str) -> None:
     surface = Surface.from_vols(1.0, [90.0, 100.0, 110.0], 0.2, 100.0, **sides)
     assert words in arbitrage_section([calibrate(BlackScholes(0.2), surface)], ["BlackScholes"])
+
+
+def test_correlations_that_are_not_known_are_no_table_of_dashes(fits: list[Fit]) -> None:
+    unknown = replace(fits[1], covariance=torch.full_like(fits[1].covariance, torch.nan))
+    assert correlation(unknown) == '<p class="note">Not known: the quotes do not determine all parameters.</p>'
+    assert "<table" in correlation(fits[1])
 
 
 def test_reports_of_nothing_or_of_different_surfaces_are_refused(fits: list[Fit]) -> None:

@@ -115,6 +115,8 @@ def _estimate(fit: Fit, name: str) -> str:
 
 def correlation(fit: Fit) -> str:
     """Correlation matrix of the free parameters, shaded by strength."""
+    if not fit.covariance.isfinite().any():
+        return '<p class="note">Not known: the quotes do not determine all parameters.</p>'
     rows = []
     for name, row in zip(fit.free, fit.correlation.tolist(), strict=True):
         rows.append([f"<code>{escape(name)}</code>", *(_shaded(x) for x in row)])
