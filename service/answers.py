@@ -66,8 +66,8 @@ _PROBE = 1024
 def answer(tasks: Sequence[Task]) -> list[Reply]:
     """The reply to each task; those that may be computed together are, to the digits that each has alone."""
     requests = {i: found for i, task in enumerate(tasks) if (found := _readable(*task))}
-    replies = _integrated(requests)
-    if len(tasks) > 1:
+    replies = _integrated(requests) if _together[shared_integrals] else {}
+    if len(tasks) > 1 and _together[shared_paths]:
         replies |= _simulated({i: request for i, request in requests.items() if i not in replies})
     return [replies[i] if i in replies else alone(*task) for i, task in enumerate(tasks)]
 
@@ -102,22 +102,20 @@ def _readable(endpoint: str, body: bytes) -> PriceRequest | None:
     return None if reading.bad else reading.request
 
 
-#: Whether this machine integrates options to the same digits as the library.
-_integrals_together = True
+#: Whether this machine computes to the same digits as the library what requests share.
+_together = {shared_integrals: True, shared_paths: True}
 
 
 def check_machine() -> None:
-    """Finds out, and says, if this machine must leave options to the library, one by one."""
-    global _integrals_together
-    _integrals_together = shared_integrals.checked()
-    if not _integrals_together:
-        log.warning("options are integrated one by one: together, this machine computes other last digits")
+    """Finds out, and says, if this machine must leave requests to the library, one by one."""
+    for shared in _together:
+        _together[shared] = shared.checked()
+        if not _together[shared]:
+            log.warning("computed one by one: together, this machine has other last digits", what=shared.__name__)
 
 
 def _integrated(requests: Mapping[int, PriceRequest]) -> dict[int, Reply]:
     """Replies to requests for one European option with an exact price."""
-    if not _integrals_together:
-        return {}
     options = {i: option for i, request in requests.items() if (option := _option(request))}
     began = time.perf_counter()
     results = shared_integrals.results(list(options.values()))

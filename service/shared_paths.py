@@ -3,11 +3,13 @@
 What a simulation steps does not depend on the market (its states are logarithms of the price over the forward), so
 requests that differ in parameters, spot, curves, strikes and kinds of payoff share the stepping of their paths if their
 model is of one family and their engine, dates and windows are equal. Everything before it (coefficients of the steps)
-and after it (what payoffs see, regression, errors) is computed for each request as if it were alone.
+and after it (what payoffs see, regression, errors) is computed for each request as if it were alone; control variates
+of one kind are integrated together (`qsde.pricing.controls.companion_rows`).
 
 Stepping is elementwise, so a row of a batch has the digits of the same row alone as long as torch treats every element
 alike. It computes the last few of an array that do not fill a vector register by other instructions, and splits work
-among threads anywhere. Hence `ALIGNED`, and one thread for each worker; a compiled kernel is not shared.
+among threads anywhere. Hence `ALIGNED`, and one thread for each worker; a compiled kernel is not shared. `checked`
+looks again on the machine at hand.
 
 Rows share the draws, so the more of them the better; so many paths are stepped at a time that all rows of them fit the
 cache.
@@ -31,12 +33,12 @@ from qsde.pricing.moments import Result
 from qsde.pricing.path_set import PathSet
 from qsde.pricing.run import Run
 from qsde.pricing.simulation import Block, Parts, Simulation
-from qsde.spec import PricingJob
+from qsde.spec import PriceRequest, PriceResult, PricingJob
 
 #: Blocks of a multiple of so many paths leave no rest beside vector registers: two registers of 64 bytes of float32.
 ALIGNED = 32
 #: Numbers in one component of the state that are stepped together, and fewest paths: fewer leave torch more overhead.
-_AT_ONCE, _LEAST_PATHS = 1 << 15, 1 << 10
+_AT_ONCE, _LEAST_PATHS = 1 << 15, 1 << 9
 #: Most numbers that a batch keeps of its paths.
 _MOST_KEPT = 1 << 24
 
@@ -191,3 +193,23 @@ def _observed(run: Run, block: Block, row: int) -> Run:
     own = replace(block, states=tuple(s[:, row].contiguous() for s in block.states))
     fields = {name: getattr(run.simulation, name) for name in Simulation.__dataclass_fields__}
     return replace(run, paths=PathSet(_Observed(**fields, given=own)))
+
+
+def checked(count: int = 12) -> bool:
+    """Whether requests have the same digits here and in the library on this machine, on Asians under Heston."""
+    requests = [_asian(0.02 + 0.005 * i, 0.3 + 0.05 * i, 90.0 + 2 * i) for i in range(count)]
+    runs = [run for request in requests if (run := prepared(request.build()))]
+    found = [[float(row.value), float(row.std_error)] for (row,) in results(runs)]
+    alone = [PriceResult.of(request, request.build()).payoffs[0] for request in requests]
+    return found == [[one.value, one.std_error] for one in alone]
+
+
+def _asian(v0: float, sigma: float, strike: float) -> PriceRequest:
+    return PriceRequest.model_validate(
+        {
+            "model": {"model": "heston", "v0": v0, "kappa": 1.5, "theta": 0.05, "sigma": sigma, "rho": -0.7},
+            "market": {"spot": 100.0, "rate": 0.03},
+            "payoffs": [{"type": "asian", "strike": strike, "fixings": [0.25, 0.5, 0.75, 1.0]}],
+            "engine": {"type": "monte_carlo", "paths": 1024, "compile": "never"},
+        }
+    )

@@ -10,12 +10,14 @@ import pytest
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 
 from qsde.spec import PriceRequest, PriceResult, PricingJob
-from service.shared_paths import ALIGNED, groups, prepared, results
+from service import answers, shared_integrals, shared_paths
+from service.shared_paths import ALIGNED, checked, groups, prepared, results
 
 QUARTERS = [0.25, 0.5, 0.75, 1.0]
 PAYOFFS: dict[str, Any] = {
     "european": {"expiry": 1.0},
     "asian": {"fixings": QUARTERS},
+    "average_strike": {"fixings": QUARTERS},
     "barrier": {"barrier": 140.0, "expiry": 1.0, "style": "up-and-out"},
 }
 
@@ -30,7 +32,9 @@ def _model(name: str, draw: random.Random) -> dict[str, Any]:
 
 
 def _request(name: str, kind: str, draw: random.Random, **engine: Any) -> PriceRequest:
-    payoff = {"type": kind, "strike": draw.uniform(80, 120), **PAYOFFS[kind]}
+    payoff = {"type": kind, **PAYOFFS[kind]}
+    if kind != "average_strike":
+        payoff["strike"] = draw.uniform(80, 120)
     market: dict[str, Any] = {"spot": draw.uniform(95, 105), "rate": draw.uniform(0, 0.05)}
     if draw.random() < 0.5:
         market["dividends"] = [{"type": "proportional", "time": 0.4, "fraction": 0.02}]
@@ -108,3 +112,18 @@ def test_an_engine_that_chooses_shares_what_it_simulates() -> None:
 def test_groups_fit_into_memory() -> None:
     _, jobs = _jobs(70, "black_scholes", "asian", paths=1 << 16)
     assert [len(group) for group in groups([prepared(job) for job in jobs])] == [64, 6]
+
+
+def test_machine_is_looked_at() -> None:
+    assert checked()
+
+
+def test_a_machine_with_other_digits_computes_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests, _ = _jobs(3, "heston", "asian")
+    tasks = [("price", request.model_dump_json().encode()) for request in requests]
+    for shared in (shared_paths, shared_integrals):
+        monkeypatch.setattr(shared, "checked", lambda: False)
+        monkeypatch.setitem(answers._together, shared, True)
+    answers.check_machine()
+    monkeypatch.setattr(shared_paths, "results", lambda runs: pytest.fail("shared"))
+    assert [status for status, _ in answers.answer(tasks)] == [200] * 3
