@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from qsde.errors import InputError
 from qsde.models.jumps import JumpLaw, KouJumps, MertonJumps
 
 Floats = NDArray[np.float64]
@@ -44,7 +45,7 @@ def jump_generator(law: JumpLaw, y: Floats) -> Floats:
     kinks = np.concatenate([rise[:1], np.diff(rise, axis=0), np.zeros((1, n))])
     slope = np.zeros((n, n))
     slope[1:-1] = (gap[1:, None] * rise[:-1] + gap[:-1, None] * rise[1:]) / (gap[1:] + gap[:-1])[:, None]
-    jumped = (y * _VANILLAS[type(law)](law, y[:, None] / y)[0]) @ kinks
+    jumped = (y * _vanillas(law, y[:, None] / y)[0]) @ kinks
     speed: Floats = intensity * ((mean - 1) * y[:, None] * slope - mean * np.eye(n) + jumped)
     speed[[0, -1]] = 0.0
     return speed
@@ -58,8 +59,15 @@ def jump_reach(law: JumpLaw) -> float:
         (1.0, 4.75)
     """
     reach = np.arange(0.0, 60.0, 0.25)
-    (put, _), (_, call) = (_VANILLAS[type(law)](law, np.exp(side * reach)) for side in (-1, 1))
+    (put, _), (_, call) = (_vanillas(law, np.exp(side * reach)) for side in (-1, 1))
     return 0.25 * int((float(law.intensity) * np.maximum(put, call) > _NOTHING).sum())
+
+
+def _vanillas(law: JumpLaw, k: Floats) -> tuple[Floats, Floats]:
+    if type(law) not in _VANILLAS:
+        known = ", ".join(one.__name__ for one in _VANILLAS)
+        raise InputError(f"jumps: vanillas on one jump are known of {known}, not of {type(law).__name__}")
+    return _VANILLAS[type(law)](law, k)
 
 
 def _mean(law: JumpLaw) -> float:
