@@ -50,3 +50,16 @@ def _mean_and_error(values: Tensor) -> tuple[float, float]:
 def mean_and_error() -> Callable[[Tensor], tuple[float, float]]:
     """Mean and its standard error."""
     return _mean_and_error
+
+
+def _exact_moments(v: float, kappa: float, theta: float, sigma: float, dt: float) -> tuple[float, float]:
+    decay = math.exp(-kappa * dt)
+    span = (1 - decay) / kappa if kappa else dt
+    mean = theta + (v - theta) * decay
+    return mean, sigma * sigma * (v * decay * span + 0.5 * theta * span * (1 - decay))
+
+
+@pytest.fixture(scope="session")
+def exact_moments() -> Callable[..., tuple[float, float]]:
+    """Mean and variance of the square-root process (Cox, Ingersoll and Ross 1985)."""
+    return _exact_moments

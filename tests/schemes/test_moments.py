@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from scipy.stats import norm
@@ -25,16 +23,8 @@ CASES = {
 }
 
 
-def exact_moments(v: float, kappa: float, theta: float, sigma: float, dt: float) -> tuple[float, float]:
-    """Mean and variance of the square-root process (Cox, Ingersoll and Ross 1985)."""
-    decay = math.exp(-kappa * dt)
-    span = (1 - decay) / kappa if kappa else dt
-    mean = theta + (v - theta) * decay
-    return mean, sigma * sigma * (v * decay * span + 0.5 * theta * span * (1 - decay))
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_two_moments_are_exact(case: str) -> None:
+def test_two_moments_are_exact(case: str, exact_moments) -> None:
     """By quadrature over the variance normal: in either branch, mean and variance are those of the exact law."""
     v0, kappa, theta, sigma, dt = CASES[case]
     z = torch.linspace(-13, 13, 2_000_001, dtype=torch.float64)
@@ -53,7 +43,7 @@ def test_two_moments_are_exact(case: str) -> None:
         assert (variance / mean**2 < SWITCH) == (case == "just below")
 
 
-def test_many_steps_keep_the_moments(simulate, mean_and_error) -> None:
+def test_many_steps_keep_the_moments(simulate, mean_and_error, exact_moments) -> None:
     """Moments of v after many steps are exact at any step size, since conditional means and variances are."""
     v0, kappa, theta, sigma = 0.09, 1.0, 0.04, 1.0
     v = simulate(Heston(v0, kappa, theta, sigma, -0.5), HestonQE(), 2.0, 6, 200_000, dtype=torch.float32)[1]

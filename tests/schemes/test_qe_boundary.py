@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -40,20 +41,12 @@ def one_step(model: Heston, scheme: Scheme, dt: float, z: Tensor) -> State:
     return averaged.step(tuple(s.unsqueeze(-1) for s in averaged.initial(model)), c, z.unsqueeze(0), z[:0])
 
 
-def mean_and_variance(v: float, kappa: float, theta: float, sigma: float, dt: float) -> tuple[float, float]:
-    """Of the square-root process (Cox, Ingersoll and Ross 1985)."""
-    decay = math.exp(-kappa * dt)
-    span = (1 - decay) / kappa if kappa else dt
-    mean = theta + (v - theta) * decay
-    return mean, sigma * sigma * (v * decay * span + 0.5 * theta * span * (1 - decay))
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_two_moments_of_the_variance(case: str) -> None:
+def test_two_moments_of_the_variance(case: str, exact_moments: Callable[..., tuple[float, float]]) -> None:
     """By quadrature over the normal: the mean exactly, the variance to 2e-4 of itself."""
     v0, kappa, theta, sigma, rho, dt = CASES[case]
     _, v, _ = one_step(Heston(v0, kappa, theta, sigma, rho), HestonTQ(), dt, Z)
-    mean, variance = mean_and_variance(v0, kappa, theta, sigma, dt)
+    mean, variance = exact_moments(v0, kappa, theta, sigma, dt)
     assert float(v.min()) >= 0
     assert bool((v.diff() >= 0).all())
     assert float((v * DENSITY).sum()) == pytest.approx(mean, rel=1e-8)
@@ -69,7 +62,7 @@ def test_the_martingale_is_exact(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["feller holds", "psi near 3/2", "large psi", "from zero", "fast reversion"])
-def test_moments_of_the_integrated_variance(case: str) -> None:
+def test_moments_of_the_integrated_variance(case: str, exact_moments: Callable[..., tuple[float, float]]) -> None:
     """E[I] exactly; its variance and that of v' give the regression, against the closed forms of the integral."""
     v0, kappa, theta, sigma, _, dt = CASES[case]
     _, v, w = one_step(Heston(v0, kappa, theta, sigma, 0.0), HestonTQ(), dt, Z)
@@ -79,7 +72,7 @@ def test_moments_of_the_integrated_variance(case: str) -> None:
     spread += sigma**2 / (2 * kappa**3) * theta * (2 * y - 5 + 4 * decay * (y + 1) + decay**2)
     at_zero = theta * sigma**2 / (2 * kappa**2) * ((1 - decay**2) - 2 * y * decay)
     common = v0 * sigma**2 / kappa**2 * decay * (y - 1 + decay) + at_zero
-    mean, variance = mean_and_variance(v0, kappa, theta, sigma, dt)
+    mean, variance = exact_moments(v0, kappa, theta, sigma, dt)
     residual = spread - common**2 / variance
     assert residual > 0
     got = float((w * DENSITY).sum())
@@ -102,11 +95,11 @@ def test_qe_jumps_at_the_switch_and_the_truncated_quadratic_does_not() -> None:
     assert largest[HestonTQ] < 5e-6
 
 
-def test_a_deterministic_variance_is_black_scholes() -> None:
+def test_a_deterministic_variance_is_black_scholes(exact_moments: Callable[..., tuple[float, float]]) -> None:
     """Sigma = 0: v' is its mean, and x' has variance `E[I]`, rho included."""
     v0, kappa, theta, rho, dt = 0.09, 2.0, 0.03, -0.6, 0.5
     x, v, w = one_step(Heston(v0, kappa, theta, 0.0, rho), HestonTQ(), dt, Z)
-    mean, _ = mean_and_variance(v0, kappa, theta, 0.0, dt)
+    mean, _ = exact_moments(v0, kappa, theta, 0.0, dt)
     torch.testing.assert_close(v, torch.full_like(v, mean))
     assert float(w[0]) > 0
     total = float(((x * x) * DENSITY).sum() - (x * DENSITY).sum() ** 2 + (w * DENSITY).sum())

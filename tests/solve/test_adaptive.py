@@ -67,17 +67,23 @@ def test_noise_that_depends_on_several_motions_converges_to_the_stratonovich_sol
     assert float((y - exact).abs().max()) < 0.01
 
 
-def test_stiff_start_needs_no_small_steps_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    # the drift falls from 3 * 50 * 10^2 per unit of time to almost nothing
-    sde = SDE(lambda t, y, p: -50 * y**3, lambda t, y, p: 0.1 + 0 * y, noise="additive")
-    found: list[Any] = []
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The steps that the solver finds, as it finds them."""
+    steps: list[Any] = []
     original = module.accepted_steps
 
     def watched(*args: Any) -> Any:
-        found.append(original(*args))
-        return found[-1]
+        steps.append(original(*args))
+        return steps[-1]
 
     monkeypatch.setattr("qsde.solve.run.accepted_steps", watched)
+    return steps
+
+
+def test_stiff_start_needs_no_small_steps_later(found: list[Any]) -> None:
+    # the drift falls from 3 * 50 * 10^2 per unit of time to almost nothing
+    sde = SDE(lambda t, y, p: -50 * y**3, lambda t, y, p: 0.1 + 0 * y, noise="additive")
     y0 = torch.full((50,), 10.0, dtype=D)
     adaptive = Adaptive(rtol=1e-3, atol=1e-3, min_dt=2.0**-24)
     y = sdeint(sde, y0, [0.0, 1.0], adaptive=adaptive, noise=NOISE)[-1]
@@ -113,15 +119,7 @@ def by_hand(y0: Tensor, vol: Tensor, times: list[float], steps: Any, tree: Brown
 
 
 @pytest.mark.parametrize("per", ["shared", "path"])
-def test_the_gradient_is_that_of_the_replayed_grid(per: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[Any] = []
-    original = module.accepted_steps
-
-    def watched(*args: Any) -> Any:
-        found.append(original(*args))
-        return found[-1]
-
-    monkeypatch.setattr("qsde.solve.run.accepted_steps", watched)
+def test_the_gradient_is_that_of_the_replayed_grid(per: Any, found: list[Any]) -> None:
     times, adaptive = [0.0, 0.4, 1.0], Adaptive(rtol=1e-3, atol=1e-3, per=per)
     vol = torch.tensor(VOL, dtype=D, requires_grad=True)
     y0 = torch.linspace(0.5, 3.0, 12, dtype=D).requires_grad_()
