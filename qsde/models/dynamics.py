@@ -138,7 +138,14 @@ class Equation:
 def _tried(role: str, function: Callable[[Tensor, Tensor], Tensor], t: Tensor, y: Tensor) -> Tensor:
     """The function's value, if it leaves the state alone: the step, the other function and the gradient need it."""
     before = y._version
-    out = function(t, y)
+    try:
+        out = function(t, y)
+    except KeyError as missing:
+        raise InputError(f"SDE: {role} asks for {missing}, which is not among its parameters={{...}}") from missing
+    except TypeError as reason:
+        if "positional argument" not in str(reason):
+            raise
+        raise InputError(f"SDE: {role} is called as {role}(t, y, parameters), a module as (t, y): {reason}") from reason
     if y._version != before:
         raise InputError(f"SDE: {role} changes y in place: write y * 2 instead of y.mul_(2), or take y.clone()")
     return out

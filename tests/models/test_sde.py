@@ -174,3 +174,16 @@ def test_a_drift_may_fill_a_tensor_of_its_own() -> None:
     assert price(sde, European(100.0, 1.0), Market(100.0), engine).value == pytest.approx(
         price(gbm(), European(100.0, 1.0), Market(100.0), engine).value
     )
+
+
+@pytest.mark.parametrize(
+    ("drift", "message"),
+    [
+        (lambda t, y: -y, r"drift is called as drift\(t, y, parameters\), a module as \(t, y\): .*takes 2 positional"),
+        (lambda t, y, p: -p["speed"] * y, r"drift asks for 'speed', which is not among its parameters=\{...\}"),
+    ],
+)
+def test_functions_that_do_not_fit_the_call_are_told_how_they_are_called(drift, message: str) -> None:
+    sde = SDE(drift, lambda t, y, p: torch.full_like(y, 0.2), [0.0])
+    with pytest.raises(InputError, match=message):
+        price(sde, European(100.0, 1.0), Market(100.0))
