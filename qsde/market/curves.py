@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -143,8 +143,10 @@ def as_curve(rate: float | Curve, name: str = "rate") -> Curve:
         >>> as_curve(0.03)
         FlatCurve(rate=0.03)
     """
-    if isinstance(rate, Curve):
-        return rate
+    if hasattr(rate, "discount") and hasattr(
+        rate, "zero_rate"
+    ):  # isinstance() of a protocol takes thirty times as long
+        return cast(Curve, rate)
     try:
         value = float(rate)
     except (TypeError, ValueError):
