@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 from pydantic_core import from_json, to_json
+from sqlalchemy.exc import OperationalError
 
 from qsde.errors import QsdeError, VolStatus
 from qsde.market.implied_vol import implied_vol
@@ -31,7 +32,7 @@ from qsde.spec import (
 )
 from qsde.spec.columns import known
 from service import shared_integrals, shared_paths
-from service.errors import Problem, field_of, internal, shortened
+from service.errors import Problem, database_away, field_of, internal, shortened
 from service.fitted import library, report
 from service.log import log
 from service.reading import Reading, read, read_job
@@ -66,10 +67,21 @@ _PROBE = 1024
 def answer(tasks: Sequence[Task]) -> list[Reply]:
     """The reply to each task; those that may be computed together are, to the digits that each has alone."""
     requests = {i: found for i, task in enumerate(tasks) if (found := _readable(*task))}
-    replies = _integrated(requests) if _together[shared_integrals] else {}
+    replies = _shared(_integrated, requests) if _together[shared_integrals] else {}
     if len(tasks) > 1 and _together[shared_paths]:
-        replies |= _simulated({i: request for i, request in requests.items() if i not in replies})
+        replies |= _shared(_simulated, {i: request for i, request in requests.items() if i not in replies})
     return [replies[i] if i in replies else alone(*task) for i, task in enumerate(tasks)]
+
+
+def _shared(
+    compute: Callable[[Mapping[int, PriceRequest]], dict[int, Reply]], requests: Mapping[int, PriceRequest]
+) -> dict[int, Reply]:
+    """Replies of those that are computed together; what goes wrong then is said to whom it concerns, alone."""
+    try:
+        return compute(requests)
+    except Exception:
+        log.exception("not computed together", requests=len(requests))
+        return {}
 
 
 def alone(endpoint: str, body: bytes) -> Reply:
@@ -80,6 +92,9 @@ def alone(endpoint: str, body: bytes) -> Reply:
         return problem.status, problem.body()
     except QsdeError as error:
         return 422, Problem.of(str(error)).body()
+    except OperationalError as error:
+        away = database_away(error)
+        return away.status, away.body()
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "alloc" not in str(error):
             log.exception("failed", endpoint=endpoint)

@@ -7,9 +7,10 @@ import time
 import uuid
 
 import structlog
+from sqlalchemy.exc import OperationalError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import Problem, internal
+from service.errors import Problem, database_away, internal
 from service.log import log
 from service.metrics import Metrics
 from service.security.gate import Gate
@@ -60,6 +61,8 @@ class Edge:
             await self._app(scope, receive, answered)
         except Problem as problem:
             await problem.response()(scope, receive, answered)
+        except OperationalError as error:  # of the keys; the application answers its own
+            await database_away(error).response()(scope, receive, answered)
         except Exception:
             log.exception("failed", path=scope["path"])
             if not status:

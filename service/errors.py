@@ -113,6 +113,13 @@ def internal() -> Problem:
     return Problem(500, "an error inside the service; please report it with the X-Request-ID of this answer")
 
 
+def database_away(error: OperationalError) -> Problem:
+    """The problem of a database that does not answer."""
+    log.error("the database does not answer", error=shortened(str(error)))
+    text = "the database does not answer; send the request again later"
+    return Problem(503, text, headers={"Retry-After": "10"})
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of the application a problem document."""
 
@@ -129,9 +136,7 @@ def install(app: FastAPI) -> None:
         return Problem(422, f"{name}: {str(first['msg']).lower()}", name).response()
 
     async def database(request: Request, error: OperationalError) -> Response:
-        log.error("the database does not answer", error=shortened(str(error)))
-        text = "the database does not answer; send the request again later"
-        return Problem(503, text, headers={"Retry-After": "10"}).response()
+        return database_away(error).response()
 
     handlers: dict[Any, Any] = {
         Problem: problem,

@@ -56,7 +56,7 @@ async def body_of(request: Request, settings: Settings) -> bytes:
         Problem: 413 if it is larger than `max_body_bytes`, whatever its header says; 408 if it takes `max_seconds`.
     """
     declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and len(declared) < 20 and int(declared) <= settings.max_body_bytes:
+    if declared.isdecimal() and len(declared) < 20 and int(declared) <= settings.max_body_bytes:
         try:
             async with asyncio.timeout(settings.max_seconds):
                 parts = await _parts(request, settings.max_body_bytes)

@@ -17,8 +17,8 @@ from service.stored import Stored
 MEDIA_TYPE = "text/event-stream"
 #: Seconds without news after which a comment says that the connection lives.
 _HEARTBEAT = 5.0
-#: Id of the last event.
-_END = "end"
+#: Id of the last event, and a number that none has.
+_END, _BEYOND = "end", (1 << 31) - 1
 
 
 async def follow(stored: Stored, row: JobRow, last_id: str | None) -> Response:
@@ -33,7 +33,7 @@ async def follow(stored: Stored, row: JobRow, last_id: str | None) -> Response:
         most = stored.settings.max_event_streams
         fix = "GET the job now and then, or come again later"
         raise exceeded("max_event_streams", most, "clients that follow jobs", fix, 429, headers={"Retry-After": "10"})
-    first = int(last_id) + 1 if last_id is not None and last_id.isdecimal() else 0
+    first = min(int(last_id) + 1, _BEYOND) if last_id is not None and last_id.isdecimal() else 0
     return StreamingResponse(_events(stored, row, first), media_type=MEDIA_TYPE)
 
 

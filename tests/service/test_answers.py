@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 
+from sqlalchemy.exc import OperationalError
+
 from qsde.market.black import black_price
 from qsde.market.surface import Surface
 from qsde.spec import CalibrationSpec, GreeksRequest, GreeksResult, PriceRequest, PriceResult
@@ -228,3 +230,16 @@ def test_fits_are_priced_beside_parameters(monkeypatch: pytest.MonkeyPatch) -> N
     assert [status for status, _ in expected] == [200] * len(sent)
     monkeypatch.setattr(answers, "alone", lambda *task: pytest.fail("not together"))
     assert [_without_seconds(reply) for reply in answer(sent)] == expected
+
+
+def test_a_database_that_is_away_is_said_to_whom_it_concerns(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(name: str) -> Any:
+        raise OperationalError("SELECT", {}, ConnectionError("refused"))
+
+    monkeypatch.setattr(answers, "library", away)
+    plain = _with(PRICE["barrier"], market={"spot": 90.0})
+    named = {key: value for key, value in plain.items() if key != "model"} | {"fit": "any"}
+    sent = [("price", json.dumps(request).encode()) for request in (plain, named, plain)]
+    found = answer(sent)
+    assert [status for status, _ in found] == [200, 503, 200]
+    assert "database does not answer" in json.loads(found[1][1])["detail"]

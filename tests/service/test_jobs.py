@@ -230,6 +230,7 @@ def test_events_to_the_end_and_again_from_the_middle(client: Any) -> None:
     assert found[-1][2]["progress"] == progress[-1]
     middle = found[1][0]
     assert _events(client, job, **{"Last-Event-ID": middle}) == found[2:]
+    assert _events(client, job, **{"Last-Event-ID": "9" * 30}) == found[-1:], "what no event has"
     assert client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "end"}).status_code == 204
 
 

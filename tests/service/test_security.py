@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,14 @@ from typer.testing import CliRunner
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'qsde[service]'")
 httpx = pytest.importorskip("httpx")
 
+from sqlalchemy.exc import OperationalError
+
 from qsde.cli.app import app as cli
 from qsde.errors import InputError
+from service.edge import Edge
 from service.errors import Problem
 from service.examples import PRICE
+from service.metrics import Metrics
 from service.security.keys import Key, Keys, digest_of
 from service.security.rates import Quotas, Rates, check_rates
 from service.settings import Settings
@@ -226,3 +231,21 @@ def test_a_small_parquet_of_many_rows_is_refused(tight: str) -> None:
     answer = httpx.post(f"{tight}/v1/surfaces", content=bomb, timeout=60)
     assert answer.status_code in (413, 422)
     assert "limit" in answer.json()["detail"] or answer.json()["limit"]
+
+
+def test_keys_that_cannot_be_read_are_a_503() -> None:
+    """Not an error of the service: whoever sent a key may send it again."""
+
+    class Away:
+        async def owner(self, path: str, headers: Any) -> str:
+            raise OperationalError("SELECT", {}, ConnectionError("refused"))
+
+    edge: Any = Edge(lambda *args: None, Metrics(), Away())  # type: ignore[arg-type]
+    answer = asyncio.run(_get(edge))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    assert "database does not answer" in answer.json()["detail"]
+
+
+async def _get(app: Any) -> Any:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://any") as client:
+        return await client.get("/v1/models")
