@@ -121,7 +121,7 @@ class NeuralStochasticVol(Model):
 
     @property
     def batch_shape(self) -> torch.Size:
-        """Of the numbers and the weights; only a model without batch axes is simulated."""
+        """Of the numbers and the weights; only one network is simulated."""
         sizes = (getattr(self, name).shape for name in _SCALARS)
         return broadcast_shape(*sizes, self.weights["inner"].shape[:-2])
 
@@ -143,7 +143,10 @@ class NeuralStochasticVol(Model):
         return new
 
     def functions(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Volatility, drift and diffusion of the factor, and correlation, [T, N] at times [T] and factors [T, N]."""
+        """Volatility, drift and diffusion of the factor, and correlation, [*, N] at times [*] and factors [*, N].
+
+        Batch axes of the three numbers are the last of the times'.
+        """
         early = 0.1 * self.shortest
         s = date(t.unsqueeze(-1) + early, self.shortest + early, self.longest + early)
         u = y * torch.rsqrt(4 + y.square())
@@ -153,11 +156,12 @@ class NeuralStochasticVol(Model):
         of_vol, of_drift, of_diffusion = (
             cap * torch.tanh(n / cap) for n, cap in zip((of_vol, of_drift, of_diffusion), _CAPS, strict=True)
         )
-        speed, amplitude, rho = (p.to(y) for p in (self.speed, self.amplitude, self.rho))
-        level = self.level.at(t, torch.zeros_like(y))
-        return (
+        speed, amplitude, rho = (p.to(y).unsqueeze(-1) for p in (self.speed, self.amplitude, self.rho))
+        level = self.level.at(t.flatten(), y.new_zeros(t.numel(), 1)).reshape(*t.shape, 1)
+        vol, drift, diffusion, correlation = torch.broadcast_tensors(
             level * torch.exp(_LOGARITHM * torch.tanh((amplitude * y + of_vol) / _LOGARITHM)),
             speed * (of_drift - y),
             torch.sqrt(2 * speed) * torch.exp(of_diffusion),
             _CORRELATION * torch.tanh(torch.atanh((rho / _CORRELATION).clamp(-0.9999, 0.9999)) + of_rho),
         )
+        return vol, drift, diffusion, correlation

@@ -45,13 +45,14 @@ class FreeVolatility(Scheme):
     time_dependent: ClassVar[bool] = True
 
     def check(self, model: Model) -> None:
-        """Refuses everything but a NeuralStochasticVol without batch axes."""
+        """Refuses everything but a NeuralStochasticVol of one network."""
         if not isinstance(model, NeuralStochasticVol):
             raise refusal("FreeVolatility steps a NeuralStochasticVol", model)
-        if model.batch_shape:
+        axes = list(model.weights["inner"].shape[:-2])
+        if axes:
             raise InputError(
-                f"FreeVolatility steps one NeuralStochasticVol, got batch axes {list(model.batch_shape)} in its "
-                "parameters; price the models one by one"
+                f"FreeVolatility steps a NeuralStochasticVol of one network, got batch axes {axes} in its weights; "
+                "price the models one by one"
             )
 
     def draws(self, model: Model, dt: float) -> tuple[int, int]:
@@ -65,7 +66,7 @@ class FreeVolatility(Scheme):
 
     def initial(self, model: Model) -> State:
         """`(0, 0)`."""
-        zero = torch.zeros((), dtype=torch.float64, device=model.params["speed"].device)
+        zero = torch.zeros(model.batch_shape, dtype=torch.float64, device=model.params["speed"].device)
         return zero, zero
 
     def coefficients(self, model: Model, dt: Tensor, t: Tensor | None = None) -> Tensor:
@@ -73,10 +74,10 @@ class FreeVolatility(Scheme):
         assert isinstance(model, NeuralStochasticVol)
         dt = dt.to(model.params["speed"].device, torch.float64)
         t = torch.zeros_like(dt) if t is None else t.to(dt)
-        y = positions(self.nodes, dt).expand(max(1, dt.numel()), -1)
-        vol, drift, diffusion, rho = model.functions(t.reshape(-1).expand(len(y)), y)
-        tables = torch.cat([drift, diffusion, rho, vol], -1).movedim(-1, 0).reshape(-1, *dt.shape)
-        own = torch.stack([dt, torch.sqrt(dt)])
+        y = positions(self.nodes, dt).expand(*dt.shape, -1)
+        vol, drift, diffusion, rho = model.functions(t.expand(dt.shape), y)
+        tables = torch.cat([drift, diffusion, rho, vol], -1).movedim(-1, 0)
+        own = torch.stack([dt, torch.sqrt(dt)]).expand(2, *tables.shape[1:])
         return torch.cat([own, tables]).to(model_dtype(model))
 
     def step(
@@ -112,8 +113,7 @@ class FreeVolatility(Scheme):
 
 
 def _functions(model: Model, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    """The four functions at times t [n, 1...] and factors y [n, P]."""
+    """The four functions at times t [n, 1...] and factors y [n, *batch, P]."""
     assert isinstance(model, NeuralStochasticVol)
-    flat = y.reshape(len(y), -1)
-    found = model.functions(t.reshape(-1).expand(len(y)).to(flat), flat)
-    return tuple(f.reshape(y.shape) for f in found)
+    times = t.to(y).reshape(-1, *(1,) * (y.dim() - 2))
+    return model.functions(times.expand(y.shape[:-1]), y)

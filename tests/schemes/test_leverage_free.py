@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qsde.calibration import neural_sv, train
 from qsde.errors import InputError, ParameterError
+from qsde.greeks import greeks
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
 from qsde.models import BlackScholes, GridLeverage, Heston, JumpDiffusion, MertonJumps, NeuralStochasticVol
@@ -116,7 +117,38 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert scheme_for(model()) == FreeVolatility()
 
 
-def test_batch_axes_are_refused() -> None:
-    many = model().with_params({"speed": torch.tensor([2.0, 3.0], dtype=torch.float64)})
-    with pytest.raises(InputError, match=r"got batch axes \[2\].*one by one"):
+def test_batches_of_the_numbers_share_the_network() -> None:
+    """Barriers too, which look at the variance between the dates."""
+    engine, some = MonteCarlo(1 << 10, 1 / 8), model(1, 0.3)
+    book = [European(100.0, 1.0, "call"), Barrier(strike=100.0, barrier=80.0, expiry=1.0, style="down-and-out")]
+    numbers = {
+        name: torch.tensor(values, dtype=torch.float64)
+        for name, values in {"speed": [2.0, 3.0, 4.0], "amplitude": [0.3, 0.5, 0.7], "rho": [-0.9, -0.7, 0.2]}.items()
+    }
+    together = price(some.with_params(numbers), book, Market(100.0), engine).value
+    for i in range(3):
+        alone = price(some.with_params({n: v[i] for n, v in numbers.items()}), book, Market(100.0), engine).value
+        assert torch.allclose(together[i], alone, rtol=1e-12)
+
+
+def test_several_networks_are_refused() -> None:
+    many = model().with_params({n: w.expand(2, *w.shape) for n, w in model().params.items() if n.startswith("network")})
+    with pytest.raises(InputError, match=r"got batch axes \[2\] in its weights.*one by one"):
         price(many, European(100.0, 1.0, "call"), Market(100.0), MonteCarlo(1 << 10, 1 / 8))
+
+
+def test_greeks_are_those_of_moved_inputs() -> None:
+    engine, some, option = MonteCarlo(1 << 12, 1 / 8, noise=Threefry(3)), model(1, 0.3), European(100.0, 1.0, "call")
+    found = greeks(some, option, Market(100.0, rate=0.02), engine, which=["delta", "gamma", "theta", "d_amplitude"])
+
+    def value(spot: float = 100.0, amplitude: float = 0.5) -> float:
+        moved = some.with_params({"amplitude": torch.tensor(amplitude, dtype=torch.float64)})
+        return float(price(moved, option, Market(spot, rate=0.02), engine).value)
+
+    down, here, up = value(99.0), value(), value(101.0)
+    assert float(found["delta"]) == pytest.approx((up - down) / 2, abs=0.01)
+    assert float(found["gamma"]) == pytest.approx(up - 2 * here + down, rel=0.15)
+    assert float(found["d_amplitude"]) == pytest.approx(
+        (value(amplitude=0.51) - value(amplitude=0.49)) / 0.02, rel=0.05
+    )
+    assert float(found["theta"]) < 0
