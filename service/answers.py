@@ -32,7 +32,7 @@ from qsde.spec import (
 )
 from qsde.spec.columns import known
 from service import shared_integrals, shared_paths
-from service.errors import Problem, database_away, field_of, internal, shortened
+from service.errors import Problem, database_away, field_of, internal, out_of_memory, shortened
 from service.fitted import library, report
 from service.log import log
 from service.reading import Reading, read, read_job
@@ -95,13 +95,10 @@ def alone(endpoint: str, body: bytes) -> Reply:
     except OperationalError as error:
         away = database_away(error)
         return away.status, away.body()
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "alloc" not in str(error):
-            log.exception("failed", endpoint=endpoint)
-            return 500, internal().body()
-        fix = "the request needs more memory than a worker has; lower engine.paths or send fewer payoffs"
-        return 422, Problem(422, fix).body()
-    except Exception:
+    except Exception as error:
+        if out_of_memory(error):
+            fix = "the request needs more memory than a worker has; lower engine.paths or send fewer payoffs"
+            return 422, Problem(422, fix).body()
         log.exception("failed", endpoint=endpoint)
         return 500, internal().body()
 

@@ -113,6 +113,11 @@ def internal() -> Problem:
     return Problem(500, "an error inside the service; please report it with the X-Request-ID of this answer")
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is no memory left; torch raises RuntimeError."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error))
+
+
 def database_away(error: OperationalError) -> Problem:
     """The problem of a database that does not answer."""
     log.error("the database does not answer", error=shortened(str(error)))

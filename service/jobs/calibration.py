@@ -8,10 +8,11 @@ from functools import partial
 
 import torch
 from sqlalchemy import update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from qsde.errors import QsdeError
 from qsde.spec import CalibrationSpec
+from service.errors import out_of_memory
 from service.log import log
 from service.settings import Settings
 from service.storage.database import Database
@@ -44,8 +45,13 @@ def _fitted(database: Database, job_id: str, tell: Tell) -> str | None:
         record, payload = write_fit(database, fit)
     except QsdeError as error:
         return str(error)
-    except MemoryError:
-        return "the calibration needs more memory than a worker has; send fewer starts, or a smaller surface"
+    except OperationalError:
+        raise  # the database is away: it is tried again
+    except Exception as error:
+        if out_of_memory(error):
+            return "the calibration needs more memory than a worker has; send fewer starts, or a smaller surface"
+        log.exception("failed", job=job_id)
+        return "an error inside the service; please report it with the id of this job"
     row = FitRow(id=job_id, surface_id=job.surface_id, model=spec.model, record=record, payload=payload)
     if not _stored(database, row):
         remove_payload(database.folder, payload)
