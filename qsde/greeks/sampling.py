@@ -16,6 +16,8 @@ from qsde.greeks.inputs import Inputs
 from qsde.greeks.methods import Method
 from qsde.greeks.sampler import SECOND, SPOT_MOVE, Sampler, Tilted
 from qsde.models.base import FourierModel, Model
+from qsde.models.lsv import LocalStochasticVol
+from qsde.models.neural_sv import NeuralStochasticVol
 from qsde.models.sde import SDE
 from qsde.noise import Sobol
 from qsde.payoffs import Payoff
@@ -145,8 +147,15 @@ def _spot_move(book: list[Payoff], inputs: Inputs) -> float:
 
 def largest_move(book: Sequence[Payoff], inputs: Inputs) -> float:
     """Share of the spot between values whose difference is taken, whatever the barriers."""
-    model, first = inputs.model, min(payoff.maturity for payoff in book)
-    if not isinstance(model, FourierModel):
-        return SPOT_MOVE
-    variance = float(model.total_variance(torch.tensor(first, dtype=torch.float64)).detach())
-    return min(SPOT_MOVE, _OF_DEVIATION * math.sqrt(variance)) or SPOT_MOVE
+    deviation = _deviation(inputs.model, min(payoff.maturity for payoff in book))
+    return min(SPOT_MOVE, _OF_DEVIATION * deviation) or SPOT_MOVE
+
+
+def _deviation(model: Model, t: float) -> float:
+    """About how far the logarithm of the price moves in t years; infinite where nothing is known of it."""
+    if isinstance(model, FourierModel) and model.has_cf:
+        return math.sqrt(float(model.total_variance(torch.tensor(t, dtype=torch.float64)).detach()))
+    inner, _ = layers(model)
+    if isinstance(inner, LocalStochasticVol):
+        return inner.leverage.scale * math.sqrt(t)
+    return inner.level.scale * math.sqrt(t) if isinstance(inner, NeuralStochasticVol) else math.inf

@@ -1,5 +1,7 @@
 """Sensitivities of a trained network to its quotes, and its Greeks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,9 @@ from qsde.greeks.quotes import quote_sensitivities
 from qsde.market.black import black_vega
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
-from qsde.models import GridLeverage
+from qsde.models import GridLeverage, bates, leveraged
 from qsde.noise import Threefry
-from qsde.payoffs import Digital, European, FixedLookback
+from qsde.payoffs import Asian, Digital, European, FixedLookback
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier
 from qsde.pricing.montecarlo import price
@@ -77,6 +79,22 @@ def test_greeks_are_those_of_moved_spots(fit: TrainedFit) -> None:
     down, here, up = (float(price(fit.model, option, Market(s), ENGINE).value) for s in (98.0, 100.0, 102.0))
     assert float(found["delta"]) == pytest.approx((up - down) / 4, abs=0.02)
     assert float(found["gamma"]) == pytest.approx((up - 2 * here + down) / 4, rel=0.15)
+
+
+JUMPY = leveraged(bates(0.04, 1.5, 0.05, 0.4, -0.7, 0.3, -0.1, 0.1), GridLeverage([0.5], [-0.2, 0.2], [[1.2, 0.9]]))
+
+
+@pytest.mark.parametrize("t", [1 / 52, 1.0])
+def test_greeks_with_jumps_around_a_leverage(t: float) -> None:
+    """Moves of the spot are measured in deviations, which such a model has no formula for."""
+    engine = replace(ENGINE, n_paths=1 << 13, max_dt=t / 8)
+    book = [European(100.0, t), Asian(100.0, (0.5 * t, t))]
+    found = greeks(JUMPY, book, Market(100.0), engine, which=["delta", "gamma"])
+    h = 0.2 * 10 * t**0.5
+    down, here, up = (price(JUMPY, book, Market(100.0 + s), engine).value for s in (-h, 0.0, h))
+    for i in range(2):
+        assert float(found["delta"][i]) == pytest.approx(float(up[i] - down[i]) / (2 * h), abs=0.03)
+        assert float(found["gamma"][i]) == pytest.approx(float(up[i] - 2 * here[i] + down[i]) / h**2, rel=0.15)
 
 
 def test_what_cannot_be_is_refused(fit: TrainedFit) -> None:
