@@ -34,15 +34,18 @@ ASIAN = {"type": "asian", "strike": 100.0, "fixings": QUARTERS}
 BARRIER = {"type": "barrier", "strike": 100.0, "barrier": 130.0, "expiry": 0.9, "style": "up-and-out"}
 
 
-@pytest.mark.parametrize("model", list(MODELS))
+#: Models, and schemes that step them.
+STEPPED = [(model, None) for model in MODELS] + [
+    (model, scheme) for model in ("heston", "bates") for scheme in ("heston_near_exact", "heston_tq")
+]
+
+
+@pytest.mark.parametrize(("model", "scheme"), STEPPED)
 @pytest.mark.parametrize("payoffs", [[ASIAN], [BARRIER], [ASIAN, BARRIER]])
-@pytest.mark.parametrize("scheme", [None, "heston_near_exact", "heston_tq"])
 @pytest.mark.parametrize("max_dt", [10.0, 0.01])
 def test_no_fewer_steps_than_the_simulation_takes(
-    model: str, payoffs: list[Any], scheme: str | None, max_dt: float
+    model: str, scheme: str | None, payoffs: list[Any], max_dt: float
 ) -> None:
-    if scheme and model not in ("heston", "bates"):
-        pytest.skip("these schemes step Heston")
     request = {
         "model": MODELS[model],
         "market": {"spot": 100.0},
