@@ -15,6 +15,7 @@ from qsde import (
     BlackScholes,
     European,
     Heston,
+    JumpDiffusion,
     Market,
     MonteCarlo,
     QsdeError,
@@ -40,6 +41,7 @@ def surface(**changed: object) -> Surface:
     [
         (lambda: BlackScholes("0.2"), "BlackScholes.vol must be a number, a list of numbers or a tensor, got '0.2'"),
         (lambda: BlackScholes(20.0), "vol (volatility, annualised decimal) must be from 0 to 10, got 20.0"),
+        (lambda: JumpDiffusion(Heston.typical(), Heston.typical()), "JumpDiffusion: jumps must be a JumpLaw, as in"),
         (lambda: Market("100"), "spot must be one positive finite number, got '100'"),
         (lambda: European(100.0, DAY), "expiry must be a number, got datetime.date(2030, 1, 15); times are years from"),
         (lambda: Asian(100.0, [0.5, DAY]), "fixings[-1] must be a number, got datetime.date(2030, 1, 15); times are"),

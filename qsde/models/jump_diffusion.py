@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from qsde.errors import ParameterError
+from qsde.errors import InputError, ParameterError
 from qsde.models.affine import Riccati, affine
 from qsde.models.base import FourierModel, Model, Parameter, fourier_model
 from qsde.models.black_scholes import BlackScholes
@@ -38,6 +38,14 @@ class JumpDiffusion(FourierModel):
 
     diffusion: Model
     jumps: JumpLaw
+
+    def __post_init__(self) -> None:
+        for name, value, kind in (("diffusion", self.diffusion, Model), ("jumps", self.jumps, JumpLaw)):
+            if not isinstance(value, kind):
+                raise InputError(
+                    f"JumpDiffusion: {name} must be a {kind.__name__}, as in JumpDiffusion(BlackScholes(0.2), "
+                    f"MertonJumps(0.3, -0.1, 0.15)), got {value!r:.60}"
+                )
 
     @property
     def _prefix(self) -> str:
@@ -158,17 +166,42 @@ Number = float | Tensor
 
 
 def merton(vol: Number, intensity: Number, mean: Number, std: Number) -> JumpDiffusion:
-    """Merton (1976): Black-Scholes with normal jumps in `log S`."""
+    """Merton (1976): Black-Scholes with normal jumps in `log S`.
+
+    Arguments are those of `BlackScholes` (vol as annualised decimal) and of `MertonJumps` (jumps per year, mean and
+    standard deviation of the log jump).
+
+    Example:
+        >>> list(merton(vol=0.2, intensity=0.3, mean=-0.1, std=0.15).params)
+        ['vol', 'jump_intensity', 'jump_mean', 'jump_std']
+    """
     return JumpDiffusion(BlackScholes(vol), MertonJumps(intensity, mean, std))  # type: ignore[arg-type]
 
 
 def kou(vol: Number, intensity: Number, p_up: Number, eta_up: Number, eta_down: Number) -> JumpDiffusion:
-    """Kou (2002): Black-Scholes with double exponential jumps in `log S`."""
+    """Kou (2002): Black-Scholes with double exponential jumps in `log S`.
+
+    Arguments are those of `BlackScholes` (vol as annualised decimal) and of `KouJumps` (jumps per year, probability of
+    an upward one, and the rates of both sides, one over their mean sizes).
+
+    Example:
+        >>> list(kou(vol=0.2, intensity=0.5, p_up=0.3, eta_up=25.0, eta_down=10.0).params)
+        ['vol', 'jump_intensity', 'jump_p_up', 'jump_eta_up', 'jump_eta_down']
+    """
     return JumpDiffusion(BlackScholes(vol), KouJumps(intensity, p_up, eta_up, eta_down))  # type: ignore[arg-type]
 
 
 def bates(
     v0: Number, kappa: Number, theta: Number, sigma: Number, rho: Number, intensity: Number, mean: Number, std: Number
 ) -> JumpDiffusion:
-    """Bates (1996): Heston with normal jumps in `log S`."""
+    """Bates (1996): Heston with normal jumps in `log S`.
+
+    Arguments are those of `Heston` (variances as annualised decimals) and of `MertonJumps` (jumps per year, mean and
+    standard deviation of the log jump).
+
+    Example:
+        >>> model = bates(0.04, 1.5, 0.05, 0.4, -0.7, intensity=0.3, mean=-0.1, std=0.15)
+        >>> list(model.params)
+        ['v0', 'kappa', 'theta', 'sigma', 'rho', 'jump_intensity', 'jump_mean', 'jump_std']
+    """
     return JumpDiffusion(Heston(v0, kappa, theta, sigma, rho), MertonJumps(intensity, mean, std))  # type: ignore[arg-type]
