@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from qsde.calibration.forward_equation import ForwardEquation
-from qsde.calibration.training_grid import call_grid
 from qsde.calibration.training_paths import Quoted, QuotedPaths
 from qsde.errors import InputError
 from qsde.market.surface import Surface
@@ -24,15 +23,9 @@ from qsde.payoffs import Barrier, European
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import price_european
 from qsde.pricing.montecarlo import price
-from qsde.pricing.simulation import Simulation
 from qsde.schemes import Leveraged, WithJumps, scheme_for
 
 HESTON = Heston(v0=0.04, kappa=1.5, theta=0.05, sigma=0.8, rho=-0.7)
-BACKBONES = {
-    "black_scholes": BlackScholes(0.2),
-    "heston": HESTON,
-    "heston against": Heston(v0=0.01, kappa=0.5, theta=0.04, sigma=1.5, rho=0.9),
-}
 JUMPS = bates(0.04, 1.5, 0.05, 0.4, -0.7, 0.5, -0.1, 0.1)
 ONE = GridLeverage([0.0], [0.0], [[1.0]])
 SMILE = GridLeverage([0.0, 1.0], [-0.3, 0.0, 0.3], [[1.5, 1.0, 0.8], [1.2, 1.0, 0.9]])
@@ -45,41 +38,6 @@ def wild(seed: int) -> NeuralLeverage:
     return start.with_params(
         {n: w + 0.7 * torch.randn(w.shape, generator=source, dtype=w.dtype) for n, w in start.params.items()}
     )
-
-
-def conditional_mean(model: LocalStochasticVol, x: float, v: float, dt: float, t: float) -> float:
-    """`E[exp(x' - x)]` of one step by quadrature over its normals."""
-    scheme = Leveraged()
-    c = scheme.coefficients(model, torch.tensor(dt).double(), torch.tensor(t).double()).unsqueeze(-1)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    z, w = torch.tensor(nodes), torch.tensor(weights / math.sqrt(2 * math.pi))
-    if isinstance(model.backbone, BlackScholes):
-        (new,) = scheme.step((torch.full_like(z, x),), c, z.unsqueeze(0), z[:0])
-        return float((torch.exp(new - x) * w).sum())
-    fine = torch.linspace(-9.0, 9.0, 8001, dtype=torch.float64)  # the variance has a kink
-    density = torch.exp(-0.5 * fine**2) / math.sqrt(2 * math.pi) * (fine[1] - fine[0])
-    both = torch.stack([g.flatten() for g in torch.meshgrid(z, fine, indexing="ij")])
-    state = torch.full_like(both[0], x), torch.full_like(both[0], v)
-    new = scheme.step(state, c, both, both[:0])[0]
-    return float((torch.exp(new - x) * torch.outer(w, density).flatten()).sum())
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("dt", [0.01, 0.25])
-def test_every_step_is_a_martingale_at_any_weights(backbone: str, seed: int, dt: float) -> None:
-    model = LocalStochasticVol(BACKBONES[backbone], wild(seed))
-    for x, v in ((0.0, 0.04), (-0.6, 0.3), (0.4, 0.0)):
-        assert conditional_mean(model, x, v, dt, 0.3) == pytest.approx(1.0, abs=3e-6 if v == 0 else 1e-7)
-
-
-@pytest.mark.parametrize("backbone", [BlackScholes(0.2), HESTON, JUMPS], ids=["black_scholes", "heston", "bates"])
-def test_prices_are_martingales_at_all_dates(backbone: Model) -> None:
-    engine = MonteCarlo(n_paths=1 << 14, max_dt=1 / 8, noise=Threefry(5))
-    simulation = Simulation.of(leveraged(backbone, wild(2)), [0.1, 0.5, 1.0, 2.0], engine)
-    growth = torch.exp(simulation.block(0).states[0])
-    error = growth.std(-1) / math.sqrt(growth.shape[-1])
-    assert bool(((growth.mean(-1) - 1).abs() < 4 * error).all())
 
 
 @pytest.mark.parametrize("backbone", [BlackScholes(0.2), HESTON, JUMPS], ids=["black_scholes", "heston", "bates"])
@@ -218,8 +176,7 @@ def test_barriers_see_the_local_variance() -> None:
     barrier = Barrier(strike=100.0, barrier=80.0, expiry=1.0, style="down-and-out")
     engine = MonteCarlo(n_paths=1 << 14, max_dt=1 / 32, noise=Sobol(2))
     plain, same = (
-        price(m, barrier, Market(100.0), engine)
-        for m in (BlackScholes(0.2), leveraged(BACKBONES["black_scholes"], ONE))
+        price(m, barrier, Market(100.0), engine) for m in (BlackScholes(0.2), leveraged(BlackScholes(0.2), ONE))
     )
     assert abs(float(plain.value - same.value)) < 4 * float(plain.std_error + same.std_error)
     vanilla = European(100.0, 1.0, "call")
@@ -234,18 +191,6 @@ def test_batches_of_backbones_share_the_leverage() -> None:
     for vol, value in zip(vols, together, strict=True):
         alone = price(leveraged(BlackScholes(vol), SMILE), European(100.0, 1.0, "call"), Market(100.0), engine).value
         assert float(value) == pytest.approx(float(alone), rel=1e-12)
-
-
-def test_grid_of_calls_has_no_static_arbitrage() -> None:
-    """50 dates and 50 strikes from one small set of paths, at wild weights."""
-    k = torch.linspace(-1.0, 0.8, 50, dtype=torch.float64)
-    times = np.linspace(0.04, 2.0, 50).tolist()
-    calls = call_grid(leveraged(HESTON, wild(4)), times, k, MonteCarlo(n_paths=1 << 10, max_dt=1 / 16))
-    strike = torch.exp(k)
-    slope = calls.diff(dim=1) / strike.diff()
-    assert bool((calls.diff(dim=0) >= 0).all()), "calendar"
-    assert bool(((slope <= 0) & (slope >= -1 - 1e-12)).all()), "monotone"
-    assert bool((slope.diff(dim=1) >= -1e-12).all()), "butterfly"
 
 
 def test_the_scheme_is_the_default_and_refuses_others() -> None:

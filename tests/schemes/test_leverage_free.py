@@ -18,7 +18,6 @@ from qsde.payoffs import Barrier, European
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import model_vols, price_european
 from qsde.pricing.montecarlo import price
-from qsde.pricing.simulation import Simulation
 from qsde.schemes import FreeVolatility, scheme_for
 
 LEVEL = GridLeverage([0.0, 1.0], [0.0], [[0.2], [0.3]])
@@ -30,26 +29,6 @@ def model(seed: int = 0, size: float = 0.0, amplitude: float = 0.5) -> NeuralSto
     source = torch.Generator().manual_seed(seed)
     moved = {n: w + size * torch.randn(w.shape, generator=source, dtype=w.dtype) for n, w in start.params.items()}
     return start.with_params({n: w for n, w in moved.items() if n.startswith("network.")})
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("dt", [0.01, 0.25])
-def test_every_step_is_a_martingale_at_any_weights(seed: int, dt: float) -> None:
-    scheme = FreeVolatility()
-    c = scheme.coefficients(model(seed, 0.7), torch.tensor(dt).double(), torch.tensor(0.3).double()).unsqueeze(-1)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    both = torch.stack([g.flatten() for g in torch.meshgrid(torch.tensor(nodes), torch.tensor(nodes), indexing="ij")])
-    w = torch.tensor(np.outer(weights, weights) / (2 * math.pi)).flatten()
-    for y in (-3.0, 0.0, 2.5):
-        state = torch.full_like(both[0], 0.1), torch.full_like(both[0], y)
-        new = scheme.step(state, c, both, both[:0])[0]
-        assert float((torch.exp(new - 0.1) * w).sum()) == pytest.approx(1.0, abs=1e-9)
-
-
-def test_prices_are_martingales_at_all_dates() -> None:
-    simulation = Simulation.of(model(2, 0.7), [0.1, 0.5, 1.0, 2.0], MonteCarlo(1 << 14, 1 / 8, noise=Threefry(5)))
-    growth = torch.exp(simulation.block(0).states[0])
-    assert bool(((growth.mean(-1) - 1).abs() < 4 * growth.std(-1) / 2**7).all())
 
 
 def test_without_amplitude_it_is_black_scholes_with_its_level() -> None:
