@@ -13,11 +13,12 @@ from torch import Tensor
 
 from qsde.models.affine import affine, log_moment, moment_exists
 from qsde.models.base import FourierModel, Model, Parameter, fourier_model
+from qsde.numerics import FEW
 
 #: Candidates per pass, and passes, of the search for the end of the strip: it is found to about 1e-6 of its width.
 _CANDIDATES, _PASSES = 256, 3
-#: Exponents come in multiples of so many: what is left beside vector registers torch computes by other instructions, so
-#: that a law among others would have other last digits than alone.
+#: Few exponents are made multiples of so many: what is left beside vector registers torch computes by other instructions,
+#: so that a law among others would have other last digits than alone. More are never integrated together.
 MULTIPLE = 16
 
 
@@ -100,14 +101,14 @@ class LogRatio(FourierModel):
         """`log E[M]` and `log E[N]`, each of the shape of the parameters."""
         shaped = self.model.map(lambda p: p.unsqueeze(-1))
         device = next(iter(self.params.values())).device
-        ends = _log_moment(shaped, self.rules, _ends(0, torch.complex128, device)).real
+        ends = _log_moment(shaped, self.rules, _ends(0, self.rules, torch.complex128, device)).real
         return ends[..., -2], ends[..., -1]
 
     def log_cf(self, u: Tensor, t: Tensor) -> Tensor:
         """`log E^M[exp(i u (y - log(E[N] / E[M])))]`."""
         z = 1j * u
         n = z.shape[-1]
-        ends = _ends(n, z.dtype, z.device)
+        ends = _ends(n, self.rules, z.dtype, z.device)
         found = _log_moment(self.model, self.rules, torch.cat([z, ends.expand(*z.shape[:-1], len(ends))], -1))
         value, low, high = found[..., :n], found[..., -2:-1], found[..., -1:]
         return value - (1 - z) * low - z * high
@@ -159,9 +160,10 @@ def _log_moment(model: Model, rules: Sequence[tuple[float, Exposure]], z: Tensor
     )
 
 
-def _ends(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros and a last 1, as many as make a multiple of `n` exponents before them."""
-    zeros = 1 + -(n + 2) % MULTIPLE
+def _ends(n: int, rules: Sequence[tuple[float, Exposure]], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros and a last 1: two numbers, or as many as make a multiple with the `n` exponents before them."""
+    few = len(rules[0][1].steps) * (n + MULTIPLE) < FEW
+    zeros = 1 + (-(n + 2) % MULTIPLE if few else 0)
     return torch.tensor([0.0] * zeros + [1.0], dtype=dtype, device=device)
 
 
