@@ -17,8 +17,8 @@ from qsde.numerics import FEW
 
 #: Candidates per pass, and passes, of the search for the end of the strip: it is found to about 1e-6 of its width.
 _CANDIDATES, _PASSES = 256, 3
-#: Few exponents are made multiples of so many: what is left beside vector registers torch computes by other instructions,
-#: so that a law among others would have other last digits than alone. More are never integrated together.
+#: Few exponents come in multiples of so many: torch computes what is left beside vector registers by other
+#: instructions, so that a law among others would have other last digits than alone. Many are never put together.
 MULTIPLE = 16
 
 
