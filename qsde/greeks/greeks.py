@@ -252,7 +252,9 @@ def _wanted(model: Model, inputs: Inputs, which: Sequence[str] | None, early: bo
         return list(known.values())
     unknown = [name for name in which if name not in known]
     if unknown:
-        raise InputError(f"no Greek {unknown[0]!r} for {model.name} here; there are {', '.join(known)}")
+        by_quotes = unknown[0].startswith(left_out) and not inputs.has_vols
+        hint = "; derivatives to quoted vols are those of quote_sensitivities(fit, payoffs)" if by_quotes else ""
+        raise InputError(f"no Greek {unknown[0]!r} for {model.name} here; there are {', '.join(known)}{hint}")
     return [known[name] for name in which]
 
 

@@ -74,6 +74,10 @@ def unpacked(data: bytes, source: str = "fit file") -> list[Fit]:
         InputError: a field or a table makes no sense; the message names it.
     """
     if data[:1] == b"{" or data[8:9] != b"{":  # lengths of headers are multiples of 8, which "{" is not
+        if data.lstrip()[:1] not in (b"{", b"["):
+            raise FileFormatError(
+                f"{source}: neither JSON nor safetensors; give a file that qsde calibrate --out wrote"
+            )
         return load_fits(data, source)
     try:
         tensors = safetensors.numpy.load(data)  # checks lengths, offsets and types against the bytes
@@ -86,7 +90,9 @@ def unpacked(data: bytes, source: str = "fit file") -> list[Fit]:
         if tensors:
             raise ValueError(f"nothing refers to the tensor {min(tensors)!r}")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as reason:
-        raise FileFormatError(f"{source}: no fit file, or damaged: {reason}") from None
+        raise FileFormatError(
+            f"{source}: no fit file, or damaged: {reason}; give one that qsde calibrate --out wrote"
+        ) from None
     return fits_from_data(content, source)
 
 

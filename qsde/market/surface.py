@@ -98,6 +98,11 @@ class Surface:
             if (table[name] > HIGHEST_VOL).any():
                 at = int(np.flatnonzero(table[name] > HIGHEST_VOL)[0])
                 raise QuoteError(f"{name}[{at}] is {table[name][at]:g}: vols are annualised decimals: 0.2, not 20")
+        crossed = (table["iv_bid"] > table["iv_ask"]).to_numpy()
+        if crossed.any():
+            at = int(np.flatnonzero(crossed)[0])
+            bid, ask = (table[name][at] for name in ("iv_bid", "iv_ask"))
+            raise QuoteError(f"iv_bid[{at}] is {bid:g}, above iv_ask[{at}] = {ask:g}: leave out crossed quotes")
         for name in ("forward", "discount_factor"):
             first = table.groupby("t")[name].transform("first")
             bad = (table[name] / first - 1).abs() > _SAME

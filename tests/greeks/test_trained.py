@@ -100,5 +100,7 @@ def test_greeks_with_jumps_around_a_leverage(t: float) -> None:
 def test_what_cannot_be_is_refused(fit: TrainedFit) -> None:
     with pytest.raises(InputError, match="no Fourier prices"):
         quote_sensitivities(fit, European(100.0, 1.0), engine=Fourier())
+    with pytest.raises(InputError, match=r"no Greek 'vega'.*quote_sensitivities\(fit, payoffs\)"):
+        greeks(fit.model, European(100.0, 1.0), Market(100.0), ENGINE, which=["vega"])
     with pytest.raises(InputError, match="Digital"):
         quote_sensitivities(fit, [Digital(100.0, 0.5), FixedLookback(100.0, 1.0)], engine=ENGINE)

@@ -19,7 +19,7 @@ from qsde.calibration.fit import Fit
 from qsde.calibration.local_vol import calibrate_local_vol
 from qsde.calibration.training import TrainedFit, train
 from qsde.calibration.training_start import neural_lsv
-from qsde.errors import InputError
+from qsde.errors import FileFormatError, InputError
 from qsde.io.fits import packed, read_fits, unpacked, write_fits
 from qsde.market.surface import Surface
 from qsde.models import Heston
@@ -129,6 +129,25 @@ def test_other_files_are_refused_and_nothing_of_them_runs(data: bytes) -> None:
     assert not Path("/tmp/qsde-evil").exists()
 
 
+def _small() -> bytes:
+    quotes = Surface.from_vols([0.5] * 5 + [1.0] * 5, [80.0, 90, 100, 110, 120] * 2, 0.2, 100.0)
+    return packed([calibrate_local_vol(quotes)])
+
+
+SMALL = _small()
+
+
+@pytest.mark.parametrize("data", [b"", pickle.dumps({}), b"strike,expiry", SMALL[: len(SMALL) // 2], SMALL[:5]])
+def test_messages_say_which_file_to_give(data: bytes) -> None:
+    with pytest.raises(FileFormatError, match=r"give .* that qsde calibrate --out wrote"):
+        unpacked(data, "fit")
+
+
+def test_another_version_is_refused() -> None:
+    with pytest.raises(FileFormatError, match="does not say that it holds fits of qsde"):
+        unpacked(SMALL.replace(b"qsde fits 1", b"qsde fits 9"), "fit")
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_damage_never_raises_anything_else(data: st.DataObject) -> None:
@@ -138,14 +157,6 @@ def test_damage_never_raises_anything_else(data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(good)))
     with contextlib.suppress(InputError):
         unpacked(bytes(good[:cut] if data.draw(st.booleans()) else good))
-
-
-def _small() -> bytes:
-    quotes = Surface.from_vols([0.5] * 5 + [1.0] * 5, [80.0, 90, 100, 110, 120] * 2, 0.2, 100.0)
-    return packed([calibrate_local_vol(quotes)])
-
-
-SMALL = _small()
 
 
 @pytest.mark.parametrize(

@@ -79,3 +79,8 @@ def test_rejected_rows_keep_their_own_sentences_and_are_counted():
 def test_warnings_are_kept_once():
     quotes = Quotes.from_frame(pd.DataFrame({"strike": [1.0]})).warn("a", "b").warn("a")
     assert quotes.warnings == ("a", "b")
+
+
+def test_crossed_quotes_are_refused() -> None:
+    with pytest.raises(QuoteError, match=r"iv_bid\[1\] is 0.21, above iv_ask\[1\] = 0.19: leave out"):
+        Surface.from_vols([0.5, 1.0], [100.0, 100.0], 0.2, 100.0, 1.0, [0.19, 0.21], [0.21, 0.19])
