@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from qsde.calibration import Round, calibrate, neural_local_vol, neural_lsv, train
+from qsde.calibration import Round, calibrate, neural_local_vol, neural_lsv, neural_sv, train
 from qsde.calibration.training import _Job
 from qsde.calibration.training_paths import Quoted, QuotedPaths
 from qsde.calibration.training_start import at_the_money, term_structure
@@ -297,3 +297,43 @@ def test_paths_in_float32_fit_as_well() -> None:
     model = neural_local_vol(SURFACE, FLAT, width=16)
     fits = [train(model, SURFACE, engine=replace(ENGINE, dtype=d), max_steps=1) for d in (torch.float32, torch.float64)]
     assert fits[0].rmse_bp == pytest.approx(fits[1].rmse_bp, abs=1.0)
+
+
+K5 = np.array([80.0, 90.0, 100.0, 110.0, 120.0])
+SKEW = 0.2 - 0.1 * np.log(K5 / 100)
+#: Quotes (t, strike, vol, half spread) that are few, extreme or contradict each other.
+ODD = {
+    "one quote": (0.5, 100.0, 0.2, 0.002),
+    "one expiry": (0.5, K5, SKEW, 0.002),
+    "all equal": (0.5, [100.0] * 4, 0.2, 0.002),
+    "vols of 500 %": (0.5, K5, SKEW + 4.8, 0.002),
+    "a day": (1 / 365, 100 + 0.1 * (K5 - 100), SKEW, 0.002),
+    "no spread": (0.5, K5, SKEW, 0.0),
+    "no bid and ask": (0.5, K5, SKEW, np.nan),
+    "one side": (0.5, K5, SKEW, [0.002, np.nan, 0.002, 0.002, 0.002]),
+    "zigzag": (0.5, K5, [0.1, 0.3, 0.1, 0.3, 0.1], 0.002),
+    "calendar arbitrage": ([0.5, 1.0], 100.0, [0.6, 0.1], 0.002),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("start", ["local vol", "Heston", "free"])
+def test_odd_quotes_end_in_a_fit_that_says_how_good_it_is(name: str, start: str) -> None:
+    t, k, vol, half = (np.asarray(v, float) for v in ODD[name])
+    surface = Surface.from_vols(t, k, vol, 100.0, 1.0, vol - half, vol + half)
+    starts = {
+        "local vol": lambda: neural_local_vol(surface, FLAT, width=8),
+        "Heston": lambda: neural_lsv(surface, TRUTH, width=8),
+        "free": lambda: neural_sv(surface, TRUTH, width=8),
+    }
+    engine = MonteCarlo(n_paths=1 << 10, max_dt=1 / 8, noise=Sobol(0, scrambles=4))
+    fit = train(starts[start](), surface, engine=engine, max_steps=2)
+    assert np.isfinite(fit.model_iv).all()
+    assert fit.rmse_bp == pytest.approx(1e4 * np.sqrt(np.mean((fit.model_iv - surface.quotes["iv"]) ** 2)))
+    assert all(bool(torch.isfinite(p).all()) for p in fit.model.params.values())
+
+
+def test_quotes_that_are_none_are_named() -> None:
+    for bad in (np.nan, np.inf, 0.0, -0.1):
+        with pytest.raises(QuoteError, match=r"iv\[1\] is"):
+            Surface.from_vols(0.5, [90.0, 100.0], [0.2, bad], 100.0)
