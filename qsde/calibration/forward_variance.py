@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 _CELLS = 16
 #: Years beyond which forward variances hardly change with time any more, and how far, in `log(t / (t + _SLOW))`, a
 #: smooth change goes on.
-_SLOW, _LENGTH = 0.5, 4.0
+_SLOW, _LENGTH = 0.25, 4.0
 #: Deviations of the smooth part, and of a year of the part in steps, over the mean; what they are before quotes speak:
 #: centre and deviation of their logarithms.
 _SMOOTH, _STEPS = np.geomspace(0.03, 1.5, 10), np.geomspace(0.003, 1.0, 10)
@@ -30,7 +30,7 @@ _LEAST = 0.05
 class ForwardVariance:
     """Forward variance `f`, constant in cells, whose integrals to the expiries are given total variances.
 
-    Before quotes speak, `f(t) = m (1 + g(t) + n(t))`: g is smooth, a Gaussian process in `log(t / (t + 1/2))`, as
+    Before quotes speak, `f(t) = m (1 + g(t) + n(t))`: g is smooth, a Gaussian process in `log(t / (t + 1/4))`, as
     volatilities revert to a mean; n is white noise, as events at unknown times make it. Given the total variances,
     what is expected of g bends smoothly through the stretches between expiries, of n it is flat in each of them. How
     large both are is averaged over by the evidence of the total variances themselves (marginal likelihood). So an
