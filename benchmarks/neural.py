@@ -16,6 +16,8 @@ beside those of Heston and of the local volatility that fit the same quotes. "Sm
 themselves tell of those unseen, without a model and with arbitrage: a cubic spline of each smile, and of the unseen
 expiry the line in time between its neighbours, in deviations.
 
+lsv-BTC, lsv-GOOG: the networks in the leverage of Heston and Bates there.
+
 others: the local volatility, at which the networks start, on what the seeds do not show: all snapshots of that July,
 quotes however wide, and each expiry left out in turn. No bounds.
 
@@ -36,6 +38,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -58,7 +61,7 @@ from qsde.market.build import build_surface
 from qsde.market.cleaning import CleaningRules
 from qsde.market.surface import Surface
 from qsde.market.underlying import Market
-from qsde.models import BlackScholes, Heston, Model, NeuralLeverage, leveraged
+from qsde.models import BlackScholes, Heston, JumpDiffusion, MertonJumps, Model, NeuralLeverage, leveraged
 from qsde.noise import Sobol, Threefry
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import model_vols
@@ -139,22 +142,48 @@ def fit_rows(name: str, fit: TrainedFit, rmse: float | None, inside: float | Non
 
 
 def market_rows(market: str, quick: bool) -> list[Row]:
-    """Heston, and networks in the leverage of a local volatility and, for SPX, of Heston and in a volatility."""
+    """Heston, and networks in the leverage of a local volatility and, for SPX, of Heston, Bates and in a volatility."""
     surface = quotes_of(market)
     heston = calibrate(Heston.typical(), surface)
     rows = [Row(f"{market}, Heston by Fourier: RMSE", heston.rmse_bp, None, unit="bp")]
     starts: dict[str, Callable[[Surface], Model]] = {"neural local vol": partial(neural_local_vol, weights="equal")}
     if market == "SPX" and not quick:
-        starts |= {"neural LSV on Heston": neural_lsv, "neural SV": neural_sv}
-    engine, most = (QUICK, 2) if quick else (FINE if market == "BTC" else ENGINE, 12)
+        starts |= STARTS | {"neural SV": neural_sv}
     for name, start in starts.items():
-        fit = train(start(surface), surface, engine=engine, weights="equal", max_steps=most, progress=told)
-        asked = (RMSE_BP, INSIDE) if name != "neural SV" and not quick else (None, None)
-        rows += fit_rows(f"{market}, {name}", fit, *asked)
+        asked = name != "neural SV" and not quick
+        fit = fitted(market, start, 2 if quick else 12, quick)
+        rows += fit_rows(f"{market}, {name}", fit, *((RMSE_BP, INSIDE) if asked else (None, None)))
         if market == "SPX":
             rows.append(martingale(f"SPX, {name}", fit.model, surface.slices["t"].tolist()))
             rows.append(violations(f"SPX, {name}", fit.model, 1.8))
     return rows
+
+
+def lsv_rows(market: str) -> list[Row]:
+    """Networks in the leverage of Heston and of Bates."""
+    found = {name: fitted(market, start, 6) for name, start in STARTS.items()}
+    return [row for name, fit in found.items() for row in fit_rows(f"{market}, {name}", fit, None, None)]
+
+
+def fitted(market: str, start: Callable[[Surface], Model], most: int, quick: bool = False) -> TrainedFit:
+    """A fit to the middles of all quotes; those of BTC want more paths."""
+    surface = quotes_of(market)
+    engine = QUICK if quick else FINE if market == "BTC" else ENGINE
+    began = time.perf_counter()
+    model = start(surface)
+    spent = time.perf_counter() - began
+    fit = train(model, surface, engine=engine, weights="equal", max_steps=most, progress=told)
+    return replace(fit, seconds=fit.seconds + spent)
+
+
+def on_bates(surface: Surface) -> Model:
+    """The network in the leverage of a calibrated Bates."""
+    return neural_lsv(
+        surface, calibrate(JumpDiffusion(Heston.typical(), MertonJumps.typical()), surface).model, weights="equal"
+    )
+
+
+STARTS = {"neural LSV on Heston": partial(neural_lsv, weights="equal"), "neural LSV on Bates": on_bates}
 
 
 def seeded(surface: Surface, seed: int) -> TrainedFit:
@@ -388,6 +417,7 @@ def main() -> int:
         **{market: lambda m=market: market_rows(m, options.quick) for market in MARKETS},
         **{f"seeds-{market}": partial(seed_rows, market) for market in MARKETS},
         "others": other_rows,
+        **{f"lsv-{market}": partial(lsv_rows, market) for market in ("BTC", "GOOG")},
         "synthetic": synthetic_rows,
         "cost": cost_rows,
     }  # fmt: skip
