@@ -9,13 +9,13 @@ from torch import Tensor
 
 from qsde.market.implied_vol import implied_vol
 from qsde.models import Model
-from qsde.noise import Antithetic, Threefry
+from qsde.noise import Sobol
 from qsde.pricing.engine import MonteCarlo
 from qsde.pricing.fourier import Fourier, model_vols, price_european
 from qsde.pricing.simulation import Simulation
 
 #: Paths for models without Fourier prices; vols at the money are then good to about 5 bp.
-PATHS = MonteCarlo(n_paths=1 << 15, max_dt=1 / 64, noise=Antithetic(Threefry(seed=2)))
+PATHS = MonteCarlo(n_paths=1 << 15, max_dt=1 / 64, noise=Sobol(2, scrambles=4))
 
 
 def calls(model: Model, t: Tensor, forward: Tensor, strike: Tensor, engine: Fourier) -> Tensor:
