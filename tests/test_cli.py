@@ -1,6 +1,7 @@
 """The command line: every command, every message a user may meet, and no traceback."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 from qsde import __version__
 from qsde.calibration import Fit
 from qsde.cli import app
+from qsde.cli.show import progress
 from qsde.errors import NumericsError
 from qsde.spec import load_fits
 
@@ -460,3 +462,14 @@ def test_interruption_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
     result = qsde("inspect", DAX)
     assert result.exit_code == 130
     assert "interrupted" in result.stderr
+
+
+def test_what_is_logged_meanwhile_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as the error after each step of a training."""
+    log = logging.getLogger("qsde.calibration.training")
+    with progress("fitting") as tell:
+        tell(1, 2)
+        log.info("step 1: 3.21 bp")
+        log.debug("not this")
+    log.info("nor this")
+    assert capsys.readouterr().err.splitlines() == ["fitting ...", "step 1: 3.21 bp"]

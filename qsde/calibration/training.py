@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from qsde.pricing.engine import MonteCarlo
 from qsde.schemes.layers import layers
 from qsde.writing import reserve
 
+_LOG = logging.getLogger(__name__)
 #: Stages: shares of the paths, and most steps.
 _STAGES = ((8, 6), (1, 100))
 #: The Jacobian has a share of the paths of its stage, these at least and these at most.
@@ -124,7 +126,7 @@ def train(
         max_steps: most Gauss-Newton steps.
         checkpoint: file (safetensors) written after each step; if it exists, training goes on from it. One of other
             quotes, another start or another engine is refused; `max_steps` may differ.
-        progress: called after each step.
+        progress: called after each step, with what is also logged (`logging`, level INFO).
 
     Returns:
         The fit, judged on fresh random numbers; `fit.simulation` has the standard error.
@@ -300,6 +302,7 @@ class _Job:
         inside = float((errors.error.abs() <= self.quoted.half)[kept].double().mean())
         found = Round(state.steps, paths.engine.n_paths, rmse, held, inside, time.perf_counter() - self.began)
         self.rounds.append(found)
+        _LOG.info("%s", found)
         self.progress(found)
 
     def _cost(self, errors: _Errors) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,10 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
 
 @contextmanager
 def progress(what: str) -> Iterator[Tell]:
-    """A progress bar on stderr, fed with (done, total); one line that says what is going on where it is no terminal."""
+    """A progress bar on stderr, fed with (done, total); one line that says what is going on where it is no terminal.
+
+    What qsde logs meanwhile, such as the error after each step of a training, stands above it.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
                TimeElapsedColumn())  # fmt: skip
     console = Console(file=sys.stderr)
@@ -67,4 +71,20 @@ def progress(what: str) -> Iterator[Tell]:
         print(f"{what} ...", file=sys.stderr, flush=True)
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+        with _logged(lambda text: print(text, file=sys.stderr, flush=True)):
+            yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+@contextmanager
+def _logged(say: Callable[[str], None]) -> Iterator[None]:
+    """Says what qsde logs from level INFO on."""
+    log, handler = logging.getLogger("qsde"), logging.Handler(logging.INFO)
+    handler.emit = lambda record: say(record.getMessage())  # type: ignore[method-assign]
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

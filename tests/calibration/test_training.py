@@ -1,5 +1,6 @@
 """Training of neural leverage: what it fits, that its parts are right, and that it can be stopped and repeated."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -123,8 +124,9 @@ def test_term_structure_repeats_the_vols_at_the_money() -> None:
     assert at_the_money(surface)[1].tolist() == [0.3, 0.2, 0.25]
 
 
-def test_a_network_fits_heston_without_knowing_it_and_repeats_itself() -> None:
+def test_a_network_fits_heston_without_knowing_it_and_repeats_itself(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[Round] = []
+    caplog.set_level(logging.INFO, logger="qsde")
     model = neural_local_vol(SURFACE, FLAT, width=16)
     fit = train(model, SURFACE, engine=ENGINE, held_out=5, max_steps=7, progress=seen.append)
     assert fit.simulation is not None
@@ -132,6 +134,7 @@ def test_a_network_fits_heston_without_knowing_it_and_repeats_itself() -> None:
     assert fit.training.held_out_bp < 20
     assert seen[0].rmse_bp > 10 * fit.rmse_bp
     assert "bp, held out" in str(seen[-1])
+    assert [str(step) for step in seen] == [record.getMessage() for record in caplog.records]
     assert fit.training.jacobian.shape == (len(SURFACE), sum(w.numel() for w in model.params.values()) - 1)
     assert not fit.weight[fit.training.held_out].any()
     again = train(model, SURFACE, engine=ENGINE, held_out=5, max_steps=7)
