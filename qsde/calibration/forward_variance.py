@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -74,8 +75,12 @@ class ForwardVariance:
     def total(self, t: Tensor) -> Tensor:
         """Total variance at years t."""
         cell = self._cell(t)
-        nodes = torch.cat([self.values.new_zeros(1), (self.values * self.edges.diff()).cumsum(0)])
-        return nodes[cell] + self.values[cell] * (t - self.edges[cell])
+        return self._totals[cell] + self.values[cell] * (t - self.edges[cell])
+
+    @cached_property
+    def _totals(self) -> Tensor:
+        """Total variances at the edges."""
+        return torch.cat([self.values.new_zeros(1), (self.values * self.edges.diff()).cumsum(0)])
 
     def _cell(self, t: Tensor) -> Tensor:
         return (torch.searchsorted(self.edges, t.contiguous()) - 1).clamp(0, len(self.values) - 1)
@@ -90,11 +95,12 @@ def _expected(t: Floats, w: Floats, edges: Floats) -> Floats:
     gap = np.sqrt(3.0) * np.abs(clock[:, None] - clock) / _LENGTH
     smooth = (1 + gap) * np.exp(-gap)  # Matern 3/2
     miss = w - mean * t
+    # of the cells with each other's integrals; white noise of a cell is that of its share of the integral
+    bent, level, noise = smooth @ within.T, _MEAN**2 * within.sum(1), (within > 0).T
     found, evidence = [], []
     for a in _SMOOTH:
         for b in _STEPS:
-            # of the cells with each other's integrals; white noise of a cell is that of its share of the integral
-            cross = mean**2 * ((a * a * smooth + _MEAN**2) @ within.T + b * b * (within > 0).T)
+            cross = mean**2 * (a * a * bent + level + b * b * noise)
             own = within @ cross + np.diag((_ROUNDING * w) ** 2)
             solved = np.linalg.solve(own, miss)
             found.append(mean + cross @ solved)

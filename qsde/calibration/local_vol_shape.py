@@ -64,10 +64,13 @@ class LocalVolatility:
 
     def variance(self, t: Tensor, x: Tensor) -> Tensor:
         """Local variance at years t and points `x = log(S / F)`, broadcast."""
+        t, x = torch.broadcast_tensors(t, x)
+        return self._variance(t, x, self.basis(t, x))
+
+    def _variance(self, t: Tensor, x: Tensor, basis: Tensor) -> Tensor:
         if self.shape is None:
             return dupire_variance(self.interpolated, t, x, self.bounds)
-        t, x = torch.broadcast_tensors(t, x)
-        shape = torch.exp(2 * (self.basis(t, x) @ self.shape.flatten()))
+        shape = torch.exp(2 * (basis @ self.shape.flatten()))
         return (self.level.at(t) * shape).clamp(*(b * b for b in self.bounds))
 
     def basis(self, t: Tensor, x: Tensor) -> Tensor:
@@ -96,8 +99,9 @@ class LocalVolatility:
         x = torch.tensor(np.log(equation.y))
 
         def local(t: float, _: Floats) -> tuple[Floats, Floats]:
-            years = torch.tensor(t, dtype=torch.float64)
-            variance, basis = self.variance(years, x), self.basis(years, x)
+            years = torch.full_like(x, t)
+            basis = self.basis(years, x)
+            variance = self._variance(years, x, basis)
             return variance.numpy(), (2 * variance.unsqueeze(-1) * basis).numpy()
 
         return equation.solve(local)
