@@ -259,7 +259,7 @@ def american_price(
         >>> american_price(36.0, 40.0, 1.0, 0.2, 0.06).round(decimals=4)
         tensor(4.4867, dtype=torch.float64)
     """
-    return _each(_price, spot, strike, t, vol, rate, dividend_yield, is_call)
+    return _each(_price, spot, strike, t, vol, rate, dividend_yield, is_call=is_call)
 
 
 @torch.no_grad()
@@ -283,7 +283,7 @@ def american_error(
         >>> bool(american_error(36.0, 40.0, 1.0, 0.2, 0.06) < 1e-4)
         True
     """
-    return _each(_error, spot, strike, t, vol, rate, dividend_yield, is_call)
+    return _each(_error, spot, strike, t, vol, rate, dividend_yield, is_call=is_call)
 
 
 def two_boundaries(rate: Tensor, dividend_yield: Tensor, is_call: bool | Tensor) -> Tensor:
@@ -293,18 +293,9 @@ def two_boundaries(rate: Tensor, dividend_yield: Tensor, is_call: bool | Tensor)
     return (mine < 0) & (other < mine)
 
 
-def _each(
-    result: Callable[[_Puts, Tensor], Tensor],
-    spot: float | Tensor,
-    strike: float | Tensor,
-    t: float | Tensor,
-    vol: float | Tensor,
-    rate: float | Tensor,
-    dividend_yield: float | Tensor,
-    is_call: bool | Tensor,
-) -> Tensor:
-    """A result in units of the strike of puts of total volatilities, for options given by what they are."""
-    numbers = as_tensors(spot, strike, t, vol, rate, dividend_yield)
+def _each(result: Callable[[_Puts, Tensor], Tensor], *numbers: float | Tensor, is_call: bool | Tensor) -> Tensor:
+    """A result in units of the strike of puts of total volatilities, for options given as to `american_price`."""
+    numbers = as_tensors(*numbers)
     s, k, time, sigma, r, q, call = torch.broadcast_tensors(
         *numbers, torch.as_tensor(is_call, device=numbers[0].device)
     )
