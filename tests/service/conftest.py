@@ -13,18 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 KEY = "not a secret"
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in a worker: digits depend on how torch splits its work among threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _one_thread(one_thread: None) -> None:
+    """In all of these tests."""
 
 
 @pytest.fixture(scope="session", autouse=True)
