@@ -89,29 +89,7 @@ class Surface:
         names = ("t", "strike", "iv", "forward", "discount_factor", "iv_bid", "iv_ask")
         given = (t, strike, iv, forward, discount_factor, iv_bid, iv_ask)
         table = _table({name: _numbers(name, values) for name, values in zip(names, given, strict=True)})
-        for name in names[:5]:
-            bad = ~(np.isfinite(table[name]) & (table[name] > 0))
-            if bad.any():
-                at = int(np.flatnonzero(bad)[0])
-                raise QuoteError(f"{name}[{at}] is {table[name][at]}: it must be positive and finite")
-        for name in ("iv", "iv_bid", "iv_ask"):
-            if (table[name] > HIGHEST_VOL).any():
-                at = int(np.flatnonzero(table[name] > HIGHEST_VOL)[0])
-                raise QuoteError(f"{name}[{at}] is {table[name][at]:g}: vols are annualised decimals: 0.2, not 20")
-        crossed = (table["iv_bid"] > table["iv_ask"]).to_numpy()
-        if crossed.any():
-            at = int(np.flatnonzero(crossed)[0])
-            bid, ask = (table[name][at] for name in ("iv_bid", "iv_ask"))
-            raise QuoteError(f"iv_bid[{at}] is {bid:g}, above iv_ask[{at}] = {ask:g}: leave out crossed quotes")
-        for name in ("forward", "discount_factor"):
-            first = table.groupby("t")[name].transform("first")
-            bad = (table[name] / first - 1).abs() > _SAME
-            if bad.any():
-                at = int(np.flatnonzero(bad)[0])
-                raise QuoteError(
-                    f"{name}[{at}] is {table[name][at]:g} where quotes of the same t = {table['t'][at]:g} have "
-                    f"{first[at]:g}: give one {name} for each t"
-                )
+        _check(table)
         table["expiry"] = list(expiry) if expiry is not None else [f"{x:.6g}y" for x in table["t"]]
         return cls._assemble(table, "given", underlying, quote_time, spot)
 
@@ -166,6 +144,32 @@ def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
         return np.asarray(values, dtype=float).ravel()
     except (TypeError, ValueError):
         raise QuoteError(f"{name} must be a number or a list of numbers, got {values!r:.60}") from None
+
+
+def _check(table: pd.DataFrame) -> None:
+    """Raises QuoteError about the first entry that makes no sense."""
+    for name in ("t", "strike", "iv", "forward", "discount_factor"):
+        if (at := _first(~(np.isfinite(table[name]) & (table[name] > 0)))) is not None:
+            raise QuoteError(f"{name}[{at}] is {table[name][at]}: it must be positive and finite")
+    for name in ("iv", "iv_bid", "iv_ask"):
+        if (at := _first(table[name] > HIGHEST_VOL)) is not None:
+            raise QuoteError(f"{name}[{at}] is {table[name][at]:g}: vols are annualised decimals: 0.2, not 20")
+    if (at := _first(table["iv_bid"] > table["iv_ask"])) is not None:
+        bid, ask = (table[name][at] for name in ("iv_bid", "iv_ask"))
+        raise QuoteError(f"iv_bid[{at}] is {bid:g}, above iv_ask[{at}] = {ask:g}: leave out crossed quotes")
+    for name in ("forward", "discount_factor"):
+        first = table.groupby("t")[name].transform("first")
+        if (at := _first((table[name] / first - 1).abs() > _SAME)) is not None:
+            raise QuoteError(
+                f"{name}[{at}] is {table[name][at]:g} where quotes of the same t = {table['t'][at]:g} have "
+                f"{first[at]:g}: give one {name} for each t"
+            )
+
+
+def _first(bad: pd.Series) -> int | None:
+    """Number of the first entry that is bad."""
+    rows = np.flatnonzero(bad)
+    return int(rows[0]) if len(rows) else None
 
 
 def _table(columns: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
