@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from qsde.calibration.fit import Fit
 from qsde.calibration.quality import Simulated
 from qsde.calibration.ramp import fresh, fresh_halved, reseeded
 from qsde.calibration.training_paths import WEIGHTS, Quoted, QuotedPaths
-from qsde.calibration.training_state import Round, State, load, save
+from qsde.calibration.training_state import Round, State, digest, load, save
 from qsde.errors import FitStatus, InputError, QuoteError
 from qsde.market.surface import Surface
 from qsde.models.base import Model
@@ -256,8 +255,8 @@ class _Job:
         engine = replace(self.engine, device="cpu", compile="auto", memory_budget=MonteCarlo.memory_budget)
         quotes = self.surface.quotes[["t", "strike", "forward", "iv", "iv_bid", "iv_ask"]].to_numpy(float).round(9)
         return {
-            "quotes": _digest(quotes.tobytes() + self.held_out.tobytes() + self.weighting.encode()),
-            "start": _digest(f"{self.names} {self.model!r}".encode()),
+            "quotes": digest(quotes, self.held_out, self.weighting),
+            "start": digest(self.names, self.model),
             "engine": repr(engine),
         }
 
@@ -384,10 +383,6 @@ class _Job:
             simulation=simulation,
             training=training,
         )
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _inverse(jacobian: Tensor, weight: Tensor, damping: float) -> Tensor:

@@ -170,11 +170,13 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     train(model, SURFACE, engine=engine, max_steps=1, checkpoint=file)
     before = file.read_bytes()
     moved = quoted_by(TRUTH.with_params({"v0": torch.tensor(0.05, dtype=torch.float64)}))
+    near = model.with_params({"leverage.hidden": model.params["leverage.hidden"] + 1e-9})  # no text shows that
     others: list[tuple[str, Callable[[], object]]] = [
         ("other quotes", lambda: train(model, moved, engine=engine, checkpoint=file)),
         ("other quotes", lambda: train(model, SURFACE, engine=engine, held_out=5, checkpoint=file)),
         ("other quotes", lambda: train(model, SURFACE, engine=engine, weights="equal", checkpoint=file)),
         ("other start", lambda: train(neural_local_vol(SURFACE, FLAT, 16, 1), SURFACE, engine=engine, checkpoint=file)),
+        ("other start", lambda: train(near, SURFACE, engine=engine, checkpoint=file)),
         ("other engine", lambda: train(model, SURFACE, engine=ENGINE, checkpoint=file)),
     ]
     for message, again in others:
